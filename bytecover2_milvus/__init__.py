@@ -1,0 +1,47 @@
+"""Cover-song identification: ByteCover2 embeddings in ONNX Runtime, searched in Milvus.
+
+``import bytecover2_milvus`` is light; onnxruntime and pymilvus are imported when a name that needs them is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .audio import load_audio
+    from .collection import Match, TrackCollection
+    from .embedder import Embedder
+    from .errors import BytecoverError
+    from .ingest import ingest
+    from .manifest import Track, read_manifest
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BytecoverError": "errors",
+    "Embedder": "embedder",
+    "Match": "collection",
+    "Track": "manifest",
+    "TrackCollection": "collection",
+    "ingest": "ingest",
+    "load_audio": "audio",
+    "read_manifest": "manifest",
+}
+__all__ = [
+    "BytecoverError",
+    "Embedder",
+    "Match",
+    "Track",
+    "TrackCollection",
+    "__version__",
+    "ingest",
+    "load_audio",
+    "read_manifest",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

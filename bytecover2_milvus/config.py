@@ -1,0 +1,184 @@
+"""What can be configured, once: frozen dataclasses with the paper's values as defaults, read from TOML.
+
+Sections refer to the ByteCover2 paper; a default without a section is a choice of this project, see the README's
+"Ambiguities and assumptions".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+SAMPLE_RATE = 22_050  # Hz, section 3.1; every waveform in this package has it
+SCALES = ("linear", "sqrt", "log")
+PHASES = ("bytecover", "frozen", "joint")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """From waveform to the network's input: CQT magnitude, mean over time, scale."""
+
+    hop_length: int = 512  # samples between CQT frames, section 3.1
+    bins_per_octave: int = 12
+    n_octaves: int = 7  # 7 x 12 = 84 bins
+    fmin: float = 32.70319566257483  # Hz, C1
+    time_pooling: int = 100  # CQT frames per input frame, section 3.1: 2.32 s
+    scale: str = "linear"  # of the magnitude after division by the track's maximum
+
+    def __post_init__(self) -> None:
+        _require(self.time_pooling >= 1, f"time_pooling = {self.time_pooling}: must be at least 1 frame")
+        _require(self.scale in SCALES, f"scale = {self.scale!r}: choose one of {', '.join(SCALES)}")
+        _require(
+            self.hop_length % 2 ** (self.n_octaves - 1) == 0,
+            f"hop_length = {self.hop_length}: must be divisible by 2^{self.n_octaves - 1}, one halving per octave",
+        )
+
+    @property
+    def n_bins(self) -> int:
+        return self.n_octaves * self.bins_per_octave
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds per input frame of the network."""
+        return self.time_pooling * self.hop_length / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Network:
+    """ResNet50-IBN, GeM, PCA-FC and BNNeck."""
+
+    feature_dim: int | None = 128  # D after PCA-FC; None is ByteCover: no PCA-FC, 2048
+    stage_blocks: tuple[int, ...] = (3, 4, 6, 3)  # residual blocks per group; the last group is plain
+    base_width: int = 64  # channels of the stem; the backbone ends with 32 times as many
+    gem_exponent: float = 3.0  # initial value of the learned exponent
+    gem_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _require(len(self.stage_blocks) == 4, f"stage_blocks = {self.stage_blocks}: four groups")
+        limit = self.pooled_dim
+        _require(
+            self.feature_dim is None or 1 <= self.feature_dim <= limit,
+            f"feature_dim = {self.feature_dim}: between 1 and {limit}, or none",
+        )
+
+    @property
+    def pooled_dim(self) -> int:
+        """Channels of the backbone's output, 2048 at full width."""
+        return 32 * self.base_width
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.feature_dim or self.pooled_dim
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of the training loop; the phases of the paper are three runs of it (section 3.3)."""
+
+    phase: str = "bytecover"  # bytecover: all without PCA-FC; frozen: PCA-FC and head only; joint: all
+    steps: int = 20_000
+    works_per_batch: int = 16  # P of P x K
+    tracks_per_work: int = 4  # K
+    crop_s: tuple[float, ...] = (100.0, 150.0, 200.0)  # seconds; one length per batch
+    learning_rate: float = 1e-4  # Adam
+    warmup_steps: int = 200
+    final_rate: float = 0.01  # the cosine schedule ends at this share of learning_rate
+    weight_decay: float = 0.0
+    triplet_margin: float = 0.3
+    cross_entropy_weight: float = 1.0
+    triplet_weight: float = 1.0
+    contrastive_weight: float = 0.0  # supervised contrastive loss on the normalised embedding
+    temperature: float = 0.1  # of the contrastive loss
+    label_smoothing: float = 0.1
+    transpose: int = 6  # semitones either way, augmentation
+    tempo: float = 1.3  # largest change of speed, augmentation
+    mask_bins: int = 12  # SpecAugment on frequency
+    equaliser_db: float = 9.0  # random smooth filter, augmentation
+    noise: float = 0.02  # share of the track's maximum, augmentation
+    precision: str = "32-true"
+    validate_every: int = 1000  # steps
+    save_every: int = 500  # steps
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.phase in PHASES, f"phase = {self.phase!r}: choose one of {', '.join(PHASES)}")
+        _require(self.works_per_batch >= 2, "works_per_batch: a triplet needs at least 2 works")
+        _require(self.tracks_per_work >= 2, "tracks_per_work: a triplet needs at least 2 tracks of a work")
+        _require(self.steps >= 1, "steps: at least 1")
+        _require(len(self.crop_s) > 0 and min(self.crop_s) > 0, "crop_s: at least one positive length in seconds")
+        _require(self.tempo >= 1, "tempo: 1 (none) or more")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole model: what a checkpoint carries and what a TOML file may set, one table per part."""
+
+    front_end: FrontEnd = FrontEnd()
+    network: Network = Network()
+    training: Training = Training()
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Config:
+        """The configuration in a TOML file with the tables ``front_end``, ``network`` and ``training``.
+
+        Raises
+        ------
+        ConfigError
+            If the file cannot be read, is not TOML, or holds an unknown key or an impossible value.
+        """
+        try:
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not TOML ({error})") from error
+        try:
+            return cls.from_dict(table)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, table: dict[str, Any]) -> Config:
+        parts = {"front_end": FrontEnd, "network": Network, "training": Training}
+        unknown = sorted(set(table) - set(parts))
+        _require(not unknown, f"unknown table [{', '.join(unknown)}]: the tables are {', '.join(parts)}")
+        return cls(**{name: _build(part, name, table.get(name, {})) for name, part in parts.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+_Part = TypeVar("_Part", FrontEnd, Network, Training)
+
+
+def _build(part: type[_Part], name: str, values: dict[str, Any]) -> _Part:
+    fields = {field.name: field for field in dataclasses.fields(part)}
+    for key, value in values.items():
+        _require(key in fields, f"unknown key {name}.{key}: the keys are {', '.join(fields)}")
+        values = {**values, key: _coerce(f"{name}.{key}", value, fields[key].default)}
+    return part(**values)
+
+
+def _coerce(key: str, value: Any, default: Any) -> Any:
+    """`value` in the type of `default`; TOML has no tuple and no null ("none" stands for it)."""
+    if key == "network.feature_dim" and value in ("none", None):
+        return None
+    if isinstance(default, tuple):
+        _require(isinstance(value, (list, tuple)), f"{key} = {value!r}: a list is needed")
+        return tuple(_coerce(key, item, default[0]) for item in value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    _require(type(value) is type(default), f"{key} = {value!r}: {type(default).__name__} is needed")
+    _require(not isinstance(value, float) or math.isfinite(value), f"{key} = {value!r}: must be finite")
+    return value

@@ -1,0 +1,97 @@
+"""Everything this package raises on purpose.
+
+A message says what, where (file or address) and what to do, in one line; the command line prints it as it is and exits 1.
+
+::
+
+    BytecoverError
+    ├── AudioError               a file that gives no usable waveform
+    │   ├── UnreadableAudio      not audio, corrupt, no audio stream, missing
+    │   ├── EmptyAudio           audio of zero samples
+    │   ├── SilentAudio          no sample above the silence floor
+    │   └── ShortAudio           below the shortest duration that can be embedded
+    ├── ConfigError              unknown key or impossible value in a configuration
+    ├── ManifestError            missing file, column or value in a manifest
+    ├── SongError                a score that cannot be read as a song
+    ├── BundleError              missing, damaged or foreign bundle
+    ├── DeviceError              a device was asked for and is not to be had
+    ├── CheckpointError          missing, damaged or mismatched checkpoint
+    ├── ExportError              the exported graph does not reproduce the network
+    └── CollectionError          what Milvus refused, or what we refuse to ask of it
+        ├── MilvusUnavailable    no answer at the URI
+        ├── CollectionLocked     the embedded folder is open in another process
+        ├── CollectionMissing    no collection of that name
+        └── CollectionMismatch   the collection belongs to another model or schema
+"""
+
+
+class BytecoverError(Exception):
+    """Root of the tree: catch this to catch all that is raised on purpose."""
+
+
+class AudioError(BytecoverError):
+    """A file that gives no usable waveform."""
+
+
+class UnreadableAudio(AudioError):
+    """Not audio, corrupt from the start, without an audio stream, or missing."""
+
+
+class EmptyAudio(AudioError):
+    """Audio of zero samples."""
+
+
+class SilentAudio(AudioError):
+    """No sample above the silence floor: its embedding would mean nothing."""
+
+
+class ShortAudio(AudioError):
+    """Shorter than the shortest duration that can be embedded."""
+
+
+class ConfigError(BytecoverError):
+    """Unknown key or impossible value in a configuration."""
+
+
+class ManifestError(BytecoverError):
+    """Missing file, column or value in a manifest."""
+
+
+class SongError(BytecoverError):
+    """A score that cannot be read as a song."""
+
+
+class BundleError(BytecoverError):
+    """Missing, damaged or foreign bundle."""
+
+
+class DeviceError(BytecoverError):
+    """A device was asked for and is not to be had."""
+
+
+class CheckpointError(BytecoverError):
+    """Missing, damaged or mismatched checkpoint."""
+
+
+class ExportError(BytecoverError):
+    """The exported graph does not reproduce the network."""
+
+
+class CollectionError(BytecoverError):
+    """What Milvus refused, or what we refuse to ask of it."""
+
+
+class MilvusUnavailable(CollectionError):
+    """No answer at the URI."""
+
+
+class CollectionLocked(CollectionError):
+    """The embedded folder is open in another process."""
+
+
+class CollectionMissing(CollectionError):
+    """No collection of that name."""
+
+
+class CollectionMismatch(CollectionError):
+    """The collection belongs to another model or has another schema."""

@@ -1,0 +1,1 @@
+"""The ONNX hand-off room: from checkpoint to bundle."""
