@@ -1,0 +1,146 @@
+"""ByteCover2: ResNet50-IBN, GeM, PCA-FC and BNNeck, one class for every D.
+
+Shapes: cqt (B, 84, T) -> backbone (B, 2048, 6, ceil(T / 8)) -> pooled (B, 2048) -> feature (B, D) -> embedding (B, D).
+
+References
+----------
+X. Du et al., "ByteCover2: Towards dimensionality reduction of latent embedding for efficient cover song identification",
+ICASSP 2022.
+X. Du et al., "ByteCover: Cover song identification via multi-loss training", ICASSP 2021.
+X. Pan et al., "Two at once: Enhancing learning and generalization capacities via IBN-Net", ECCV 2018 (IBN-a).
+F. Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019 (GeM).
+H. Luo et al., "Bag of tricks and a strong baseline for deep person re-identification", CVPRW 2019 (BNNeck).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import Network
+
+EXPANSION = 4  # of a bottleneck: its output has four times the channels of its 3 x 3 convolution
+
+
+class IBN(nn.Module):
+    """InstanceNorm (affine) on the first half of the channels, BatchNorm on the second half."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.half = channels // 2
+        self.instance_norm = nn.InstanceNorm2d(self.half, affine=True)
+        self.batch_norm = nn.BatchNorm2d(channels - self.half)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.instance_norm(x[:, : self.half]), self.batch_norm(x[:, self.half :])], dim=1)
+
+
+class Bottleneck(nn.Module):
+    """Residual block 1x1, 3x3, 1x1; with `ibn`, the norm after the first convolution is IBN."""
+
+    def __init__(self, in_channels: int, width: int, stride: tuple[int, int], ibn: bool) -> None:
+        super().__init__()
+        out_channels = width * EXPANSION
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.norm1 = IBN(width) if ibn else nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Identity()
+        if stride != (1, 1) or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.norm1(self.conv1(x)))
+        h = F.relu(self.norm2(self.conv2(h)))
+        return F.relu(self.norm3(self.conv3(h)) + self.shortcut(x))
+
+
+class ResNetIBN(nn.Module):
+    """Backbone (B, n_bins, T) -> (B, 32 * base_width, n_bins / 14 rounded up, ceil(T / 8)); 84 bins give 6.
+
+    Frequency is halved by the stem, the max pooling and groups 2 and 3 (84-42-21-11-6); time by the stem and groups 2 and
+    3 only, which leaves T / 8.
+    """
+
+    def __init__(self, config: Network) -> None:
+        super().__init__()
+        width = config.base_width
+        self.conv1 = nn.Conv2d(1, width, 7, stride=(2, 2), padding=3, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.max_pool = nn.MaxPool2d(3, stride=(2, 1), padding=1)
+        groups, in_channels = [], width
+        for index, (blocks, stride) in enumerate(
+            zip(config.stage_blocks, [(1, 1), (2, 2), (2, 2), (1, 1)], strict=True)
+        ):
+            group_width = width << index
+            ibn = index < 3
+            group = [Bottleneck(in_channels, group_width, stride, ibn)]
+            in_channels = group_width * EXPANSION
+            group += [Bottleneck(in_channels, group_width, (1, 1), ibn) for _ in range(blocks - 1)]
+            groups.append(nn.Sequential(*group))
+        self.groups = nn.ModuleList(groups)
+
+    def forward(self, cqt: Tensor) -> Tensor:
+        x = self.max_pool(F.relu(self.norm1(self.conv1(cqt[:, None]))))  # (B, 64, 21, ceil(T / 2))
+        for group in self.groups:
+            x = group(x)
+        return x  # (B, 2048, 6, ceil(T / 8))
+
+
+class GeM(nn.Module):
+    """Generalised mean over frequency and time, (B, C, F, T) -> (B, C), always in float32.
+
+    ``mean(max(x, eps) ** p) ** (1 / p)``: eps cubed underflows in half precision.
+    """
+
+    def __init__(self, exponent: float, eps: float) -> None:
+        super().__init__()
+        self.exponent = nn.Parameter(torch.tensor(exponent))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float().clamp(min=self.eps)
+            return x.pow(self.exponent).mean(dim=(2, 3)).pow(1 / self.exponent)
+
+
+class ByteCover2(nn.Module):
+    """The network between the front end and cosine similarity.
+
+    `feature_dim` None is ByteCover: no PCA-FC, and the feature is the pooled vector itself. BNNeck is a BatchNorm whose bias
+    stays zero (Luo et al. 2019).
+    """
+
+    def __init__(self, config: Network) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = ResNetIBN(config)
+        self.gem = GeM(config.gem_exponent, config.gem_eps)
+        self.pca_fc = nn.Identity() if config.feature_dim is None else nn.Linear(config.pooled_dim, config.feature_dim)
+        self.bnneck = nn.BatchNorm1d(config.embedding_dim)
+        self.bnneck.bias.requires_grad_(False)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def pooled(self, cqt: Tensor) -> Tensor:
+        """(B, n_bins, T) -> (B, 2048), float32."""
+        return self.gem(self.backbone(cqt))
+
+    def head(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 2048) -> feature (B, D) for the triplet loss, embedding (B, D) for the classifier and for retrieval."""
+        with torch.autocast(pooled.device.type, enabled=False):
+            feature = self.pca_fc(pooled)
+            return feature, self.bnneck(feature)
+
+    def forward(self, cqt: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head(self.pooled(cqt))
+
+    def embed(self, cqt: Tensor) -> Tensor:
+        """Unit embedding (B, D) of cqt (B, n_bins, T): what retrieval compares by cosine."""
+        return F.normalize(self.forward(cqt)[1], dim=1)

@@ -1,0 +1,60 @@
+"""PCA-FC: a fully connected layer that starts as the principal axes of the pooled embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+COVARIANCE_EPS = 1e-6  # eps of the paper's Eq. 3, which keeps the covariance positive definite
+
+
+def principal_axes(pooled: NDArray[np.floating], dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and leading eigenvectors of the covariance of pooled embeddings, without whitening (Eq. 3 of the paper).
+
+    Parameters
+    ----------
+    pooled : np.ndarray [shape=(N, C)]
+    dim : int
+        Number of axes, at most C.
+
+    Returns
+    -------
+    mean : np.ndarray [shape=(C,)]
+    axes : np.ndarray [shape=(C, dim)]
+        Orthonormal columns in order of falling variance; the largest entry of each is positive, so that signs are fixed.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two embeddings, or fewer than `dim` columns.
+    """
+    n, channels = pooled.shape
+    if n < 2:
+        raise ValueError(f"{n} pooled embeddings: a covariance needs at least 2")
+    if not 1 <= dim <= channels:
+        raise ValueError(f"dim = {dim}: between 1 and {channels}")
+    pooled = pooled.astype(np.float64)
+    mean = pooled.mean(axis=0)
+    centred = pooled - mean
+    covariance = centred.T @ centred / (n - 1) + COVARIANCE_EPS * np.eye(channels)
+    axes = np.linalg.eigh(covariance).eigenvectors[:, ::-1][:, :dim]
+    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0))
+    return mean, axes * signs
+
+
+def fit_pca(pooled: NDArray[np.floating], dim: int) -> nn.Linear:
+    """The PCA-FC layer (C -> dim) that projects pooled embeddings (N, C) on their principal axes, centred.
+
+    Raises
+    ------
+    ValueError
+        As `principal_axes`.
+    """
+    mean, axes = principal_axes(pooled, dim)
+    layer = nn.Linear(pooled.shape[1], dim)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(axes.T))
+        layer.bias.copy_(torch.from_numpy(-axes.T @ mean))
+    return layer
