@@ -1,0 +1,199 @@
+"""MIDI files as transcripts. Needs mido."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import SongError
+from .score import Note
+from .transcript import (
+    DEFAULT_BPM,
+    GRID,
+    Transcript,
+    bars_between,
+    is_monophonic,
+    on_grid,
+    regular_beats_per_bar,
+    skyline,
+)
+
+MELODY_NAME = re.compile(r"melod|vocal|voice|singer|sing[st]|gesang|chant|canto|soprano|lead", re.IGNORECASE)
+DRUM_CHANNEL = 9  # counted from 0
+ACCENT = 10  # MIDI velocity by which downbeats stand out in files that mark them
+
+
+@dataclass(frozen=True)
+class MidiNote:
+    start: int  # ticks
+    end: int  # ticks
+    pitch: int
+    velocity: int
+
+
+@dataclass(frozen=True)
+class MidiTrack:
+    name: str
+    notes: tuple[MidiNote, ...]  # drums left out
+
+
+@dataclass(frozen=True)
+class MidiScore:
+    tracks: tuple[MidiTrack, ...]  # those with notes
+    title: str
+    ticks_per_quarter: int
+    tempi: tuple[tuple[int, int], ...]  # tick, microseconds per quarter; the first at tick 0
+    metres: tuple[tuple[int, int, int], ...]  # tick, numerator, denominator; the first at tick 0
+
+    def seconds(self, ticks: ArrayLike) -> NDArray[np.float64]:
+        """Time of `ticks` by the tempo map."""
+        starts, tempi = np.array(self.tempi, dtype=np.float64).T
+        per_tick = tempi / 1e6 / self.ticks_per_quarter  # seconds
+        start_s = np.concatenate([[0.0], np.cumsum(np.diff(starts) * per_tick[:-1])])
+        index = np.searchsorted(starts, ticks, side="right") - 1
+        return start_s[index] + (np.asarray(ticks) - starts[index]) * per_tick[index]
+
+
+def read_midi(path: Path) -> Transcript:
+    """Notes of a MIDI file on its own beats.
+
+    The melody is the track whose name says so, else the highest monophonic track, else the upper line of all tracks.
+
+    Raises
+    ------
+    SongError
+        If the file is no MIDI file, or has no notes.
+    """
+    score = read_midi_score(path)
+    numerator, denominator = _main_metre(score)
+    ticks_per_beat = score.ticks_per_quarter * 4 / denominator
+    lead = _melody_track(score.tracks, ticks_per_beat)
+    notes = tuple(_on_beats(note, ticks_per_beat) for track in score.tracks for note in track.notes)
+    source = score.tracks if lead is None else (lead,)
+    melody = skyline(_on_beats(note, ticks_per_beat) for track in source for note in track.notes)
+    return Transcript(
+        title=score.title or path.stem,
+        origin=f"MIDI file {path.name}",
+        melody=melody,
+        notes=notes,
+        downbeats=_downbeats(score, ticks_per_beat, lead),
+        beats_per_bar=regular_beats_per_bar(numerator),
+        bpm=_main_bpm(score, denominator),
+    )
+
+
+def read_midi_score(path: Path) -> MidiScore:
+    """Tracks, tempi and metres of a MIDI file, in ticks.
+
+    Raises
+    ------
+    SongError
+        If the file is no MIDI file, or has no notes.
+    """
+    import mido
+
+    try:
+        file = mido.MidiFile(path, clip=True)
+    except FileNotFoundError as error:
+        raise SongError(f"{path}: no such file") from error
+    except (OSError, EOFError, ValueError, LookupError, mido.KeySignatureError) as error:
+        raise SongError(f"{path}: not a readable MIDI file ({error or type(error).__name__})") from error
+    if not 0 < file.ticks_per_beat < 0x8000:
+        raise SongError(f"{path}: times are SMPTE frames, not beats; export it with ticks per quarter")
+
+    tracks: list[MidiTrack] = []
+    title = ""
+    tempi = {0: round(60e6 / DEFAULT_BPM)}
+    metres = {0: (4, 4)}
+    for messages in file.tracks:
+        title = title or messages.name.strip()
+        sounding: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        notes: list[MidiNote] = []
+        tick = 0
+        for message in messages:
+            tick += message.time
+            if message.type == "set_tempo":
+                tempi[tick] = message.tempo
+            elif message.type == "time_signature":
+                metres[tick] = (message.numerator, message.denominator)
+            elif message.type in ("note_on", "note_off") and message.channel != DRUM_CHANNEL:
+                key = (message.channel, message.note)
+                if message.type == "note_on" and message.velocity > 0:
+                    sounding[key].append((tick, message.velocity))
+                elif sounding[key]:
+                    start, velocity = sounding[key].pop(0)
+                    if tick > start:
+                        notes.append(MidiNote(start, tick, message.note, velocity))
+        if notes:
+            tracks.append(MidiTrack(messages.name.strip(), tuple(sorted(notes, key=lambda note: note.start))))
+    if not tracks:
+        raise SongError(f"{path}: no notes")
+    return MidiScore(
+        tracks=tuple(tracks),
+        title=title,
+        ticks_per_quarter=file.ticks_per_beat,
+        tempi=tuple(sorted(tempi.items())),
+        metres=tuple((tick, *metre) for tick, metre in sorted(metres.items())),
+    )
+
+
+def _on_beats(note: MidiNote, ticks_per_beat: float) -> Note:
+    return on_grid(note.start / ticks_per_beat, note.end / ticks_per_beat, note.pitch)
+
+
+def _last_tick(score: MidiScore) -> int:
+    return max(note.end for track in score.tracks for note in track.notes)
+
+
+def _longest(changes: list[int], end: int) -> int:
+    """Index of the state that lasts longest, given the ticks at which each begins."""
+    lengths = [min(until, end) - min(start, end) for start, until in zip(changes, [*changes[1:], end], strict=True)]
+    return lengths.index(max(lengths))
+
+
+def _main_metre(score: MidiScore) -> tuple[int, int]:
+    _, numerator, denominator = score.metres[_longest([metre[0] for metre in score.metres], _last_tick(score))]
+    return numerator, denominator
+
+
+def _main_bpm(score: MidiScore, denominator: int) -> float:
+    _, tempo = score.tempi[_longest([tick for tick, _ in score.tempi], _last_tick(score))]
+    return 60e6 / tempo * denominator / 4
+
+
+def _melody_track(tracks: tuple[MidiTrack, ...], ticks_per_beat: float) -> MidiTrack | None:
+    for track in tracks:
+        if MELODY_NAME.search(track.name):
+            return track
+    lines = [track for track in tracks if is_monophonic([_on_beats(note, ticks_per_beat) for note in track.notes])]
+    return max(lines, key=lambda track: median(note.pitch for note in track.notes), default=None)
+
+
+def _downbeats(score: MidiScore, ticks_per_beat: float, lead: MidiTrack | None) -> tuple[float, ...]:
+    end = round(_last_tick(score) / ticks_per_beat * GRID) / GRID
+    starts = [tick / ticks_per_beat for tick, _, _ in score.metres]
+    downbeats: list[float] = []
+    for start, until, (_, numerator, denominator) in zip(starts, [*starts[1:], end], score.metres, strict=True):
+        if start < end:
+            # Bars of another note value are as long as they are in beats of the main one.
+            scale = score.ticks_per_quarter * 4 / denominator / ticks_per_beat
+            phase = _pickup(lead, ticks_per_beat, numerator) if lead and len(starts) == 1 else 0.0
+            downbeats += [start + scale * beat for beat in bars_between(phase, (until - start) / scale, numerator)]
+    return (*downbeats, max(end, downbeats[-1] + 1))
+
+
+def _pickup(lead: MidiTrack, ticks_per_beat: float, beats_per_bar: int) -> float:
+    """Beats before the first downbeat, where accents tell: programs that write MIDI from notation accent downbeats."""
+    loudness: dict[int, list[int]] = defaultdict(list)  # by half beat of the bar
+    for note in lead.notes:
+        half_beat = round(2 * note.start / ticks_per_beat)
+        loudness[half_beat % (2 * beats_per_bar)].append(note.velocity)
+    accents = {phase: mean(velocities) for phase, velocities in loudness.items()}
+    loudest = max(accents, key=lambda phase: accents[phase])
+    return loudest / 2 if accents[loudest] >= accents.get(0, 0) + ACCENT else 0.0
