@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from .errors import ConfigError
 
 SAMPLE_RATE = 22_050  # Hz, section 3.1; every waveform in this package has it
+SHORTEST_FRAMES = 8  # input frames of the network below which a track is repeated: one column of the backbone's output
 SCALES = ("linear", "sqrt", "log")
 PHASES = ("bytecover", "frozen", "joint")
 
@@ -52,6 +53,11 @@ class FrontEnd:
     def frame_s(self) -> float:
         """Seconds per input frame of the network."""
         return self.time_pooling * self.hop_length / SAMPLE_RATE
+
+    @property
+    def minimum_samples(self) -> int:
+        """Samples below which a waveform is repeated before it is embedded."""
+        return SHORTEST_FRAMES * self.time_pooling * self.hop_length
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Everything this package raises on purpose.
 
-A message says what, where (file or address) and what to do, in one line; the command line prints it as it is and exits 1.
+A message says what, where (file or address) and what to do, in one line; the command line prints it as it is and exits
+with 1.
 
 ::
 

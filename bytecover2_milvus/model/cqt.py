@@ -1,8 +1,8 @@
 """The front end: from waveform to the network's input, as one torch module that exports to plain convolutions.
 
-The constant-Q transform is multi-rate: every octave sees the same few kernels, each at half the sampling rate of the octave
-above it. Decimation runs as a block-Toeplitz convolution (many outputs per stride), because a stride-2 convolution with one
-channel is slow on CPUs.
+The constant-Q transform is multi-rate: every octave sees the same few kernels, each at half the sampling rate of the
+octave above it. Decimation runs as a block-Toeplitz convolution (many outputs per stride), because a stride-2
+convolution with one channel is slow on CPUs.
 
 References
 ----------
@@ -65,7 +65,7 @@ def half_band_kernel() -> NDArray[np.float32]:
 
 
 class ConstantQ(nn.Module):
-    """CQT magnitude (B, n_bins, 1 + n_samples // hop_length) of waveform (B, n_samples), as ``abs(librosa.cqt(...))``."""
+    """CQT magnitude (B, n_bins, 1 + n_samples // hop_length) of waveform (B, n_samples), as ``abs(librosa.cqt())``."""
 
     def __init__(self, config: FrontEnd) -> None:
         super().__init__()
@@ -94,13 +94,14 @@ class ConstantQ(nn.Module):
 
     def _analyse(self, signal: Tensor, hop_length: int) -> Tensor:
         half = self.kernels.shape[-1] // 2
-        response = F.conv1d(F.pad(signal, (half, half)), self.kernels, stride=hop_length)  # (B, 2 * bins, n_frames)
+        padded = F.pad(signal, (half, half + 1))  # the last frame may be centred one sample after the end
+        response = F.conv1d(padded, self.kernels, stride=hop_length)  # (B, 2 * bins, n_frames or more)
         real, imaginary = response.chunk(2, dim=1)
         return torch.sqrt(real.square() + imaginary.square())
 
 
 def pool_time(cqt: Tensor, frames: int) -> Tensor:
-    """Mean over non-overlapping blocks: (B, n_bins, T) -> (B, n_bins, T // frames); the last partial block is dropped."""
+    """Mean over non-overlapping blocks, (B, n_bins, T) -> (B, n_bins, T // frames); the last partial one is dropped."""
     n_blocks = cqt.shape[2] // frames
     return cqt[:, :, : n_blocks * frames].unflatten(2, (n_blocks, frames)).mean(dim=3)
 

@@ -4,8 +4,8 @@ Shapes: cqt (B, 84, T) -> backbone (B, 2048, 6, ceil(T / 8)) -> pooled (B, 2048)
 
 References
 ----------
-X. Du et al., "ByteCover2: Towards dimensionality reduction of latent embedding for efficient cover song identification",
-ICASSP 2022.
+X. Du et al., "ByteCover2: Towards dimensionality reduction of latent embedding for efficient cover song
+identification", ICASSP 2022.
 X. Du et al., "ByteCover: Cover song identification via multi-loss training", ICASSP 2021.
 X. Pan et al., "Two at once: Enhancing learning and generalization capacities via IBN-Net", ECCV 2018 (IBN-a).
 F. Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019 (GeM).
@@ -63,8 +63,8 @@ class Bottleneck(nn.Module):
 class ResNetIBN(nn.Module):
     """Backbone (B, n_bins, T) -> (B, 32 * base_width, n_bins / 14 rounded up, ceil(T / 8)); 84 bins give 6.
 
-    Frequency is halved by the stem, the max pooling and groups 2 and 3 (84-42-21-11-6); time by the stem and groups 2 and
-    3 only, which leaves T / 8.
+    Frequency is halved by the stem, the max pooling and groups 2 and 3 (84-42-21-11-6); time by the stem and groups 2
+    and 3 only, which leaves T / 8.
     """
 
     def __init__(self, config: Network) -> None:
@@ -112,8 +112,8 @@ class GeM(nn.Module):
 class ByteCover2(nn.Module):
     """The network between the front end and cosine similarity.
 
-    `feature_dim` None is ByteCover: no PCA-FC, and the feature is the pooled vector itself. BNNeck is a BatchNorm whose bias
-    stays zero (Luo et al. 2019).
+    `feature_dim` None is ByteCover: no PCA-FC, and the feature is the pooled vector itself. BNNeck is a BatchNorm whose
+    bias stays zero (Luo et al. 2019).
     """
 
     def __init__(self, config: Network) -> None:

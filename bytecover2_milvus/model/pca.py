@@ -23,7 +23,7 @@ def principal_axes(pooled: NDArray[np.floating], dim: int) -> tuple[NDArray[np.f
     -------
     mean : np.ndarray [shape=(C,)]
     axes : np.ndarray [shape=(C, dim)]
-        Orthonormal columns in order of falling variance; the largest entry of each is positive, so that signs are fixed.
+        Orthonormal columns in order of falling variance; the largest entry of each is positive, which fixes the signs.
 
     Raises
     ------
