@@ -20,18 +20,19 @@ from .score import CHORD_QUALITIES, SCALES, Chord, Note
 KRUMHANSL_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
 KRUMHANSL_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
 MODES = ("major", "minor", "dorian", "mixolydian")  # what songs are in
-FINAL_WEIGHT = 0.15  # of the last note being the tonic, in units of correlation
+FINAL_BONUS = 0.15  # correlation that a tonic gains by being the last note
+MODAL_COST = 0.015  # correlation by which dorian and mixolydian must win
 
 QUALITIES = ("maj", "min", "7", "min7", "dim")
 STATES = tuple((root, quality) for root in range(12) for quality in QUALITIES)
 CHORD_TONES = (1.0, 0.8, 0.8, 0.6)  # relative weight of root, third, fifth and seventh
 SCALE_TONE, CHROMATIC_TONE = 0.12, 0.04  # of a note outside the chord
-EVIDENCE = 4.0  # observations that one line of notes makes in one segment
+EVIDENCE = 8.0  # observations that one line of notes makes in one segment
 BASS_BELOW = 53  # F3: what sounds lower tells the root
 BASS_ROOT, BASS_TONE, BASS_OTHER = 0.7, 0.12, 0.02
 DEGREE_COST = (0.0, 1.0, 1.5, 0.5, 0.5, 1.0, 1.0)  # nats; I is free, IV and V nearly so
 SEVENTH_COST, DIMINISHED_COST, FOREIGN_COST = 0.7, 1.0, 3.0
-CHANGE_COST, MID_BAR_COST = 1.0, 1.0  # of a new chord, and more of one off the downbeat
+CHANGE_COST, MID_BAR_COST = 0.5, 1.0  # of a new chord, and more of one off the downbeat
 FINAL_COST = 2.0  # of a last chord that is not the tonic's
 
 
@@ -55,7 +56,8 @@ def estimate_key(notes: Sequence[Note], final: int) -> tuple[int, str]:
         weights[note.pitch % 12] += note.duration
     scores = {
         (tonic, mode): float(np.corrcoef(weights, np.roll(_profile(mode), tonic))[0, 1])
-        + FINAL_WEIGHT * (tonic == final % 12)
+        + FINAL_BONUS * (tonic == final % 12)
+        - MODAL_COST * (mode in ("dorian", "mixolydian"))
         for mode in MODES
         for tonic in range(12)
     }

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,17 +17,21 @@ from .score import Note
 from .transcript import (
     DEFAULT_BPM,
     GRID,
+    Metre,
     Transcript,
     bars_between,
     is_monophonic,
     on_grid,
-    regular_beats_per_bar,
     skyline,
+    upper_line,
 )
 
 MELODY_NAME = re.compile(r"melod|vocal|voice|singer|sing[st]|gesang|chant|canto|soprano|lead", re.IGNORECASE)
 DRUM_CHANNEL = 9  # counted from 0
 ACCENT = 10  # MIDI velocity by which downbeats stand out in files that mark them
+
+
+State = TypeVar("State")
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class MidiScore:
     title: str
     ticks_per_quarter: int
     tempi: tuple[tuple[int, int], ...]  # tick, microseconds per quarter; the first at tick 0
-    metres: tuple[tuple[int, int, int], ...]  # tick, numerator, denominator; the first at tick 0
+    metres: tuple[tuple[int, Metre], ...]  # tick, time signature from there; the first at tick 0
 
     def seconds(self, ticks: ArrayLike) -> NDArray[np.float64]:
         """Time of `ticks` by the tempo map."""
@@ -71,20 +76,19 @@ def read_midi(path: Path) -> Transcript:
         If the file is no MIDI file, or has no notes.
     """
     score = read_midi_score(path)
-    numerator, denominator = _main_metre(score)
-    ticks_per_beat = score.ticks_per_quarter * 4 / denominator
+    metre = _longest(score.metres, _last_tick(score))
+    ticks_per_beat = score.ticks_per_quarter / metre.beats_per_quarter
     lead = _melody_track(score.tracks, ticks_per_beat)
     notes = tuple(_on_beats(note, ticks_per_beat) for track in score.tracks for note in track.notes)
-    source = score.tracks if lead is None else (lead,)
-    melody = skyline(_on_beats(note, ticks_per_beat) for track in source for note in track.notes)
+    melody = skyline(_on_beats(note, ticks_per_beat) for note in lead.notes) if lead else upper_line(notes)
     return Transcript(
         title=score.title or path.stem,
         origin=f"MIDI file {path.name}",
         melody=melody,
         notes=notes,
         downbeats=_downbeats(score, ticks_per_beat, lead),
-        beats_per_bar=regular_beats_per_bar(numerator),
-        bpm=_main_bpm(score, denominator),
+        beats_per_bar=metre.beats_per_bar,
+        bpm=60e6 / _longest(score.tempi, _last_tick(score)) * metre.beats_per_quarter,
     )
 
 
@@ -110,7 +114,7 @@ def read_midi_score(path: Path) -> MidiScore:
     tracks: list[MidiTrack] = []
     title = ""
     tempi = {0: round(60e6 / DEFAULT_BPM)}
-    metres = {0: (4, 4)}
+    metres = {0: Metre(4, 4)}
     for messages in file.tracks:
         title = title or messages.name.strip()
         sounding: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
@@ -121,7 +125,7 @@ def read_midi_score(path: Path) -> MidiScore:
             if message.type == "set_tempo":
                 tempi[tick] = message.tempo
             elif message.type == "time_signature":
-                metres[tick] = (message.numerator, message.denominator)
+                metres[tick] = Metre(message.numerator, message.denominator)
             elif message.type in ("note_on", "note_off") and message.channel != DRUM_CHANNEL:
                 key = (message.channel, message.note)
                 if message.type == "note_on" and message.velocity > 0:
@@ -139,7 +143,7 @@ def read_midi_score(path: Path) -> MidiScore:
         title=title,
         ticks_per_quarter=file.ticks_per_beat,
         tempi=tuple(sorted(tempi.items())),
-        metres=tuple((tick, *metre) for tick, metre in sorted(metres.items())),
+        metres=tuple(sorted(metres.items())),
     )
 
 
@@ -151,20 +155,11 @@ def _last_tick(score: MidiScore) -> int:
     return max(note.end for track in score.tracks for note in track.notes)
 
 
-def _longest(changes: list[int], end: int) -> int:
-    """Index of the state that lasts longest, given the ticks at which each begins."""
-    lengths = [min(until, end) - min(start, end) for start, until in zip(changes, [*changes[1:], end], strict=True)]
-    return lengths.index(max(lengths))
-
-
-def _main_metre(score: MidiScore) -> tuple[int, int]:
-    _, numerator, denominator = score.metres[_longest([metre[0] for metre in score.metres], _last_tick(score))]
-    return numerator, denominator
-
-
-def _main_bpm(score: MidiScore, denominator: int) -> float:
-    _, tempo = score.tempi[_longest([tick for tick, _ in score.tempi], _last_tick(score))]
-    return 60e6 / tempo * denominator / 4
+def _longest(changes: tuple[tuple[int, State], ...], end: int) -> State:
+    """The state that lasts longest, given the ticks from which each holds."""
+    untils = [*(tick for tick, _ in changes[1:]), end]
+    index = max(range(len(changes)), key=lambda index: min(untils[index], end) - changes[index][0])
+    return changes[index][1]
 
 
 def _melody_track(tracks: tuple[MidiTrack, ...], ticks_per_beat: float) -> MidiTrack | None:
@@ -177,14 +172,14 @@ def _melody_track(tracks: tuple[MidiTrack, ...], ticks_per_beat: float) -> MidiT
 
 def _downbeats(score: MidiScore, ticks_per_beat: float, lead: MidiTrack | None) -> tuple[float, ...]:
     end = round(_last_tick(score) / ticks_per_beat * GRID) / GRID
-    starts = [tick / ticks_per_beat for tick, _, _ in score.metres]
+    starts = [tick / ticks_per_beat for tick, _ in score.metres]
+    if lead and len(starts) == 1:
+        starts = [_pickup(lead, ticks_per_beat, score.metres[0][1].beats_per_bar)]
     downbeats: list[float] = []
-    for start, until, (_, numerator, denominator) in zip(starts, [*starts[1:], end], score.metres, strict=True):
+    for start, until, (_, metre) in zip(starts, [*starts[1:], end], score.metres, strict=True):
         if start < end:
-            # Bars of another note value are as long as they are in beats of the main one.
-            scale = score.ticks_per_quarter * 4 / denominator / ticks_per_beat
-            phase = _pickup(lead, ticks_per_beat, numerator) if lead and len(starts) == 1 else 0.0
-            downbeats += [start + scale * beat for beat in bars_between(phase, (until - start) / scale, numerator)]
+            beats_per_bar = metre.quarters_per_bar * score.ticks_per_quarter / ticks_per_beat
+            downbeats += bars_between(start, until, beats_per_bar)
     return (*downbeats, max(end, downbeats[-1] + 1))
 
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from statistics import mode
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..errors import SongError
 from .midi import MELODY_NAME
 from .score import Note
-from .transcript import DEFAULT_BPM, Transcript, bars_between, on_grid, regular_beats_per_bar, skyline
+from .transcript import DEFAULT_BPM, Metre, Transcript, bars_between, on_grid, skyline, upper_line
 
 if TYPE_CHECKING:
     from partitura.score import Part, Score
@@ -36,17 +34,18 @@ def read_musicxml(path: Path) -> Transcript:
     parts = [part for part in score.parts if part.notes_tied]
     if not parts:
         raise SongError(f"{path}: no notes")
-    lead = next((part for part in parts if VOICE_NAME.search(part.part_name or "")), parts[0])
-    numerator, denominator = _main_metre(lead)
-    beats_per_quarter = denominator / 4
+    voice = next((part for part in parts if VOICE_NAME.search(part.part_name or "")), None)
+    lead = voice or parts[0]
+    metre = mode(_metres(lead))
+    beats_per_quarter = metre.beats_per_quarter
     lines = {part.id: _notes(part, beats_per_quarter) for part in parts}
     return Transcript(
-        title=(score.work_title or score.movement_title or score.title or path.stem).strip(),
+        title=(score.movement_title or score.work_title or score.title or path.stem).strip(),
         origin=f"{(score.composer or 'unknown composer').strip()}, {path.name}",
-        melody=skyline(lines[lead.id]),
+        melody=skyline(lines[lead.id]) if voice else upper_line(lines[lead.id]),
         notes=tuple(note for line in lines.values() for note in line),
         downbeats=_downbeats(lead, beats_per_quarter),
-        beats_per_bar=regular_beats_per_bar(numerator),
+        beats_per_bar=metre.beats_per_bar,
         bpm=_quarters_per_minute(score) * beats_per_quarter,
     )
 
@@ -66,11 +65,10 @@ def _load(path: Path) -> Score:
         raise SongError(f"{path}: not a readable MusicXML file ({error or type(error).__name__})") from error
 
 
-def _main_metre(part: Part) -> tuple[int, int]:
-    """Numerator and denominator of most bars."""
-    metres = part.time_signature_map([bar.start.t for bar in part.measures])[:, :2]
-    numerator, denominator = mode((int(beats), int(beat_type)) for beats, beat_type in metres)
-    return numerator, denominator
+def _metres(part: Part) -> list[Metre]:
+    """Time signature of each bar."""
+    signatures = part.time_signature_map([bar.start.t for bar in part.measures])
+    return [Metre(int(numerator), int(denominator)) for numerator, denominator, *_ in signatures]
 
 
 def _notes(part: Part, beats_per_quarter: float) -> list[Note]:
@@ -81,14 +79,18 @@ def _notes(part: Part, beats_per_quarter: float) -> list[Note]:
 
 
 def _downbeats(part: Part, beats_per_quarter: float) -> tuple[float, ...]:
+    """Starts of full bars: neither a pickup before the first nor a bar that completes the one before it counts."""
     bars = list(part.measures)
-    starts = part.quarter_map([bar.start.t for bar in bars]) * beats_per_quarter
-    ends = part.quarter_map([bar.end.t for bar in bars]) * beats_per_quarter
-    numerators = part.time_signature_map([bar.start.t for bar in bars])[:, 0]
+    starts = (part.quarter_map([bar.start.t for bar in bars]) * beats_per_quarter).tolist()
+    ends = (part.quarter_map([bar.end.t for bar in bars]) * beats_per_quarter).tolist()
+    lengths = [metre.quarters_per_bar * beats_per_quarter for metre in _metres(part)]
     downbeats: list[float] = []
-    for start, end, numerator in zip(starts, ends, numerators, strict=True):
-        downbeats += bars_between(float(start), float(end), int(numerator))
-    return (*downbeats, float(np.max(ends)))
+    for start, end, length in zip(starts, ends, lengths, strict=True):
+        is_pickup = not downbeats and end - start < length and len(bars) > 1
+        completes = downbeats and start - downbeats[-1] < length and end - downbeats[-1] <= length
+        if not is_pickup and not completes:
+            downbeats += bars_between(start, end, length)
+    return (*downbeats, ends[-1])
 
 
 def _quarters_per_minute(score: Score) -> float:

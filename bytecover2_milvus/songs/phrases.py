@@ -132,11 +132,16 @@ def _chords_between(chords: Sequence[Chord], start: float, end: float, n_beats: 
     inside = [chord for chord in chords if chord.onset < end and chord.onset + chord.duration > start]
     if not inside:  # a chord is annotated somewhere, if not here: the nearest goes on
         inside = [min(chords, key=lambda chord: abs(chord.onset - start))]
-    onsets = [0.0, *(chord.onset - start for chord in inside[1:]), n_beats]
+    changes = inside[:1] + [chord for before, chord in pairwise(inside) if _sound(chord) != _sound(before)]
+    onsets = [0.0, *(chord.onset - start for chord in changes[1:]), n_beats]
     return tuple(
-        Chord(onset, until - onset, chord.root, chord.quality, chord.bass)
-        for chord, (onset, until) in zip(inside, pairwise(onsets), strict=True)
+        Chord(onset, until - onset, *_sound(chord))
+        for chord, (onset, until) in zip(changes, pairwise(onsets), strict=True)
     )
+
+
+def _sound(chord: Chord) -> tuple[int, str, int | None]:
+    return chord.root, chord.quality, chord.bass
 
 
 def _same(one: Section, other: Section) -> bool:

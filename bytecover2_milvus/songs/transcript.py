@@ -2,19 +2,46 @@
 
 Conventions
 -----------
-A beat is the note value under the time signature: a quarter in 3/4, an eighth in 6/8, a half in 2/2. Bars of 9 and 12
-beats are read as three bars of 3 and two bars of 6. Times are beats from the start of the file.
+Times are beats from the start of the file. A beat is the note value under the time signature, a quarter in 3/4 and an
+eighth in 6/8, but 2/2 is read as 4/4. Long bars are read as several short ones: 9/8 as three of 3, 12/8 as two of 6.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from .score import Chord, Note
 
 GRID = 24  # positions per beat: keeps 32nds and triplets, removes the jitter of played notes
+BREATH = 0.5  # beats
 DEFAULT_BPM = 100.0  # where the file names no tempo
+
+
+@dataclass(frozen=True)
+class Metre:
+    """A time signature and how its beats are counted."""
+
+    numerator: int
+    denominator: int
+
+    @property
+    def beats_per_quarter(self) -> float:
+        return 1.0 if self._alla_breve else self.denominator / 4
+
+    @property
+    def beats_per_bar(self) -> int:
+        beats = 2 * self.numerator if self._alla_breve else self.numerator
+        return beats if beats <= 7 else next((part for part in (6, 4, 3, 5) if beats % part == 0), beats)
+
+    @property
+    def quarters_per_bar(self) -> float:
+        return self.beats_per_bar / self.beats_per_quarter
+
+    @property
+    def _alla_breve(self) -> bool:
+        return self.denominator == 2 and self.numerator % 2 == 0
 
 
 @dataclass(frozen=True)
@@ -29,16 +56,10 @@ class Transcript:
     chords: tuple[Chord, ...] = ()  # as annotated; empty: to be estimated
 
 
-def regular_beats_per_bar(numerator: int) -> int:
-    """Beats of a bar as this package counts them: 9 and 12 become bars of 3 and 6."""
-    return {9: 3, 12: 6}.get(numerator, numerator)
-
-
-def bars_between(start: float, end: float, numerator: int) -> list[float]:
-    """Downbeats in ``[start, end)`` of a stretch in one metre."""
-    step = regular_beats_per_bar(numerator)
-    n_bars = max(1, -int((start - end + 1 / GRID) // step))  # a stray tick at the end does not open a bar
-    return [start + bar * step for bar in range(n_bars)]
+def bars_between(start: float, end: float, beats_per_bar: float) -> list[float]:
+    """Downbeats in ``[start, end)``; a remainder of less than a grid step opens no bar."""
+    n_bars = max(1, ceil((end - start - 1 / GRID) / beats_per_bar))
+    return [start + bar * beats_per_bar for bar in range(n_bars)]
 
 
 def on_grid(onset: float, end: float, pitch: int) -> Note:
@@ -52,20 +73,26 @@ def skyline(notes: Iterable[Note]) -> tuple[Note, ...]:
     """The upper line of `notes`, one note at a time.
 
     A note that sounds for more than half of its length under a higher one is left out; the rest end where the next
-    begins.
+    begins. Rests shorter than BREATH are articulation, which belongs to an arrangement: the note before takes them.
     """
     line: list[Note] = []
     for note in sorted(notes, key=lambda note: (note.onset, -note.pitch)):
-        if line and note.pitch <= line[-1].pitch:
-            covered = line[-1].onset + line[-1].duration - note.onset
-            if note.onset == line[-1].onset or (note.pitch < line[-1].pitch and covered > note.duration / 2):
+        if line:
+            last = line[-1]
+            last_end = last.onset + last.duration
+            covered = note.pitch < last.pitch and last_end - note.onset > note.duration / 2
+            if covered or note.onset == last.onset:
                 continue
-        if line and note.onset == line[-1].onset:
-            line.pop()
-        if line and line[-1].onset + line[-1].duration > note.onset:
-            line[-1] = Note(line[-1].onset, note.onset - line[-1].onset, line[-1].pitch)
+            if note.onset - last_end < BREATH:
+                line[-1] = Note(last.onset, note.onset - last.onset, last.pitch)
         line.append(note)
     return tuple(line)
+
+
+def upper_line(notes: Sequence[Note]) -> tuple[Note, ...]:
+    """Melody of a texture without a named part: the skyline of what lies above the average pitch."""
+    average = sum(note.pitch for note in notes) / len(notes)
+    return skyline(note for note in notes if note.pitch >= average)
 
 
 def is_monophonic(notes: Sequence[Note]) -> bool:
