@@ -1,0 +1,213 @@
+"""Instruments as a handful of numbers each: harmonics, body, envelope, and the tone they make of one pitch.
+
+A tone is read from two single-cycle wavetables, the spectrum of the attack and that of the steady sound, crossfaded over
+`fade_s`: struck and plucked strings lose their brightness, bowed and blown tones gain theirs, a voice moves from vowel
+to vowel. Resonances stand at fixed frequencies (formants, wooden bodies), so the spectrum changes with pitch as it does
+on the real thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import SAMPLE_RATE
+
+_TABLE_BITS = 12  # wavetables of 4096 samples: reading without interpolation stays 60 dB clean
+_HIGHEST_PARTIAL_HZ = 10_000.0  # below the Nyquist frequency with room for vibrato
+
+Formants = tuple[tuple[float, float, float], ...]  # (centre in Hz, width in Hz, gain)
+
+_VOWELS: tuple[Formants, ...] = (
+    ((750, 130, 1.0), (1200, 150, 0.6), (2700, 250, 0.25)),  # a
+    ((500, 100, 1.0), (1800, 180, 0.45), (2600, 250, 0.25)),  # e
+    ((320, 80, 1.0), (2200, 200, 0.3), (3000, 280, 0.2)),  # i
+    ((480, 100, 1.0), (850, 120, 0.6), (2600, 250, 0.15)),  # o
+    ((340, 80, 1.0), (700, 110, 0.4), (2500, 250, 0.1)),  # u
+)
+_VIOLIN_BODY: Formants = ((290, 60, 0.5), (480, 90, 0.7), (1100, 300, 0.6), (2600, 700, 0.8))
+_GUITAR_BODY: Formants = ((105, 30, 0.6), (215, 50, 0.8), (420, 120, 0.5), (1500, 900, 0.5))
+_BRASS_BELL: Formants = ((600, 250, 0.6), (1300, 500, 1.0))
+_REED_BORE: Formants = ((550, 200, 0.8), (1400, 400, 0.7), (2600, 600, 0.4))
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """What one instrument sounds like; times in seconds, slopes as the exponent of amplitude over harmonic number."""
+
+    name: str
+    lowest: int  # MIDI number
+    highest: int  # MIDI number
+    attack_slope: float  # of the spectrum at the onset: smaller is brighter
+    steady_slope: float  # of the spectrum that remains
+    fade_s: float  # time constant of the change between the two
+    attack_s: float
+    decay_s: float = 0.0  # time constant at middle C of what fades after the attack; 0 for none
+    sustain: float = 1.0  # share of the peak that does not fade
+    release_s: float = 0.08
+    even: float = 1.0  # weight of even harmonics; near 0 for cylindrical bores
+    body: Formants = ()
+    sings: bool = False  # the body is a vowel that changes from tone to tone
+    vibrato_cents: float = 0.0
+    unison_cents: float = 0.0  # detuning of a second copy: chorus, honky-tonk, sections of players
+    noise: float = 0.0  # hammer, pick or chiff at the onset, as a share of the peak
+    breath: float = 0.0  # noise for as long as the tone lasts
+    drive: float = 0.0  # overdrive of the whole part, in units of its RMS
+
+    @property
+    def decays(self) -> bool:
+        """Whether a held tone dies away by itself."""
+        return self.decay_s > 0 and self.sustain < 0.2
+
+    def played_by(self, rng: np.random.Generator) -> Instrument:
+        """This instrument as one more player and microphone have it: brightness, attack and vibrato are their own."""
+        return replace(
+            self,
+            attack_slope=self.attack_slope * rng.uniform(0.75, 1.3),
+            steady_slope=self.steady_slope * rng.uniform(0.75, 1.3),
+            attack_s=self.attack_s * rng.uniform(0.7, 1.6),
+            decay_s=self.decay_s * rng.uniform(0.6, 1.5),
+            even=self.even * rng.uniform(0.7, 1.0),
+            vibrato_cents=self.vibrato_cents * rng.uniform(0.3, 1.5),
+            unison_cents=self.unison_cents * rng.uniform(0.5, 1.5),
+            noise=self.noise * rng.uniform(0.3, 1.5),
+            breath=self.breath * rng.uniform(0.3, 1.5),
+            body=tuple((hz * rng.uniform(0.9, 1.12), width, gain) for hz, width, gain in self.body),
+        )
+
+    def tone(self, pitch: float, n_samples: int, glide: float, rng: np.random.Generator) -> NDArray[np.float32]:
+        """One tone that has not been released yet.
+
+        Parameters
+        ----------
+        pitch : float
+            MIDI number; fractions are heard.
+        n_samples : int
+            Length at 22 050 Hz.
+        glide : float
+            Semitones from which the tone slides into `pitch`; 0 for none.
+        rng : np.random.Generator
+            Phases, vowels and noise.
+
+        Returns
+        -------
+        tone : np.ndarray [shape=(n_samples,)]
+            RMS near 1 where it is loudest.
+        """
+        frequency = 440.0 * 2 ** ((pitch - 69) / 12)
+        time_s = np.arange(n_samples, dtype=np.float32) / np.float32(SAMPLE_RATE)
+        phase = self._phase(frequency, glide, time_s, rng)
+        attack_table, steady_table = self._tables(frequency, rng)
+        steady = steady_table[phase >> np.uint32(32 - _TABLE_BITS)]
+        change = np.exp(time_s * np.float32(-1 / self.fade_s))
+        tone = steady + change * (attack_table - steady_table)[phase >> np.uint32(32 - _TABLE_BITS)]  # (n_samples,)
+        if self.unison_cents:
+            ratio = 2 ** (self.unison_cents / 1200)
+            second = self._phase(frequency * ratio, glide, time_s, rng)
+            tone = 0.7 * (tone + steady_table[second >> np.uint32(32 - _TABLE_BITS)])
+        if self.breath:
+            tone += np.float32(self.breath) * rng.standard_normal(n_samples, dtype=np.float32)
+        tone *= self._envelope(pitch, time_s)
+        if self.noise:
+            burst = min(n_samples, int(0.025 * SAMPLE_RATE))
+            fade = np.linspace(1, 0, burst, dtype=np.float32) ** 3
+            tone[:burst] += np.float32(self.noise) * fade * rng.standard_normal(burst, dtype=np.float32)
+        return tone
+
+    def _phase(
+        self, frequency: float, glide: float, time_s: NDArray[np.float32], rng: np.random.Generator
+    ) -> NDArray[np.uint32]:
+        """Phase per sample, a full turn being 2^32, so that it wraps by itself."""
+        turn = 2.0**32
+        step = frequency / SAMPLE_RATE * turn
+        start = np.uint32(rng.integers(2**32))
+        if glide:
+            bent = step * np.exp2(np.float32(glide / 12) * np.exp(time_s * np.float32(-1 / 0.05)))
+            phase = np.cumsum(bent.astype(np.uint32), dtype=np.uint32) + start
+        else:
+            phase = np.arange(len(time_s), dtype=np.uint32) * np.uint32(step) + start
+        if self.vibrato_cents:
+            rate = rng.uniform(4.5, 6.5)  # Hz
+            depth = self.vibrato_cents / 1200 * np.log(2) * frequency / (2 * np.pi * rate)  # turns
+            swell = np.minimum(time_s * np.float32(2.5), 1)  # players let a tone speak before they shake it
+            swing = np.float32(depth * turn) * swell * np.sin(time_s * np.float32(2 * np.pi * rate))
+            phase += swing.astype(np.int64).astype(np.uint32)
+        return phase
+
+    def _tables(self, frequency: float, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """One cycle of the attack and one of the steady sound, each of RMS 1, same phases in both."""
+        n_harmonics = max(1, min(60, int(_HIGHEST_PARTIAL_HZ / frequency)))
+        number = np.arange(1, n_harmonics + 1)
+        bodies = [self.body, self.body]
+        if self.sings:
+            bodies = [_VOWELS[i] for i in rng.integers(len(_VOWELS), size=2)]
+        phases = np.exp(2j * np.pi * rng.random(n_harmonics))
+        tables = []
+        for slope, body in zip((self.attack_slope, self.steady_slope), bodies, strict=True):
+            amplitude = number**-slope
+            amplitude[1::2] *= self.even
+            if body:
+                hz = number * frequency
+                amplitude *= 0.12 + sum(
+                    gain * np.exp(-(((hz - centre) / (2 * width)) ** 2)) for centre, width, gain in body
+                )
+            amplitude *= np.sqrt(2 / np.sum(amplitude**2))
+            spectrum = np.zeros(2 ** (_TABLE_BITS - 1) + 1, dtype=np.complex128)
+            spectrum[1 : n_harmonics + 1] = amplitude * phases
+            tables.append(np.fft.irfft(spectrum * 2 ** (_TABLE_BITS - 1)).astype(np.float32))
+        return tables[0], tables[1]
+
+    def _envelope(self, pitch: float, time_s: NDArray[np.float32]) -> NDArray[np.float32]:
+        envelope = np.minimum(time_s * np.float32(1 / self.attack_s), 1)
+        if self.decay_s:
+            decay_s = self.decay_s * 2 ** ((60 - pitch) / 24)  # short strings die sooner
+            envelope *= np.float32(1 - self.sustain) * np.exp(time_s * np.float32(-1 / decay_s)) + np.float32(
+                self.sustain
+            )
+        return envelope
+
+
+INSTRUMENTS: dict[str, Instrument] = {
+    instrument.name: instrument
+    for instrument in (
+        # name, lowest, highest, slopes of attack and steady sound, fade_s, attack_s
+        Instrument("voice", 45, 81, 1.0, 1.0, 0.3, 0.06, release_s=0.1, sings=True, vibrato_cents=35, breath=0.02),
+        Instrument("choir", 48, 79, 1.1, 1.1, 0.6, 0.15, release_s=0.25, sings=True, vibrato_cents=20, unison_cents=14),
+        Instrument("flute", 60, 93, 2.6, 2.0, 0.15, 0.07, even=0.7, vibrato_cents=18, noise=0.1, breath=0.05),
+        Instrument("whistle", 67, 98, 3.2, 3.0, 0.1, 0.04, vibrato_cents=12, noise=0.08, breath=0.03),
+        Instrument("violin", 55, 96, 1.2, 0.9, 0.12, 0.08, body=_VIOLIN_BODY, vibrato_cents=28, noise=0.06),
+        Instrument("cello", 36, 72, 1.3, 1.0, 0.15, 0.09, body=_VIOLIN_BODY, vibrato_cents=22, noise=0.05),
+        Instrument("strings", 40, 88, 1.4, 1.1, 0.4, 0.2, release_s=0.3, body=_VIOLIN_BODY, unison_cents=12),
+        Instrument("saxophone", 49, 82, 0.9, 1.1, 0.1, 0.04, body=_REED_BORE, vibrato_cents=22, noise=0.1, breath=0.03),
+        Instrument("clarinet", 50, 89, 1.4, 1.2, 0.1, 0.04, even=0.12, noise=0.04),
+        Instrument("harmonica", 55, 88, 0.7, 0.8, 0.2, 0.04, body=_REED_BORE, vibrato_cents=15, unison_cents=5),
+        Instrument("accordion", 48, 89, 0.8, 0.9, 0.2, 0.05, unison_cents=12),
+        Instrument("trumpet", 54, 84, 1.8, 0.9, 0.08, 0.03, body=_BRASS_BELL, vibrato_cents=12, noise=0.06),
+        Instrument("brass", 40, 79, 1.9, 1.1, 0.1, 0.05, release_s=0.12, body=_BRASS_BELL, unison_cents=9),
+        Instrument("nylon guitar", 40, 84, 1.2, 2.4, 0.25, 0.003, 0.9, 0, 0.15, body=_GUITAR_BODY, noise=0.25),
+        Instrument("steel guitar", 40, 84, 0.8, 1.7, 0.3, 0.002, 1.2, 0, 0.15, body=_GUITAR_BODY, noise=0.3),
+        Instrument("electric guitar", 40, 88, 1.0, 1.5, 0.5, 0.003, 1.8, 0, 0.1, vibrato_cents=8, noise=0.1),
+        Instrument(
+            "driven guitar", 36, 88, 0.9, 1.1, 0.6, 0.004, 4.0, 0.1, 0.06, vibrato_cents=10, noise=0.1, drive=3.0
+        ),
+        Instrument("banjo", 48, 86, 0.6, 1.4, 0.12, 0.002, 0.35, 0, 0.08, body=((650, 250, 1.0),), noise=0.35),
+        Instrument("harp", 36, 96, 1.6, 2.6, 0.3, 0.004, 1.3, 0, 0.4, noise=0.08),
+        Instrument("piano", 24, 104, 1.0, 1.9, 0.3, 0.003, 1.6, 0, 0.12, unison_cents=1.2, noise=0.12),
+        Instrument("upright piano", 24, 104, 0.8, 1.6, 0.25, 0.003, 1.1, 0, 0.1, unison_cents=5, noise=0.18),
+        Instrument("electric piano", 28, 96, 1.3, 3.0, 0.15, 0.004, 1.8, 0, 0.12, even=0.6, noise=0.05),
+        Instrument("harpsichord", 36, 89, 0.4, 0.8, 0.3, 0.002, 0.9, 0, 0.06, noise=0.2),
+        Instrument("vibraphone", 53, 89, 2.6, 4.0, 0.08, 0.003, 1.6, 0, 0.4, even=0.3, noise=0.05),
+        Instrument("organ", 36, 96, 1.0, 1.0, 1.0, 0.012, release_s=0.03, unison_cents=4, noise=0.05),
+        Instrument("church organ", 36, 96, 0.8, 0.8, 1.0, 0.06, release_s=0.4, unison_cents=3),
+        Instrument("synth lead", 40, 96, 0.8, 1.1, 0.3, 0.01, vibrato_cents=10, unison_cents=9),
+        Instrument("square lead", 40, 96, 1.0, 1.1, 0.3, 0.008, even=0.02, vibrato_cents=8),
+        Instrument("synth pad", 36, 88, 1.8, 1.2, 1.0, 0.3, release_s=0.6, unison_cents=11),
+        Instrument("pluck synth", 36, 96, 0.7, 2.6, 0.12, 0.003, 0.45, 0, 0.15, unison_cents=8),
+        Instrument("double bass", 26, 60, 1.5, 2.6, 0.15, 0.008, 0.7, 0, 0.1, body=_GUITAR_BODY, noise=0.12),
+        Instrument("electric bass", 26, 64, 1.1, 2.0, 0.3, 0.005, 1.4, 0, 0.06, noise=0.08),
+        Instrument("synth bass", 24, 60, 0.8, 1.8, 0.2, 0.005, 0.8, 0.4, 0.05),
+        Instrument("tuba", 26, 58, 2.0, 1.5, 0.1, 0.05, body=_BRASS_BELL, noise=0.05),
+    )
+}

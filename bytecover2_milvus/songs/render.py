@@ -1,0 +1,174 @@
+"""From an arrangement to a waveform: every pitch of a part is synthesised once and laid down wherever it is played.
+
+Conventions
+-----------
+Parts are brought to the same loudness before their gain, so that a gain means the same on a bass and on a flute. What
+belongs to the recording and not to the music (players' timbres, drum kit, room, equaliser, compression) is drawn from
+the arrangement's seed: the same arrangement always gives the same samples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import SAMPLE_RATE
+from .arrange import Arrangement, Part, seeded
+from .instruments import INSTRUMENTS, Instrument
+from .patterns import DRUM_SOUNDS
+
+PEAK = 0.9
+_BLOCK = 32_768  # samples per block of the convolution; with the room's response it fills a transform of 2^16
+
+
+def render(arrangement: Arrangement, max_duration_s: float | None = None) -> NDArray[np.float32]:
+    """The arrangement as audio.
+
+    Parameters
+    ----------
+    arrangement : Arrangement
+    max_duration_s : float, optional
+        Render only the beginning; what is cut is not synthesised.
+
+    Returns
+    -------
+    waveform : np.ndarray [shape=(n_samples,)]
+        Mono at 22 050 Hz, peak 0.9.
+    """
+    duration_s = arrangement.duration_s if max_duration_s is None else min(arrangement.duration_s, max_duration_s)
+    n_samples = round(duration_s * SAMPLE_RATE)
+    rng = seeded(arrangement.song_id, arrangement.seed, "render")
+    mix = np.zeros(n_samples, dtype=np.float32)
+    for part in arrangement.parts:
+        mix += np.float32(part.gain) * _stem(part, arrangement.tuning_cents, n_samples, rng)
+    if len(arrangement.drums):
+        mix += np.float32(arrangement.drum_gain) * _drums(arrangement.drums, n_samples, rng)
+    mix = _room(mix, rng)
+    mix = _compress(mix, rng)
+    if arrangement.fade_out_s and max_duration_s is None:
+        n_fade = round(arrangement.fade_out_s * SAMPLE_RATE)
+        mix[-n_fade:] *= np.linspace(1, 0, n_fade, dtype=np.float32) ** 2
+    peak = np.abs(mix).max(initial=0)
+    return mix * np.float32(PEAK / peak) if peak > 0 else mix
+
+
+def _stem(part: Part, tuning_cents: float, n_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """One part alone, at the loudness that a gain of 1 means."""
+    stem = np.zeros(n_samples, dtype=np.float32)
+    instrument = INSTRUMENTS[part.instrument].played_by(rng)
+    notes = part.notes
+    start = np.round(notes["onset_s"] * SAMPLE_RATE).astype(np.int64)
+    held = np.maximum(1, np.round(notes["duration_s"] * SAMPLE_RATE)).astype(np.int64)
+    release = _release(instrument)
+    stop = np.minimum(start + held + len(release), n_samples)
+    audible = start < n_samples
+    keys = np.stack([notes["pitch"], notes["glide"]], axis=1)[audible]
+    if not len(keys):
+        return stem
+    distinct, group = np.unique(keys, axis=0, return_inverse=True)
+    longest = np.zeros(len(distinct), dtype=np.int64)
+    np.maximum.at(longest, group, (stop - start)[audible])
+    tones = [
+        instrument.tone(pitch + tuning_cents / 100, n, glide, rng)
+        for (pitch, glide), n in zip(distinct.tolist(), longest.tolist(), strict=True)
+    ]
+    velocity = notes["velocity"].astype(np.float32)
+    for which, i in zip(group.tolist(), np.flatnonzero(audible).tolist(), strict=True):
+        sound = tones[which][: stop[i] - start[i]] * velocity[i]
+        tail = sound[held[i] :]
+        tail *= release[: len(tail)]
+        stem[start[i] : stop[i]] += sound
+    active = max(1, int(np.minimum(held, n_samples)[audible].sum()))
+    rms = np.sqrt(np.dot(stem, stem) / min(active, n_samples)) + 1e-9
+    stem *= np.float32(1 / rms)
+    if instrument.drive:
+        stem = np.tanh(np.float32(instrument.drive) * stem)
+    return stem
+
+
+def _release(instrument: Instrument) -> NDArray[np.float32]:
+    n_samples = max(2, int(2 * instrument.release_s * SAMPLE_RATE))
+    return np.linspace(1, 0, n_samples, dtype=np.float32) ** 2
+
+
+def _drums(hits: NDArray, n_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """All drum hits; a gain of 1 is a snare about as loud as a part."""
+    stem = np.zeros(n_samples, dtype=np.float32)
+    kit = [_strike(sound, rng) for sound in DRUM_SOUNDS]
+    starts = np.round(hits["onset_s"] * SAMPLE_RATE).astype(np.int64)
+    for start, sound, velocity in zip(starts.tolist(), hits["sound"].tolist(), hits["velocity"].tolist(), strict=True):
+        if start < n_samples:
+            strike = kit[sound][: n_samples - start]
+            stem[start : start + len(strike)] += np.float32(velocity) * strike
+    return stem
+
+
+# Per sound: pitch at the end of the sweep (Hz; 0 for none), sweep in octaves, its loudness, noise loudness, band of the
+# noise (Hz), time constants of tone and noise (s).
+_DRUM_RECIPES: dict[str, tuple[float, float, float, float, tuple[float, float], float, float]] = {
+    "kick": (50, 2.0, 4.0, 0.4, (100, 3000), 0.11, 0.012),
+    "snare": (185, 0.4, 1.6, 1.8, (400, 9000), 0.06, 0.09),
+    "rim": (420, 0.3, 1.5, 0.8, (1500, 6000), 0.02, 0.01),
+    "clap": (0, 0, 0, 2.2, (900, 5000), 0.01, 0.07),
+    "hat": (0, 0, 0, 1.0, (6500, 11000), 0.01, 0.03),
+    "open hat": (0, 0, 0, 1.0, (6000, 11000), 0.01, 0.2),
+    "ride": (3100, 0, 0.2, 0.7, (5000, 11000), 0.3, 0.25),
+    "crash": (0, 0, 0, 1.6, (3000, 11000), 0.01, 0.6),
+    "tom": (110, 0.6, 2.6, 0.3, (200, 3000), 0.14, 0.03),
+    "shaker": (0, 0, 0, 0.8, (5000, 10000), 0.01, 0.05),
+    "brush": (0, 0, 0, 1.0, (800, 8000), 0.01, 0.12),
+}
+
+
+def _strike(sound: str, rng: np.random.Generator) -> NDArray[np.float32]:
+    """One drum as one kit has it."""
+    hz, sweep, tone_level, noise_level, (low, high), tone_s, noise_s = _DRUM_RECIPES[sound]
+    size = rng.uniform(0.8, 1.25)  # larger drums are lower and ring longer
+    tone_s, noise_s = tone_s * size, noise_s * rng.uniform(0.6, 1.5)
+    n_samples = int(5 * max(tone_s, noise_s) * SAMPLE_RATE)
+    time_s = np.arange(n_samples) / SAMPLE_RATE
+    strike = np.zeros(n_samples)
+    if hz:
+        bend = hz / size * 2 ** (sweep * np.exp(-time_s / 0.02))
+        strike += tone_level * np.sin(2 * np.pi * np.cumsum(bend) / SAMPLE_RATE) * np.exp(-time_s / tone_s)
+    frequencies = np.fft.rfftfreq(n_samples, 1 / SAMPLE_RATE)
+    band = 1 / (1 + (low / np.maximum(frequencies, 1)) ** 4 + (frequencies / high) ** 8)
+    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(n_samples)) * band, n_samples)
+    strike += noise_level * noise * np.exp(-time_s / noise_s)
+    strike[-64:] *= np.linspace(1, 0, 64)
+    return strike.astype(np.float32)
+
+
+def _room(mix: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """The mix in a room and through an equaliser: one convolution for both."""
+    n_fft = 2 * _BLOCK
+    lead = 1024  # samples; the equaliser is symmetric in time and needs room before the direct sound
+    n_response = n_fft - _BLOCK - 2 * lead
+    decay_s = float(np.exp(rng.uniform(np.log(0.05), np.log(0.25))))  # reverberation times of 0.3 to 1.7 s
+    time_s = np.arange(n_response) / SAMPLE_RATE
+    tail = rng.standard_normal(n_response) * np.exp(-time_s / decay_s)
+    tail[: int(rng.uniform(0.004, 0.03) * SAMPLE_RATE)] = 0  # the first wall is some metres away
+    tail[-lead:] *= np.linspace(1, 0, lead)
+    tail *= rng.uniform(0.05, 0.55) / np.sqrt(np.sum(tail**2))
+
+    frequencies = np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE)
+    octaves = np.log2(np.maximum(frequencies, 20) / 500)
+    knots = np.linspace(-4, 4, 5)
+    level_db = rng.uniform(-3, 1.5) * octaves / 2 + np.interp(octaves, knots, rng.normal(0, 2, 5))
+    low_cut = 1 / (1 + (30 / np.maximum(frequencies, 1)) ** 2)
+    equaliser = 10 ** (level_db / 20) * low_cut * np.exp(-2j * np.pi * lead / n_fft * np.arange(len(frequencies)))
+    dull = 1 / (1 + (frequencies / rng.uniform(2000, 6000)) ** 2)  # air and walls swallow the treble of the tail
+    response = ((1 + np.fft.rfft(tail, n_fft) * dull) * equaliser).astype(np.complex64)
+
+    n_blocks = -(-len(mix) // _BLOCK)
+    wet = np.zeros((n_blocks + 1) * _BLOCK + lead, dtype=np.float32)
+    for i in range(n_blocks):
+        block = np.fft.irfft(np.fft.rfft(mix[i * _BLOCK : (i + 1) * _BLOCK], n_fft) * response, n_fft)
+        wet[i * _BLOCK : i * _BLOCK + n_fft] += block
+    return wet[lead : lead + len(mix)]
+
+
+def _compress(mix: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Softly limited, from hardly at all to as loud as records are made."""
+    rms = np.sqrt(np.mean(mix**2)) + 1e-9
+    return np.tanh(mix * np.float32(rng.uniform(0.15, 0.6) / rms))
