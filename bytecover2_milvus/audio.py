@@ -5,9 +5,9 @@ A *waveform* is float32, mono, 22 050 Hz, shape (n_samples,); channels are avera
 Decoding goes block by block: decode, average the channels, resample, append. Whatever the length, rate and number of
 channels of the file, memory holds the waveform and one block.
 
-libsndfile reads WAV, FLAC, Ogg (Vorbis and Opus) and AIFF; ffmpeg reads all else, and MP3: libsndfile takes the length
-of a variable-rate MP3 without a Xing header from its first frame and drops what lies beyond, and gives up on damage
-after which ffmpeg finds the next frame.
+libsndfile reads WAV, FLAC, Ogg (Vorbis and Opus) and AIFF. ffmpeg reads all else, and MP3, where libsndfile 1.2.2
+garbles mono files that are read in blocks, takes the length of a variable-rate file without a Xing header from its
+first frame and drops what lies beyond, and gives up on damage after which ffmpeg finds the next frame.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ AUDIO_SUFFIXES = frozenset(
 
 _BLOCK = 16_384  # sample frames libsndfile decodes at once
 _SLACK_S = 0.25  # seconds by which containers misstate their length without anything being lost
-_UNKNOWN = 2**63 - 1  # what libsndfile takes for the length of a FLAC that was written to a pipe
+_UNKNOWN = 2**63 - 1  # libsndfile's length of a FLAC that was written to a pipe; it fails on the last block of it
 _PLACEHOLDER = 0x7FFFF000  # bytes; the data size written by a WAV encoder that cannot seek back is this or more
 _DATA_SIZE = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")  # in libsndfile's log of a header
 
@@ -152,6 +152,7 @@ def _decode(path: Path) -> Iterator[_Block]:
     with path.open("rb") as raw:  # a handle takes any spelling of a path, and its OSError says what is wrong
         if os.fstat(raw.fileno()).st_size == 0:
             raise EmptyAudio(f"{path}: a file of 0 bytes; fetch or export it again")
+        # the suffix decides first, as libmpg123 writes its complaints to stderr
         file = None if path.suffix.lower() == ".mp3" else _open_libsndfile(raw)
         if file is None:
             yield from _ffmpeg_blocks(path)
@@ -161,14 +162,14 @@ def _decode(path: Path) -> Iterator[_Block]:
 
 
 def _open_libsndfile(raw: BinaryIO) -> SoundFile | None:
-    """The open file, or None where ffmpeg is needed."""
+    """The open file, or None where ffmpeg is needed: unknown formats, MP3, and FLAC that states no length."""
     from soundfile import LibsndfileError, SoundFile
 
     try:
         file = SoundFile(raw)
     except LibsndfileError:
         return None
-    return file if file.frames < _UNKNOWN else None  # such a FLAC loses its last block in libsndfile
+    return None if file.format == "MP3" or file.frames == _UNKNOWN else file
 
 
 def _libsndfile_blocks(path: Path, file: SoundFile) -> Iterator[_Block]:

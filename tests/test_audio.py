@@ -168,6 +168,11 @@ def test_a_file_damaged_in_the_middle_gives_what_is_there_and_a_warning(tmp_path
     assert 4 * SAMPLE_RATE < waveform.size < 9.5 * SAMPLE_RATE
 
 
+def test_an_mp3_under_another_suffix_is_an_mp3(tmp_path: Path) -> None:
+    path = write(tmp_path / "tone.mp3", tone(48_000), 48_000)
+    assert_tone(load_audio(path.rename(tmp_path / "tone.wav")))
+
+
 def test_a_variable_rate_mp3_without_a_length_is_read_to_its_end(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).standard_normal((44_100 * 2, 1)).astype(np.float32) / 8
     path = write(tmp_path / "song.mp3", np.concatenate([noise, tone(44_100, duration_s=18)]), 44_100)
