@@ -30,13 +30,16 @@ _PLUCKED = ("nylon guitar", "steel guitar", "harp")
 _KEYS = ("piano", "upright piano", "electric piano")
 _SUNG = ("voice", "voice", "voice")
 _ANY_LEAD = (
-    "voice", "choir", "flute", "whistle", "violin", "cello", "saxophone", "clarinet", "harmonica", "accordion", "trumpet",
+    "voice", "choir", "flute", "whistle", "violin", "cello", "saxophone", "clarinet", "harmonica", "accordion",
+    "trumpet",
     "nylon guitar", "steel guitar", "electric guitar", "driven guitar", "banjo", "harp", "piano", "electric piano",
     "harpsichord", "vibraphone", "organ", "synth lead", "square lead", "pluck synth",
 )  # fmt: skip
 _ANY_COMPING = (
-    "choir", "strings", "accordion", "brass", "nylon guitar", "steel guitar", "electric guitar", "driven guitar", "banjo",
-    "harp", "piano", "upright piano", "electric piano", "harpsichord", "vibraphone", "organ", "church organ", "synth pad",
+    "choir", "strings", "accordion", "brass", "nylon guitar", "steel guitar", "electric guitar", "driven guitar",
+    "banjo",
+    "harp", "piano", "upright piano", "electric piano", "harpsichord", "vibraphone", "organ", "church organ",
+    "synth pad",
     "pluck synth",
 )  # fmt: skip
 _ANY_BASS = ("double bass", "electric bass", "synth bass", "tuba")
@@ -88,12 +91,14 @@ BANDS: tuple[Band, ...] = (
     ),
     Band(
         "country band", ("voice", "voice", "violin", "steel guitar", "banjo", "harmonica"),
-        ("steel guitar", "banjo", "upright piano", "electric guitar"), ("boom-chuck", "strum", "arpeggio up", "offbeat"), (1, 2),
+        ("steel guitar", "banjo", "upright piano", "electric guitar"),
+        ("boom-chuck", "strum", "arpeggio up", "offbeat"), (1, 2),
         ("electric bass", "double bass"), ("root-fifth", "pulse"), ("train", "rock", "brushes", "shuffle"), swing=0.3,
     ),
     Band(
         "dance producer", ("voice", "synth lead", "square lead", "pluck synth"),
-        ("synth pad", "pluck synth", "piano", "strings"), ("offbeat", "eighths", "broken", "stabs", "pad", "arpeggio up"), (2, 3),
+        ("synth pad", "pluck synth", "piano", "strings"),
+        ("offbeat", "eighths", "broken", "stabs", "pad", "arpeggio up"), (2, 3),
         ("synth bass",), ("eighths", "octaves", "syncopated", "pulse"), ("four on the floor", "breakbeat"),
         rubato=0.0, jitter_s=0.0, ornaments=0.0,
     ),
@@ -108,11 +113,13 @@ BANDS: tuple[Band, ...] = (
     ),
     Band(
         "orchestra", ("violin", "flute", "clarinet", "trumpet", "cello", "strings", "voice"),
-        ("strings", "brass", "harp", "choir", "cello"), ("pad", "block", "tremolo", "pulse", "arpeggio wave", "boom-chuck"), (2, 3),
+        ("strings", "brass", "harp", "choir", "cello"),
+        ("pad", "block", "tremolo", "pulse", "arpeggio wave", "boom-chuck"), (2, 3),
         ("double bass", "tuba"), ("whole", "pulse", "root-fifth"), ("march",), rubato=0.03, ornaments=0.06,
     ),
     Band(
-        "chapel", ("choir", "voice", "church organ", "trumpet"), ("church organ", "choir", "organ"), ("pad", "block", "pulse"),
+        "chapel", ("choir", "voice", "church organ", "trumpet"), ("church organ", "choir", "organ"), ("pad", "block",
+        "pulse"),
         (1, 2), rubato=0.03, freedom=0.05,
     ),
     Band(
@@ -120,7 +127,8 @@ BANDS: tuple[Band, ...] = (
         ("offbeat", "boom-chuck", "pulse", "backbeat"), (1, 2), ("tuba",), ("root-fifth", "pulse"), ("march", "waltz"),
     ),
     Band(
-        "music box", ("vibraphone", "harp", "pluck synth", "harpsichord", "square lead"), ("vibraphone", "harp", "pluck synth"),
+        "music box", ("vibraphone", "harp", "pluck synth", "harpsichord", "square lead"), ("vibraphone", "harp",
+        "pluck synth"),
         ("arpeggio up", "arpeggio down", "broken", "alberti", "riff"), (1,), jitter_s=0.004,
     ),
     Band("melody alone", _ANY_LEAD, (), (), (0,), rubato=0.05, ornaments=0.12, freedom=0.2),
@@ -131,8 +139,7 @@ BANDS: tuple[Band, ...] = (
     ),
 )  # fmt: skip
 
-# Mixed company is as likely as a third of the others together; a melody alone is rare.
-BAND_WEIGHTS: tuple[float, ...] = tuple(
-    {"mixed company": 6.0, "melody alone": 0.5, "pop group": 2.0, "singer with guitar": 1.5}.get(band.name, 1.0)
-    for band in BANDS
-)
+# Chances of being drawn. Mixed company is as likely as a third of the others together; a melody alone is rare.
+_SHARES = {"mixed company": 6.0, "pop group": 2.0, "singer with guitar": 1.5, "melody alone": 0.5}
+_TOTAL = sum(_SHARES.get(band.name, 1.0) for band in BANDS)
+BAND_WEIGHTS: tuple[float, ...] = tuple(_SHARES.get(band.name, 1.0) / _TOTAL for band in BANDS)

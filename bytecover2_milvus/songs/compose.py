@@ -1,15 +1,16 @@
 """Songs out of nothing but a seed: functional harmony, motifs that return and vary, phrases that close.
 
-Variety decides what a network can learn from them, so every choice a writer makes is drawn: mode, metre, tempo, scale of
-the melody, length of phrases, harmonic rhythm, colour of the chords, what repeats and what answers.
+Variety decides what a network can learn from them, so every choice a writer makes is drawn: mode, metre, tempo, scale
+of the melody, length of phrases, harmonic rhythm, colour of the chords, what repeats and what answers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from .idioms import IDIOMS
 from .score import CHORD_QUALITIES, SCALES, Chord, Note, Section, Song
 
 # Where a chord on a degree (row) likes to go (column), I to VII: subdominants before dominants before the tonic.
@@ -26,69 +27,9 @@ _PROGRESSIONS = np.array(
 )
 _OPENINGS = (0, 0, 0, 0, 5, 3, 1)  # degrees; most sections begin at home
 _CADENCES = ((4, 0), (3, 0), (4, 5), (3, 4), (1, 4), (6, 0))  # the last two chords of a phrase
+_LOWEST_STEP, _HIGHEST_STEP = -5, 8  # of a melody, in scale steps around the singer's tonic
+_SHORTEST_S, _LONGEST_S = 75.0, 240.0  # of a song played once at its own tempo
 _PENTATONIC = {"major": (0, 2, 4, 7, 9), "minor": (0, 3, 5, 7, 10)}
-
-
-@dataclass(frozen=True)
-class _Idiom:
-    """What a family of songs has in common."""
-
-    metres: tuple[tuple[int, float], ...]  # beats per bar, and the value the melody moves in (beats)
-    bpm: tuple[float, float]
-    modes: tuple[str, ...]
-    bars: tuple[int, ...]  # per section
-    forms: tuple[str, ...]  # a letter per section
-    density: tuple[float, float]  # chance of a note on an off-beat
-    colour: tuple[float, float]  # chance of sevenths, suspensions and sixths
-
-
-_IDIOMS: dict[str, _Idiom] = {
-    "pop": _Idiom(
-        ((4, 0.5), (4, 0.5), (4, 0.25), (6, 1.0)),
-        (75, 140),
-        ("major", "major", "minor", "minor", "mixolydian", "dorian"),
-        (8, 8, 16),
-        ("ABABCB", "ABABB", "AABAB", "ABCABC", "AABABCB"),
-        (0.35, 0.7),
-        (0.05, 0.35),
-    ),
-    "folk": _Idiom(
-        ((4, 0.5), (3, 0.5), (2, 1 / 3), (6, 1.0), (2, 0.25)),
-        (70, 140),
-        ("major", "major", "minor", "dorian", "mixolydian"),
-        (8, 16),
-        ("AABB", "AABA", "ABAB", "AAAA", "ABABAB"),
-        (0.3, 0.7),
-        (0.0, 0.1),
-    ),
-    "dance": _Idiom(
-        ((4, 0.5), (4, 0.25)),
-        (100, 160),
-        ("minor", "minor", "major", "phrygian", "dorian", "lydian"),
-        (8, 8, 16),
-        ("ABAB", "AABB", "ABCAB", "AABCB"),
-        (0.45, 0.85),
-        (0.0, 0.3),
-    ),
-    "ballad": _Idiom(
-        ((4, 0.5), (4, 0.25), (3, 0.5), (6, 1.0)),
-        (60, 90),
-        ("major", "major", "minor", "lydian", "dorian"),
-        (8, 8, 16),
-        ("AABA", "ABAB", "ABABCB", "AABAB"),
-        (0.2, 0.55),
-        (0.1, 0.6),
-    ),
-    "standard": _Idiom(
-        ((4, 0.5), (4, 1 / 3), (3, 0.5)),
-        (70, 160),
-        ("major", "major", "minor", "dorian"),
-        (8,),
-        ("AABAAABA", "ABACABAC", "AABAA"),
-        (0.3, 0.6),
-        (0.6, 0.95),
-    ),
-}
 
 
 def compose(seed: int) -> Song:
@@ -103,13 +44,28 @@ def compose(seed: int) -> Song:
     return _Composer(rng).song(seed)
 
 
+class _Motif(NamedTuple):
+    """A figure that can return; onsets and durations in beats, the contour in scale steps around home."""
+
+    onsets: tuple[float, ...]
+    durations: tuple[float, ...]
+    contour: tuple[int, ...]
+
+    def moved(self, steps: int) -> _Motif:
+        return self._replace(contour=tuple(height + steps for height in self.contour))
+
+    def with_other_end(self, rng: np.random.Generator) -> _Motif:
+        kept = max(1, len(self.contour) - int(rng.integers(1, 4)))
+        end = (height + int(rng.integers(-2, 3)) for height in self.contour[kept:])
+        return self._replace(contour=(*self.contour[:kept], *end))
+
+
 class _Composer:
     """The choices that hold for a whole song, and the rules that fill its sections."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        idiom = _IDIOMS[str(rng.choice(list(_IDIOMS)))]
-        self.idiom = idiom
+        idiom = self.idiom = IDIOMS[rng.integers(len(IDIOMS))]
         self.beats, self.step = idiom.metres[rng.integers(len(idiom.metres))]
         self.bpm = round(rng.uniform(*idiom.bpm))
         if self.beats == 6:
@@ -131,30 +87,33 @@ class _Composer:
         rng = self.rng
         letters = str(rng.choice(self.idiom.forms))
         names = sorted(set(letters))
-        if len(names) == 1:
-            names, letters = ["A", "B"], "ABAB"
-        n_bars = [
-            int(rng.choice(self.idiom.bars)) * (2 if self.beats <= 3 and rng.random() < 0.5 else 1) for _ in names
-        ]
-        sections = tuple(
-            self.section(name, bars, lift=2 * i) for i, (name, bars) in enumerate(zip(names, n_bars, strict=True))
-        )
+        sections = tuple(self.section(name, lift=2 * i) for i, name in enumerate(names))
+        lengths_s = [section.n_beats * 60 / self.bpm for section in sections]
         form = tuple(names.index(letter) for letter in letters)
-        one_pass_s = sum(sections[i].n_beats for i in form) * 60 / self.bpm
-        if one_pass_s < 75:
+        if sum(lengths_s[i] for i in form) < _SHORTEST_S:
             form = form * 2
-        while len(form) > len(sections) and sum(sections[i].n_beats for i in form) * 60 / self.bpm > 240:
+        while len(form) > len(sections) and sum(lengths_s[i] for i in form) > _LONGEST_S:
             form = form[:-1]
         return Song(
-            f"composed-{seed}", f"Composed {seed}", "composed", self.tonic, self.mode, self.beats, float(self.bpm), sections, form
-        )  # fmt: skip
+            song_id=f"composed-{seed}",
+            title=f"Composed {seed}",
+            origin="composed",
+            tonic=self.tonic,
+            mode=self.mode,
+            beats_per_bar=self.beats,
+            bpm=float(self.bpm),
+            sections=sections,
+            form=form,
+        )
 
-    def section(self, name: str, n_bars: int, lift: int) -> Section:
-        """`lift` raises the melody by scale steps: choruses lie above verses."""
-        degrees = self.progression(n_bars)
-        chords = self.chords(degrees)
-        lift = int(self.rng.integers(-lift // 2, lift + 1)) if lift else 0
-        return Section(name, float(n_bars * self.beats), self.melody(n_bars, chords, lift), chords)
+    def section(self, name: str, lift: int) -> Section:
+        """`lift` is how far the melody may rise in scale steps: choruses lie above verses."""
+        n_bars = int(self.rng.choice(self.idiom.bars))
+        if self.beats <= 3 and self.rng.random() < 0.5:
+            n_bars *= 2
+        chords = self.chords(self.progression(n_bars))
+        home = int(self.rng.integers(-(lift // 2), lift + 1))
+        return Section(name, float(n_bars * self.beats), self.melody(n_bars, chords, home), chords)
 
     # Harmony
 
@@ -230,70 +189,62 @@ class _Composer:
 
     # Melody
 
-    def melody(self, n_bars: int, chords: tuple[Chord, ...], lift: int) -> tuple[Note, ...]:
-        """Phrases of two or four bars after a plan such as a a' b a: motifs return, move and change their ends."""
+    def melody(self, n_bars: int, chords: tuple[Chord, ...], home: int) -> tuple[Note, ...]:
+        """Phrases of two or four bars after a plan such as a a b a: motifs return, move and change their ends."""
         rng = self.rng
         bars = 4 if n_bars >= 8 and rng.random() < 0.5 else 2
+        n_phrases = n_bars // bars
         plan = str(rng.choice(["aaba", "abab", "abac", "aabb", "aaab", "abcb"]))
         motifs = {letter: self.motif(bars) for letter in sorted(set(plan))}
-        home = lift * (len(self.steps) / 7)
         notes: list[Note] = []
-        for phrase in range(n_bars // bars):
-            rhythm, contour = motifs[plan[phrase % 4]]
-            shift = 0
-            if phrase and rng.random() < 0.35:
-                shift = int(rng.choice([-2, -1, 1, 2]))  # a sequence: the same figure on another step
-                contour = [move + shift for move in contour]
+        for i in range(n_phrases):
+            motif = motifs[plan[i % 4]]
+            if i and rng.random() < 0.35:  # a sequence: the same figure on another step
+                motif = motif.moved(int(rng.choice([-2, -1, 1, 2])))
             if rng.random() < 0.3:
-                keep = max(1, len(contour) - int(rng.integers(1, 4)))
-                contour = contour[:keep] + [c + int(rng.integers(-2, 3)) for c in contour[keep:]]
-            closes = phrase + 1 == n_bars // bars
-            onset = float(phrase * bars * self.beats)
-            notes += self.phrase(onset, bars, rhythm, contour, home, chords, closes)
+                motif = motif.with_other_end(rng)
+            notes += self.phrase(motif.moved(home), float(i * bars * self.beats), chords, closes=i == n_phrases - 1)
         return tuple(notes)
 
-    def motif(self, bars: int) -> tuple[list[tuple[float, float]], list[int]]:
-        """A rhythm, as (onset, duration) in beats, and its contour in scale steps around the phrase's home."""
+    def motif(self, bars: int) -> _Motif:
+        """A rhythm that may breathe at its end or lead into what follows, and a line with a shape."""
         rng = self.rng
-        total = bars * self.beats
+        total, last_bar = float(bars * self.beats), float((bars - 1) * self.beats)
         cell = self.rhythm()
         onsets: list[float] = []
         for bar in range(bars):
             if bar and rng.random() < 0.45:
                 cell = self.rhythm()
             onsets += [bar * self.beats + beat for beat in cell]
-        last_bar = (bars - 1) * self.beats
         if rng.random() < 0.75:  # breathe: the phrase ends on a longer note
-            onsets = [
-                onset for onset in onsets if onset <= last_bar + rng.choice([0, self.pulses[len(self.pulses) // 2]])
-            ]
+            last = last_bar + float(rng.choice([0, self.pulses[len(self.pulses) // 2]]))
+            onsets = [onset for onset in onsets if onset <= last]
         if rng.random() < 0.35:  # the upbeat to what follows
-            onsets += [
-                total - i * self.step for i in range(int(rng.integers(1, 4)), 0, -1) if total - i * self.step > last_bar
-            ]
-        onsets = sorted(set(onsets)) or [0.0]
-        ends = [*onsets[1:], float(total)]
-        longest = self.beats * 1.0
-        rhythm = [
-            (on, min(end - on, longest) * (0.95 if rng.random() < 0.8 else 0.6))
-            for on, end in zip(onsets, ends, strict=True)
-        ]
-        shape = rng.choice(["arch", "down", "up", "wave", "level"])
-        position = np.linspace(0, 1, len(onsets))
-        arc = {
-            "arch": np.sin(np.pi * position) * 3 - 1,
-            "down": 2 - 3 * position,
-            "up": 3 * position - 1,
-            "wave": 2 * np.sin(2 * np.pi * position + rng.uniform(0, 6)),
-            "level": 0 * position,
-        }[str(shape)]
-        contour, walk = [], 0.0
-        for height in arc:
-            walk = 0.8 * walk + (
-                rng.choice([-3, -2, 2, 3]) if rng.random() < self.leaps else rng.choice([-1, -1, 0, 1, 1])
-            )
-            contour.append(round((height + walk) * len(self.steps) / 7))
-        return rhythm, contour
+            upbeat = [total - i * self.step for i in range(1, int(rng.integers(2, 5)))]
+            onsets = sorted({*onsets, *(onset for onset in upbeat if onset > last_bar)})
+        onsets = onsets or [0.0]
+        durations = []
+        for onset, following in zip(onsets, [*onsets[1:], total], strict=True):
+            durations.append(min(following - onset, float(self.beats)) * (0.95 if rng.random() < 0.8 else 0.6))
+        return _Motif(tuple(onsets), tuple(durations), self.contour(len(onsets)))
+
+    def contour(self, n_notes: int) -> tuple[int, ...]:
+        """Scale steps around home: an arc with a walk of small steps and some leaps, which are soon made good."""
+        rng = self.rng
+        place = np.linspace(0, 1, n_notes)
+        arcs = (
+            3 * np.sin(np.pi * place) - 1,
+            2 - 3 * place,
+            3 * place - 1,
+            2 * np.sin(2 * np.pi * (place + rng.random())),
+            0 * place,
+        )
+        heights, walk = [], 0.0
+        for height in arcs[rng.integers(len(arcs))]:
+            moves = [-3, -2, 2, 3] if rng.random() < self.leaps else [-1, -1, 0, 1, 1]
+            walk = 0.8 * walk + rng.choice(moves)
+            heights.append(round((height + walk) * len(self.steps) / 7))
+        return tuple(heights)
 
     def rhythm(self) -> list[float]:
         """Onsets in one bar; the stronger the place, the surer a note."""
@@ -301,47 +252,41 @@ class _Composer:
         onsets = []
         for i in range(round(self.beats / self.step)):
             beat = i * self.step
-            on_pulse = min(abs(beat - pulse) for pulse in self.pulses) < 0.01
             on_half = abs(beat * 2 - round(beat * 2)) < 0.01
-            chance = 0.85 if beat == 0 else 0.3 + 0.6 * self.density if on_pulse else self.density
+            pulse = self.on_pulse(beat, self.pulses)
+            chance = 0.85 if beat == 0 else 0.3 + 0.6 * self.density if pulse else self.density
             if self.step == 0.25 and not on_half:
                 chance *= 0.4
             if rng.random() < chance:
                 onsets.append(beat)
         return onsets or [0.0]
 
-    def phrase(
-        self,
-        start: float,
-        bars: int,
-        rhythm: list[tuple[float, float]],
-        contour: list[int],
-        home: float,
-        chords: tuple[Chord, ...],
-        closes: bool,
-    ) -> list[Note]:
-        """The motif at its place: chord tones where it is strong or long, scale tones between."""
+    def phrase(self, motif: _Motif, start: float, chords: tuple[Chord, ...], closes: bool) -> list[Note]:
+        """The motif at its place: chord tones where it is strong or long, scale tones between, the tonic at the end."""
         notes = []
-        for i, ((onset, duration), height) in enumerate(zip(rhythm, contour, strict=True)):
-            beat = start + onset
-            chord = next(c for c in reversed(chords) if c.onset <= beat + 0.01)
-            pitch = self.pitch(int(np.clip(round(home) + height, -5, 8)))
-            strong = min(abs(onset % self.beats - pulse) for pulse in self.pulses[::2]) < 0.01 or duration >= 1.5
-            final = closes and i == len(rhythm) - 1
+        for i, (onset, duration, height) in enumerate(zip(*motif, strict=True)):
+            chord = next(c for c in reversed(chords) if c.onset <= start + onset + 0.01)
+            final = closes and i == len(motif.onsets) - 1
+            strong = duration >= 1.5 or self.on_pulse(onset % self.beats, self.pulses[::2])
+            pitch = self.pitch(height)
             if final and self.tonic in chord.pitch_classes and self.rng.random() < 0.8:
                 pitch = _nearest((self.tonic,), pitch)
-            elif strong or final:
+            elif strong or final or self.clashes(pitch, chord):
                 pitch = _nearest(chord.pitch_classes, pitch)
-            elif pitch % 12 not in chord.pitch_classes:
-                clash = [pc for pc in chord.pitch_classes if (pc - self.tonic) % 12 not in self.scale]
-                if any((pitch - pc) % 12 in (1, 11) for pc in clash):
-                    pitch = _nearest(chord.pitch_classes, pitch)
-            notes.append(Note(beat, duration, int(np.clip(pitch, 48, 86))))
+            notes.append(Note(start + onset, duration, pitch))
         return notes
+
+    def clashes(self, pitch: int, chord: Chord) -> bool:
+        """Whether a scale tone rubs against a tone that the chord does not share with the scale."""
+        foreign = [tone for tone in chord.pitch_classes if (tone - self.tonic) % 12 not in self.scale]
+        return any((pitch - tone) % 12 in (1, 11) for tone in foreign)
+
+    def on_pulse(self, beat: float, pulses: tuple[int, ...]) -> bool:
+        return min(abs(beat - pulse) for pulse in pulses) < 0.01
 
     def pitch(self, height: int) -> int:
         """MIDI number of a step of the melody's scale, 0 being the tonic nearest the singer's centre."""
-        octave, step = divmod(height, len(self.steps))
+        octave, step = divmod(int(np.clip(height, _LOWEST_STEP, _HIGHEST_STEP)), len(self.steps))
         return _nearest((self.tonic,), self.centre) + 12 * octave + self.steps[step]
 
 

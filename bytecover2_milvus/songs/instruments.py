@@ -1,9 +1,9 @@
 """Instruments as a handful of numbers each: harmonics, body, envelope, and the tone they make of one pitch.
 
-A tone is read from two single-cycle wavetables, the spectrum of the attack and that of the steady sound, crossfaded over
-`fade_s`: struck and plucked strings lose their brightness, bowed and blown tones gain theirs, a voice moves from vowel
-to vowel. Resonances stand at fixed frequencies (formants, wooden bodies), so the spectrum changes with pitch as it does
-on the real thing.
+A tone is read from two single-cycle wavetables, the spectrum of the attack and that of the steady sound, crossfaded
+over `fade_s`: struck and plucked strings lose their brightness, bowed and blown tones gain theirs, a voice moves from
+vowel to vowel. Resonances stand at fixed frequencies (formants, wooden bodies), so the spectrum changes with pitch as
+it does on the real thing.
 """
 
 from __future__ import annotations

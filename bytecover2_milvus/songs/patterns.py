@@ -3,7 +3,7 @@
 Conventions
 -----------
 A pattern is a bar of `Hit`s, made once per part from its style and a random generator, so that a player keeps to his
-figure while the chords change below it. Events are tuples (onset, duration, pitch, velocity) in beats.
+figure while the chords change below it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from .score import Chord, Song
-
-Event = tuple[float, float, float, float]  # onset and duration in beats, MIDI pitch, velocity
 
 COMPING_STYLES = (
     "block", "pad", "halves", "pulse", "eighths", "offbeat", "backbeat", "boom-chuck", "arpeggio up", "arpeggio down",
@@ -30,6 +28,16 @@ DRUM_STYLES = (
 DRUM_SOUNDS = (
     "kick", "snare", "rim", "clap", "hat", "open hat", "ride", "crash", "tom", "shaker", "brush",
 )  # fmt: skip
+
+
+class Event(NamedTuple):
+    """A note on its way to being played."""
+
+    onset: float  # beats of the arrangement
+    duration: float  # beats
+    pitch: float  # MIDI number
+    velocity: float  # 1 is a plain note
+    glide: float = 0.0  # semitones from which the tone slides into its pitch
 
 
 @dataclass(frozen=True)
@@ -203,11 +211,7 @@ def drum_fill(metre: Metre, rng: np.random.Generator) -> tuple[tuple[float, str,
     """The last pulses of a section, in place of the bar's end."""
     start = metre.pulses[-int(rng.integers(1, min(3, len(metre.pulses) + 1)))]
     sound = str(rng.choice(["snare", "tom"]))
-    return tuple((b, sound, 0.5 + 0.4 * b / metre.beats) for b in steps_from(metre, start))
-
-
-def steps_from(metre: Metre, start: float) -> tuple[float, ...]:
-    return tuple(b for b in metre.steps if b >= start)
+    return tuple((b, sound, 0.5 + 0.4 * b / metre.beats) for b in metre.steps if b >= start)
 
 
 def voicing(chord: Chord, centre: float) -> list[int]:
@@ -221,14 +225,22 @@ def nearest(pitch_class: int, centre: float) -> int:
 
 
 def play_pattern(
-    pattern: Sequence[Hit], chords: Sequence[Chord], start: float, stop: float, metre: Metre, centre: float
+    pattern: Sequence[Hit], chords: Sequence[Chord], span: tuple[float, float], metre: Metre, centre: float
 ) -> list[Event]:
-    """A pattern over the chords from beat `start` to beat `stop`; no tone outlasts its chord by more than a step."""
+    """A pattern over the chords between two beats; no tone outlasts its chord by more than half a step.
+
+    Parameters
+    ----------
+    chords : sequence of Chord
+        At least one, in beats of the arrangement, in order.
+    centre : float
+        MIDI number around which the chords lie.
+    """
     events: list[Event] = []
+    start, stop = span
     changes = np.array([chord.onset for chord in chords])
     voicings = [voicing(chord, centre) for chord in chords]
-    bar = start
-    while bar < stop - 1e-6:
+    for bar in np.arange(start, stop - 1e-6, metre.beats).tolist():
         hits = list(pattern)
         # A chord that enters between the hits of a sparse pattern would go unheard.
         for beat in changes[(changes > bar + 0.01) & (changes < min(bar + metre.beats, stop) - 0.01)] - bar:
@@ -239,14 +251,12 @@ def play_pattern(
             if onset >= stop - 1e-6:
                 continue
             index = max(0, int(np.searchsorted(changes, onset + 1e-6, side="right")) - 1)
-            chord = chords[index]
-            end = min(onset + hit.duration, chord.onset + chord.duration + metre.step / 2, stop + metre.step)
-            tones = _tones(hit.tones, chord, chords[min(index + 1, len(chords) - 1)], voicings[index], centre)
-            order = tones if hit.spread >= 0 else tones[::-1]
-            for i, pitch in enumerate(order):
+            chord, following = chords[index], chords[min(index + 1, len(chords) - 1)]
+            end = min(onset + hit.duration, chord.onset + chord.duration + metre.step / 2, stop)
+            tones = _tones(hit.tones, chord, following, voicings[index], centre)
+            for i, pitch in enumerate(tones if hit.spread >= 0 else tones[::-1]):
                 delay = i * abs(hit.spread)
-                events.append((onset + delay, max(0.05, end - onset - delay), pitch, hit.velocity))
-        bar += metre.beats
+                events.append(Event(onset + delay, max(0.05, end - onset - delay), pitch, hit.velocity))
     return events
 
 

@@ -45,9 +45,9 @@ def render(arrangement: Arrangement, max_duration_s: float | None = None) -> NDA
         mix += np.float32(arrangement.drum_gain) * _drums(arrangement.drums, n_samples, rng)
     mix = _room(mix, rng)
     mix = _compress(mix, rng)
-    if arrangement.fade_out_s and max_duration_s is None:
-        n_fade = round(arrangement.fade_out_s * SAMPLE_RATE)
-        mix[-n_fade:] *= np.linspace(1, 0, n_fade, dtype=np.float32) ** 2
+    if arrangement.fade_out_s:
+        before_end = arrangement.duration_s * SAMPLE_RATE - np.arange(n_samples, dtype=np.float32)
+        mix *= np.clip(before_end / (arrangement.fade_out_s * SAMPLE_RATE), 0, 1) ** 2
     peak = np.abs(mix).max(initial=0)
     return mix * np.float32(PEAK / peak) if peak > 0 else mix
 
