@@ -1,0 +1,202 @@
+"""Which recordings there are, and of which works.
+
+A *manifest* is a CSV file with a header, or JSON lines, with one track per row: `path` and `work_id` are required;
+`track_id`, `title`, `artist` and `split` are optional; further columns are kept as metadata. A row is described by
+``schemas/manifest.schema.json``. Relative paths start at the manifest's folder. An empty `work_id` says that the work
+is not known: such a track can be found, but an evaluation does not query it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from .audio import find_audio
+from .errors import ManifestError
+
+REQUIRED = ("path", "work_id")
+OPTIONAL = ("track_id", "title", "artist", "split")
+
+
+@dataclass(frozen=True)
+class Track:
+    """A recording of a work."""
+
+    path: Path
+    track_id: str  # unique in a manifest
+    work_id: str = ""  # "" where the work is not known
+    title: str = ""
+    artist: str = ""
+    split: str = ""  # "train", "test", ...
+    metadata: dict[str, Any] = field(default_factory=dict, hash=False)  # the further columns, as given
+
+
+def read_manifest(path: str | Path) -> list[Track]:
+    """The tracks of a manifest, in its order. Whether their audio files exist is not looked at.
+
+    Parameters
+    ----------
+    path : str or Path
+        CSV with a header, or JSON lines, in UTF-8. The first character tells which of the two.
+
+    Returns
+    -------
+    tracks : list of Track
+        A track without a `track_id` gets its path as written, without the suffix; with the suffix where another track
+        would have the same.
+
+    Raises
+    ------
+    ManifestError
+        If the file cannot be read or holds no track, a required column or a path is missing, a row has too many or too
+        few fields, a value is no text, or two tracks have the same `track_id`. The message names the line.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}; check the path and its permissions") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    rows = _json_rows if text.lstrip().startswith(("{", "[")) else _csv_rows
+    tracks: list[Track] = []
+    places: list[str] = []
+    for line, row in rows(path, text):
+        places.append(f"{path}, line {line}")
+        tracks.append(_track(places[-1], row))
+    if not tracks:
+        raise ManifestError(f"{path}: no tracks; write a row for each, with the columns {', '.join(REQUIRED)}")
+    tracks = _with_ids(tracks, [track.path for track in tracks])
+    first: dict[str, str] = {}
+    for place, track in zip(places, tracks, strict=True):
+        if track.track_id in first:
+            raise ManifestError(
+                f"{place}: track_id {track.track_id!r} is taken ({first[track.track_id]}); give each track its own"
+            )
+        first[track.track_id] = place
+    return [replace(track, path=path.parent / track.path) for track in tracks]
+
+
+def tracks_in(paths: Iterable[str | Path]) -> list[Track]:
+    """The audio files at `paths` as tracks of unknown works; what counts as an audio file is up to `find_audio`.
+
+    A file's `track_id` is its path below the given folder, without the suffix; the path as given where two files would
+    have the same. Its title is the name without the suffix.
+
+    Raises
+    ------
+    UnreadableAudio
+        If a path does not exist.
+    """
+    below: dict[Path, Path] = {}
+    for given in map(Path, paths):
+        folder = given if given.is_dir() else given.parent
+        for path in find_audio([given]):
+            below.setdefault(path, path.relative_to(folder))
+    return _with_ids([Track(path, "", title=path.stem) for path in below], list(below.values()))
+
+
+def write_manifest(tracks: Sequence[Track], path: str | Path) -> None:
+    """Write `tracks` as CSV; files in or below the manifest's folder get relative paths, others absolute ones.
+
+    Raises
+    ------
+    ManifestError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    folder = path.parent.absolute()
+    metadata = dict.fromkeys(key for track in tracks for key in track.metadata)
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, [*REQUIRED, *OPTIONAL, *metadata], lineterminator="\n")
+            writer.writeheader()
+            for track in tracks:
+                place = track.path.absolute()
+                place = place.relative_to(folder) if place.is_relative_to(folder) else place
+                columns = {name: getattr(track, name) for name in ("work_id", *OPTIONAL)}
+                writer.writerow({"path": place.as_posix(), **columns, **track.metadata})
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}; check the path and its permissions") from error
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and columns of each row."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if header:
+            _require_columns(f"{path}, line 1", header)
+        for name, count in Counter(header).items():
+            if count > 1:
+                raise ManifestError(f"{path}, line 1: column {name!r} stands there {count} times; keep one")
+        for row in filter(None, reader):
+            if len(row) != len(header):
+                raise ManifestError(
+                    f"{path}, line {reader.line_num}: {len(row)} fields under a header of {len(header)}; "
+                    "put values that hold a comma in double quotes"
+                )
+            yield reader.line_num, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise ManifestError(f"{path}, line {reader.line_num}: not CSV ({error}); check the quotes") from error
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and columns of each row."""
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would split at U+2028, which JSON allows
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ManifestError(
+                f"{place}, character {error.colno}: not JSON ({error.msg}); write one object per line"
+            ) from error
+        if not isinstance(row, dict):
+            raise ManifestError(f"{place}: {type(row).__name__} where an object is needed; write one object per line")
+        _require_columns(place, row)
+        yield number, row
+
+
+def _require_columns(place: str, columns: Iterable[str]) -> None:
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing:
+        raise ManifestError(
+            f"{place}: no column {' and no column '.join(missing)}, only {', '.join(columns)}; "
+            "separate columns by commas and leave work_id empty where the work is not known"
+        )
+
+
+def _track(place: str, row: dict[str, Any]) -> Track:
+    """The track of one row, with its path as written."""
+    columns = {name: _text(place, name, row.get(name)) for name in (*REQUIRED, *OPTIONAL)}
+    written = Path(columns.pop("path"))
+    if not written.name:
+        raise ManifestError(f"{place}: column path is {row['path']!r}; name the audio file")
+    metadata = {name: value for name, value in row.items() if name not in (*REQUIRED, *OPTIONAL)}
+    return Track(path=written, metadata=metadata, **columns)
+
+
+def _text(place: str, column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ManifestError(f"{place}: column {column} is {value!r}; give text or a whole number")
+    return str(value)
+
+
+def _with_ids(tracks: Sequence[Track], short: Sequence[PurePath]) -> list[Track]:
+    """`tracks`, those without a `track_id` named by the `short` path without its suffix or, if taken, by their path."""
+    names = [track.track_id or path.with_suffix("").as_posix() for track, path in zip(tracks, short, strict=True)]
+    count = Counter(names)
+    return [
+        replace(track, track_id=name if track.track_id or count[name] == 1 else track.path.as_posix())
+        for track, name in zip(tracks, names, strict=True)
+    ]
