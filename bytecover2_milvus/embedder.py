@@ -1,0 +1,202 @@
+"""Waveforms in, unit embeddings out: one ONNX Runtime session on a bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import INPUT, OUTPUT, Bundle, default_bundle, open_bundle
+from .errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+DEVICES = ("auto", "cpu", "cuda")
+BATCH_SAMPLES = 8 << 20  # of all waveforms of one call of the session, which bounds its memory; 6.3 min
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# The default search tries every algorithm again for each new length of audio.
+_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC"}
+_FATAL = 4  # log severity; every failure comes back as an exception
+
+
+class Embedder:
+    """The network of a bundle, ready to embed.
+
+    Parameters
+    ----------
+    bundle : str or Path, optional
+        Folder of the bundle; by default the one that ships with this package.
+    device : {"auto", "cpu", "cuda"}
+        "auto" is CUDA where it works, else the CPU.
+    threads : int, optional
+        CPU threads of one call; by default all cores that this process may use.
+
+    Raises
+    ------
+    BundleError
+        If the bundle is missing, damaged, foreign, or its model contradicts its contract.
+    DeviceError
+        If ONNX Runtime is not installed, or `device` is "cuda" and CUDA does not work.
+    """
+
+    def __init__(self, bundle: str | Path | None = None, device: str = "auto", threads: int | None = None) -> None:
+        if device not in DEVICES:
+            raise DeviceError(f"device = {device!r}: choose one of {', '.join(DEVICES)}")
+        opened = open_bundle(default_bundle() if bundle is None else bundle)
+        self.contract = opened.contract
+        self._session = _open_session(opened, device, threads or _usable_cores())
+        if self._session.get_modelmeta().custom_metadata_map != self.contract.to_metadata():
+            raise BundleError(f"{opened.model}: not the model that contract.json describes; export the bundle again")
+
+    @property
+    def model_id(self) -> str:
+        """Hash of the weights: embeddings compare only within one model_id."""
+        return self.contract.model_id
+
+    @property
+    def contract_version(self) -> int:
+        return self.contract.contract_version
+
+    @property
+    def dim(self) -> int:
+        """D, the length of an embedding."""
+        return self.contract.embedding_dim
+
+    @property
+    def provider(self) -> str:
+        """The ONNX Runtime provider in use, such as "CPUExecutionProvider"."""
+        return self._session.get_providers()[0]
+
+    def embed(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The unit embedding of one waveform.
+
+        Parameters
+        ----------
+        waveform : np.ndarray [shape=(n_samples,)] of float32
+            Mono, at the contract's sample rate, 22 050 Hz. Below `contract.minimum_samples` it is repeated.
+
+        Returns
+        -------
+        embedding : np.ndarray [shape=(D,)] of float32
+            Of unit norm.
+
+        Raises
+        ------
+        EmptyAudio, ShortAudio, SilentAudio
+            If there are no samples, too few, or none above the silence floor: the embedding would mean nothing.
+        AudioError
+            If the array is not one-dimensional, not float32, or holds NaN or infinity.
+        """
+        return self._run(self._prepare(waveform)[None])[0]
+
+    def embed_batch(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The embeddings (N, D) of several waveforms; each is what `embed` gives for it alone.
+
+        Waveforms of equal length share a call of the session. None is ever padded: the network pools over time and
+        would see the padding.
+
+        Raises
+        ------
+        AudioError
+            As `embed`, before anything is computed.
+        """
+        prepared = [self._prepare(waveform) for waveform in waveforms]
+        indices_of: dict[int, list[int]] = {}  # length -> where such waveforms stand
+        for index, waveform in enumerate(prepared):
+            indices_of.setdefault(len(waveform), []).append(index)
+        embeddings = np.empty((len(prepared), self.dim), dtype=np.float32)
+        for length, indices in indices_of.items():
+            step = max(1, BATCH_SAMPLES // length)
+            for start in range(0, len(indices), step):
+                batch = indices[start : start + step]
+                embeddings[batch] = self._run(np.stack([prepared[index] for index in batch]))
+        return embeddings
+
+    def _run(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._session.run([OUTPUT], {INPUT: waveforms})[0]  # (B, n_samples) -> (B, D)
+
+    def _prepare(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`waveform`, checked, and repeated if it is short."""
+        contract = self.contract
+        if waveform.ndim != 1 or waveform.dtype != np.float32:
+            raise AudioError(
+                f"waveform of {waveform.dtype}, shape {waveform.shape}: one dimension of float32 is needed, mono at "
+                f"{contract.sample_rate} Hz; load_audio gives that"
+            )
+        if not waveform.size:
+            raise EmptyAudio("waveform of 0 samples: nothing to embed")
+        peak = max(waveform.max(), -waveform.min())
+        if not np.isfinite(peak):
+            raise AudioError("waveform with NaN or infinite samples: decode the file again")
+        if waveform.size < contract.shortest_samples:
+            raise ShortAudio(
+                f"waveform of {waveform.size} samples: at least {contract.shortest_samples} are needed "
+                f"({contract.shortest_samples / contract.sample_rate:g} s at {contract.sample_rate} Hz)"
+            )
+        if peak < contract.silence_peak:
+            raise SilentAudio(f"silent waveform: its peak {peak:.1e} is below {contract.silence_peak:g} of full scale")
+        if waveform.size >= contract.minimum_samples:
+            return waveform
+        return np.tile(waveform, -(-contract.minimum_samples // waveform.size))  # whole copies, rounded up
+
+
+def _open_session(bundle: Bundle, device: str, threads: int) -> onnxruntime.InferenceSession:
+    try:
+        from onnxruntime import ExecutionMode, InferenceSession, SessionOptions, get_available_providers
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
+    except ImportError as error:  # also if uninstalling onnxruntime-gpu took the files of onnxruntime with it
+        raise DeviceError(
+            'onnxruntime is missing or broken: pip install --force-reinstall "bytecover2-milvus[cpu]"'
+        ) from error
+
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ExecutionMode.ORT_SEQUENTIAL
+    options.enable_mem_pattern = False  # patterns are kept per length of audio, and lengths never end
+    options.log_severity_level = _FATAL
+    providers: list[str | tuple[str, dict[str, str]]] = [_CPU]
+    if device != "cpu" and _CUDA in get_available_providers():
+        _load_cuda_libraries()
+        providers.insert(0, (_CUDA, _CUDA_OPTIONS))
+    try:
+        session = InferenceSession(bundle.model, options, providers=providers)
+    except (Fail, InvalidGraph, InvalidProtobuf) as error:
+        raise BundleError(f"{bundle.model}: ONNX Runtime cannot load it ({error}); export the bundle again") from error
+    if device == "cuda" and session.get_providers()[0] != _CUDA:
+        raise DeviceError(_why_no_cuda(installed=_CUDA in get_available_providers()))
+    return session
+
+
+def _load_cuda_libraries() -> None:
+    """Make the CUDA and cuDNN libraries that pip installed visible, silently: what failed shows in the providers."""
+    import contextlib
+    import io
+
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_FATAL)  # a CUDA that does not load is logged there
+    with contextlib.redirect_stdout(io.StringIO()):
+        onnxruntime.preload_dlls()
+
+
+def _why_no_cuda(installed: bool) -> str:
+    if installed:
+        return (
+            "CUDA was asked for but ONNX Runtime cannot start it: it needs an NVIDIA driver and the CUDA and cuDNN "
+            'libraries of pip install "bytecover2-milvus[cuda]"'
+        )
+    return (
+        "CUDA was asked for but this ONNX Runtime has no CUDA provider: pip uninstall --yes onnxruntime && "
+        'pip install "bytecover2-milvus[cuda]"'
+    )
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,148 @@
+"""From a network to a bundle: fold, export, check, and only then write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata, resources
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from torch import Tensor
+
+from .. import __version__
+from ..audio import MINIMUM_S, SILENCE
+from ..bundle import CONTRACT, INPUT, MODEL, OUTPUT, SUMS, Bundle, Contract, open_bundle, write_sums
+from ..config import SAMPLE_RATE, Config, FrontEnd
+from ..errors import ExportError
+from ..model.network import ByteCover2
+from .fold import ShippedNetwork
+from .graph import OPSET, export_onnx
+from .parity import TOLERANCE, Parity, check_parity, melody, probes, reference_session
+
+GOLDEN_S = {"long": 20.0, "short": 3.0}  # seconds; the short one is repeated before it is embedded
+
+
+def write_bundle(config: Config, network: ByteCover2, out_dir: str | Path, *, facts: Mapping[str, str]) -> Bundle:
+    """Export `network` to the folder `out_dir`, whole or not at all.
+
+    Parameters
+    ----------
+    config : Config
+        Of the network; its front end becomes part of the graph.
+    network : ByteCover2
+        In eval mode.
+    out_dir : str or Path
+        New, or a bundle, which is replaced.
+    facts : mapping of str to str
+        Where the weights come from and how good they are, for the model card: one row each.
+
+    Raises
+    ------
+    ExportError
+        If ONNX Runtime does not reproduce the network, or `out_dir` cannot be written or holds something else.
+    """
+    out_dir = Path(out_dir).absolute()
+    if out_dir.exists() and not (out_dir / SUMS).is_file() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise ExportError(f"{out_dir}: exists and is no bundle; name a new folder")
+
+    shipped = ShippedNetwork(config.front_end, network)
+    contract = make_contract(config, shipped)
+    model = export_onnx(shipped, contract.to_metadata())
+
+    def embed(waveform: Tensor) -> Tensor:
+        return network.embed(shipped.front_end(waveform))
+
+    parity = check_parity(embed, shipped, model, probes(contract.minimum_samples))
+    try:
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=out_dir.parent) as temporary:
+            folder = Path(temporary, "new")
+            folder.mkdir()
+            (folder / MODEL).write_bytes(model)
+            (folder / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
+            (folder / "MODEL_CARD.md").write_text(model_card(contract, parity, facts), encoding="utf-8")
+            np.savez(folder / "golden.npz", **golden_vectors(model, contract))
+            shutil.copyfile(_template("embed.py"), folder / "embed.py")
+            write_sums(folder)
+            if out_dir.exists():
+                os.replace(out_dir, Path(temporary, "old"))
+            os.replace(folder, out_dir)
+    except OSError as error:
+        raise ExportError(f"{out_dir}: cannot be written ({error}); check the disk and its permissions") from error
+    return open_bundle(out_dir)
+
+
+def make_contract(config: Config, shipped: ShippedNetwork) -> Contract:
+    kind = "bytecover" if config.network.feature_dim is None else "bytecover2"
+    return Contract(
+        name=f"{kind}-{config.network.embedding_dim}",
+        model_id=hash_weights(config.front_end, shipped),
+        embedding_dim=config.network.embedding_dim,
+        sample_rate=SAMPLE_RATE,
+        minimum_samples=config.front_end.minimum_samples,
+        shortest_samples=round(MINIMUM_S * SAMPLE_RATE),
+        silence_peak=SILENCE,
+        front_end=config.front_end,
+        parity_tolerance=TOLERANCE,
+        opset=OPSET,
+        packages={"bytecover2-milvus": __version__}
+        | {name: metadata.version(name) for name in ("onnx", "onnxruntime", "onnxscript", "torch")},
+    )
+
+
+def hash_weights(front_end: FrontEnd, shipped: ShippedNetwork) -> str:
+    """The model_id: 32 hexadecimal digits over the front end's settings and every weight that ships, with its name."""
+    digest = hashlib.sha256(json.dumps(asdict(front_end), sort_keys=True).encode())
+    for name, weight in sorted(shipped.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(weight.contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def golden_vectors(model: bytes, contract: Contract) -> dict[str, np.ndarray]:
+    """Waveforms as int16 (full scale 32768) and their embeddings as ONNX Runtime gives them on the CPU."""
+    session = reference_session(model)
+    golden = {}
+    for seed, (name, duration_s) in enumerate(GOLDEN_S.items()):
+        pcm = np.round(melody(round(duration_s * SAMPLE_RATE), seed) * 32767).astype(np.int16)
+        waveform = pcm.astype(np.float32) / 32768
+        waveform = np.tile(waveform, -(-contract.minimum_samples // len(waveform)))
+        golden[f"{name}_waveform"] = pcm
+        golden[f"{name}_embedding"] = session.run([OUTPUT], {INPUT: waveform[None]})[0][0]
+    return golden
+
+
+def model_card(contract: Contract, parity: Parity, facts: Mapping[str, str]) -> str:
+    front_end = contract.front_end
+    return Template(_template("MODEL_CARD.md").read_text(encoding="utf-8")).substitute(
+        name=contract.name,
+        model_id=contract.model_id,
+        licence=contract.licence,
+        contract_version=contract.contract_version,
+        dim=contract.embedding_dim,
+        sample_rate=contract.sample_rate,
+        minimum_s=f"{contract.minimum_samples / contract.sample_rate:.1f}",
+        shortest_s=f"{contract.shortest_samples / contract.sample_rate:g}",
+        silence_peak=f"{contract.silence_peak:g}",
+        n_bins=front_end.n_bins,
+        hop_length=front_end.hop_length,
+        frame_s=f"{front_end.frame_s:.2f}",
+        scale=front_end.scale,
+        opset=contract.opset,
+        tolerance=f"{contract.parity_tolerance:g}",
+        difference=f"{parity.largest_difference:.1e}",
+        rounding_cosine=f"{parity.rounding_cosine:.6f}",
+        facts="\n".join(f"| {key} | {value} |" for key, value in facts.items()),
+        packages=", ".join(f"{name} {version}" for name, version in contract.packages.items()),
+    )
+
+
+def _template(name: str) -> Path:
+    return Path(str(resources.files("bytecover2_milvus.export") / name))

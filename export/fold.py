@@ -1,0 +1,108 @@
+"""The network as it ships: every normalisation that is linear at inference folded into the layer before it.
+
+A BatchNorm in eval mode is ``y = s x + t`` with ``s = gamma / sigma`` and ``t = beta - s mu``, where
+``sigma = sqrt(var + eps)``. Folded into the layer before it, ``W' = diag(s) W`` and ``b' = s b + t``. BNNeck after
+PCA-FC goes the same way, which leaves one final linear layer. Folding is exact; it is computed in float64.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import FrontEnd
+from ..model.cqt import WaveformToCQT
+from ..model.network import IBN, Bottleneck, ByteCover2, ResNetIBN
+
+
+class Affine(nn.Module):
+    """A weight and a bias per component: BNNeck where there is no PCA-FC to fold it into."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight + self.bias
+
+
+class ShippedNetwork(nn.Module):
+    """Unit embedding (B, D) of waveform (B, n_samples): front end, folded backbone, GeM, one final linear layer, norm.
+
+    Weights of convolutions and of the final layer are rounded to half precision, in which the bundle stores them; the
+    arithmetic is float32.
+    """
+
+    def __init__(self, front_end: FrontEnd, network: ByteCover2) -> None:
+        super().__init__()
+        self.front_end = WaveformToCQT(front_end)
+        self.backbone = fold_backbone(network.backbone)
+        self.gem = copy.deepcopy(network.gem)
+        self.final = fold_head(network)
+        _round_to_half(self.backbone)
+        _round_to_half(self.final)
+        self.eval().requires_grad_(False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        pooled = self.gem(self.backbone(self.front_end(waveform)))  # (B, 2048)
+        return F.normalize(self.final(pooled), dim=1)
+
+
+def fold_backbone(backbone: ResNetIBN) -> ResNetIBN:
+    """A copy without BatchNorm; of IBN the InstanceNorm half remains, as it depends on the input."""
+    folded = copy.deepcopy(backbone)
+    folded.conv1, folded.norm1 = _fold_conv(folded.conv1, folded.norm1), nn.Identity()
+    for block in folded.modules():
+        if isinstance(block, Bottleneck):
+            for index in (1, 2, 3):
+                conv, norm = getattr(block, f"conv{index}"), getattr(block, f"norm{index}")
+                setattr(block, f"conv{index}", _fold_conv(conv, norm))
+                if isinstance(norm, IBN):
+                    norm.batch_norm = nn.Identity()
+                else:
+                    setattr(block, f"norm{index}", nn.Identity())
+            if isinstance(block.shortcut, nn.Sequential):
+                block.shortcut = _fold_conv(*block.shortcut)
+    return folded
+
+
+def fold_head(network: ByteCover2) -> nn.Linear | Affine:
+    """PCA-FC and BNNeck as one layer on pooled (B, 2048)."""
+    scale, shift = _scale_and_shift(network.bnneck)  # (D,), (D,)
+    if isinstance(network.pca_fc, nn.Identity):
+        return Affine(scale.float(), shift.float())
+    final = copy.deepcopy(network.pca_fc)
+    with torch.no_grad():
+        final.weight.copy_(scale[:, None] * final.weight)
+        final.bias.copy_(scale * final.bias + shift)
+    return final
+
+
+def _fold_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d | IBN) -> nn.Conv2d:
+    """`conv` followed by `norm`; of IBN, the second half of the channels only."""
+    if isinstance(norm, IBN):
+        scale, shift = _scale_and_shift(norm.batch_norm)
+        scale, shift = F.pad(scale, (norm.half, 0), value=1.0), F.pad(shift, (norm.half, 0))
+    else:
+        scale, shift = _scale_and_shift(norm)
+    folded = copy.deepcopy(conv)
+    folded.weight = nn.Parameter((scale[:, None, None, None] * conv.weight).float())
+    folded.bias = nn.Parameter(shift.float())
+    return folded
+
+
+def _scale_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """s and t (C,), float64, of ``norm(x) = s x + t`` in eval mode."""
+    scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    return scale, norm.bias.detach().double() - scale * norm.running_mean.double()
+
+
+def _round_to_half(module: nn.Module) -> None:
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                layer.weight.copy_(layer.weight.half())

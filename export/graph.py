@@ -1,0 +1,99 @@
+"""The ONNX graph: as torch exports it, large weights in half precision, and nothing of this machine left in the file."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch.export import Dim
+
+from ..bundle import INPUT, OUTPUT
+from ..config import SAMPLE_RATE
+from ..errors import ExportError
+from .fold import ShippedNetwork
+
+OPSET = 18  # loads in ONNX Runtime 1.23 and later, and in what else reads ONNX today
+HALF_ELEMENTS = 4096  # weights of at least so many elements are stored in half precision
+
+
+def export_onnx(network: ShippedNetwork, metadata: Mapping[str, str]) -> bytes:
+    """The file ``model.onnx``: `network` from waveform (batch, samples) to embedding (batch, D), both axes dynamic.
+
+    The same weights and metadata give the same bytes.
+
+    Raises
+    ------
+    ExportError
+        If torch exports another opset than asked for.
+    """
+    model = _trace(network)
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets != {"": OPSET}:
+        raise ExportError(f"torch exported opsets {opsets}, not {OPSET}: install the versions of the extra [train]")
+    _strip(model)
+    _store_half(model)
+    model.producer_name, model.producer_version = "bytecover2-milvus", ""
+    helper.set_model_props(model, dict(sorted(metadata.items())))
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def _trace(network: ShippedNetwork) -> ModelProto:
+    minimum_samples = network.front_end.config.minimum_samples
+    # Axes of size one would be taken for constants, hence two waveforms longer than the minimum.
+    example = torch.zeros(2, 3 * minimum_samples + SAMPLE_RATE)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of packages that are not needed here
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch's own calls
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: Dim("batch", min=1), 1: Dim("samples", min=minimum_samples)},),
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    return program.model_proto
+
+
+def _strip(model: ModelProto) -> None:
+    """Remove what torch notes about the source: stack traces with paths of this machine, names of classes."""
+    graph = model.graph
+    del graph.value_info[:]
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def _store_half(model: ModelProto) -> None:
+    """Large initializers that half precision holds exactly become float16 with a Cast to float32.
+
+    Results do not change; ONNX Runtime casts once, when it loads the file.
+    """
+    graph = model.graph
+    casts = []
+    for initializer in graph.initializer:
+        if initializer.data_type != TensorProto.FLOAT or np.prod(initializer.dims) < HALF_ELEMENTS:
+            continue
+        weight = numpy_helper.to_array(initializer)
+        half = weight.astype(np.float16)
+        if np.array_equal(half, weight):
+            name = initializer.name
+            initializer.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], f"{name}.cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
