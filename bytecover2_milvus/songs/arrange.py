@@ -13,18 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bands import BAND_WEIGHTS, BANDS
-from .form import ENDINGS, Clock, Segment, draw_form
-from .instruments import INSTRUMENTS
-from .patterns import DRUM_SOUNDS, Metre
-from .players import HARMONIES, Harmony, Line, Players
+from .form import ENDINGS, Segment, draw_form
+from .patterns import Metre
+from .performance import Performance
+from .players import HARMONIES, Harmony, Players
 from .score import Song
-
-LOWEST_PITCH, HIGHEST_PITCH = 24, 108  # MIDI numbers
-
-NOTE_DTYPE = np.dtype(
-    [("onset_s", "f8"), ("duration_s", "f8"), ("pitch", "f4"), ("velocity", "f4"), ("glide", "f4")]
-)  # pitch in MIDI numbers, glide in semitones from which the tone slides into its pitch
-DRUM_DTYPE = np.dtype([("onset_s", "f8"), ("sound", "u1"), ("velocity", "f4")])  # sound: index into DRUM_SOUNDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,17 +100,20 @@ def arrange(song: Song, seed: int) -> Arrangement:
     swing = float(rng.uniform(0.55, 0.68)) if metre.step == 0.5 and rng.random() < band.swing else 0.5
     ending = str(rng.choice(ENDINGS))
     segments = draw_form(song, metre, bpm, ending, rng)
-    clock = Clock(segments[-1].end, metre, bpm, swing, band.rubato, ending, rng)
     harmony = Harmony(song, str(rng.choice(HARMONIES)), transpose, rng)
     players = Players(song, band, metre, segments, harmony, rng)
-    parts = tuple(_timed(line, clock, band.jitter_s, rng) for line in players.lines())
+    performance = Performance(segments, band, metre, bpm, swing, ending, rng)
+    parts = tuple(
+        Part(line.role, line.instrument, line.style, performance.notes(line.events, line.instrument), line.gain)
+        for line in players.lines()
+    )
     drum_style, hits = players.drums()
     return Arrangement(
         song.song_id,
         seed,
-        duration_s=clock.end_s + float(rng.uniform(1.0, 3.0)),
+        duration_s=performance.end_s + float(rng.uniform(1.0, 3.0)),
         parts=parts,
-        drums=_timed_drums(hits, clock, band.jitter_s, rng),
+        drums=performance.drums(hits),
         drum_gain=float(rng.uniform(0.2, 0.9)),
         transpose=transpose,
         tuning_cents=tuning_cents,
@@ -136,32 +132,3 @@ def _label(song: Song, segment: Segment) -> str:
         return segment.kind
     name = song.sections[segment.section].name
     return name if segment.kind == "sung" else f"{name}({segment.kind})"
-
-
-def _timed(line: Line, clock: Clock, jitter_s: float, rng: np.random.Generator) -> Part:
-    """A line in seconds, played by a human being, within the instrument's range."""
-    onset, duration, pitch, velocity, glide = np.array(line.events, dtype=np.float64).T
-    n_notes = len(line.events)
-    lowest = max(LOWEST_PITCH, INSTRUMENTS[line.instrument].lowest)
-    highest = min(HIGHEST_PITCH, INSTRUMENTS[line.instrument].highest)
-    pitch += 12 * np.ceil(np.maximum(0, lowest - pitch) / 12)
-    pitch -= 12 * np.ceil(np.maximum(0, pitch - highest) / 12)
-    late_s = rng.normal(0, jitter_s) + rng.normal(0, jitter_s, n_notes)  # the player's habit and the moment's
-    notes = np.zeros(n_notes, dtype=NOTE_DTYPE)
-    notes["onset_s"] = np.maximum(0, clock(onset) + late_s)
-    notes["duration_s"] = np.maximum(0.04, clock(onset + duration) - clock(onset))
-    notes["pitch"] = pitch
-    notes["velocity"] = velocity * rng.uniform(0.85, 1.1, n_notes)
-    notes["glide"] = glide
-    return Part(line.role, line.instrument, line.style, notes, line.gain)
-
-
-def _timed_drums(
-    hits: list[tuple[float, str, float]], clock: Clock, jitter_s: float, rng: np.random.Generator
-) -> NDArray:
-    drums = np.zeros(len(hits), dtype=DRUM_DTYPE)
-    beats = np.array([beat for beat, _, _ in hits])
-    drums["onset_s"] = np.maximum(0, clock(beats) + rng.normal(0, 0.4 * jitter_s, len(hits)))
-    drums["sound"] = [DRUM_SOUNDS.index(sound) for _, sound, _ in hits]
-    drums["velocity"] = np.array([velocity for _, _, velocity in hits]) * rng.uniform(0.85, 1.1, len(hits))
-    return drums

@@ -27,7 +27,6 @@ _PROGRESSIONS = np.array(
 )
 _OPENINGS = (0, 0, 0, 0, 5, 3, 1)  # degrees; most sections begin at home
 _CADENCES = ((4, 0), (3, 0), (4, 5), (3, 4), (1, 4), (6, 0))  # the last two chords of a phrase
-_LOWEST_STEP, _HIGHEST_STEP = -5, 8  # of a melody, in scale steps around the singer's tonic
 _SHORTEST_S, _LONGEST_S = 75.0, 240.0  # of a song played once at its own tempo
 _PENTATONIC = {"major": (0, 2, 4, 7, 9), "minor": (0, 3, 5, 7, 10)}
 
@@ -286,7 +285,7 @@ class _Composer:
 
     def pitch(self, height: int) -> int:
         """MIDI number of a step of the melody's scale, 0 being the tonic nearest the singer's centre."""
-        octave, step = divmod(int(np.clip(height, _LOWEST_STEP, _HIGHEST_STEP)), len(self.steps))
+        octave, step = divmod(int(np.clip(height, -(len(self.steps) // 2), len(self.steps))), len(self.steps))
         return _nearest((self.tonic,), self.centre) + 12 * octave + self.steps[step]
 
 

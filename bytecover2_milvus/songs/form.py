@@ -1,11 +1,10 @@
-"""The form of an arrangement: which stretches of which sections follow each other, and when each beat falls."""
+"""The form of an arrangement: which stretches of which sections follow each other."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import SongError
 from .patterns import Metre
@@ -104,35 +103,3 @@ def _shortened(body: list[Segment], metre: Metre, beat_s: float, rng: np.random.
 
 def _whole_bars(n_beats: float, metre: Metre) -> float:
     return n_beats // metre.beats * metre.beats
-
-
-class Clock:
-    """From beats to seconds: a tempo that breathes, swung off-beats, a slower end."""
-
-    def __init__(
-        self,
-        n_beats: float,
-        metre: Metre,
-        bpm: float,
-        swing: float,
-        rubato: float,
-        ending: str,
-        rng: np.random.Generator,
-    ) -> None:
-        self.swing = swing
-        self.beats = np.arange(0, n_beats + 2 * metre.beats, 0.5)
-        knots = np.arange(0, self.beats[-1] + 8, 8)
-        drift = np.interp(self.beats, knots, rng.normal(0, 1, len(knots)))
-        phrases = np.sin(2 * np.pi * self.beats / (4 * metre.beats) + rng.uniform(0, 2 * np.pi))
-        pace = 1 + rubato * (drift + 0.7 * phrases)
-        if ending == "ritard":
-            pace *= np.interp(self.beats, [n_beats - 2 * metre.beats, n_beats], [1, rng.uniform(0.55, 0.8)])
-        lengths = 0.5 * 60 / bpm / np.clip(pace, 0.5, 1.5)
-        silence_s = min(3.0, rng.exponential(0.5))
-        self.seconds = silence_s + np.concatenate([[0], np.cumsum(lengths[:-1])])
-        self.end_s = float(np.interp(n_beats, self.beats, self.seconds))
-
-    def __call__(self, beats: NDArray[np.float64]) -> NDArray[np.float64]:
-        whole = np.floor(beats)
-        within = np.interp(beats - whole, [0, 0.5, 1], [0, self.swing, 1])
-        return np.interp(whole + within, self.beats, self.seconds)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..config import SAMPLE_RATE
 
 _TABLE_BITS = 12  # wavetables of 4096 samples: reading without interpolation stays 60 dB clean
+_CHIFF_S = 0.025  # how long the noise of an onset lasts
 _HIGHEST_PARTIAL_HZ = 10_000.0  # below the Nyquist frequency with room for vibrato
 
 Formants = tuple[tuple[float, float, float], ...]  # (centre in Hz, width in Hz, gain)
@@ -60,6 +61,11 @@ class Instrument:
     def decays(self) -> bool:
         """Whether a held tone dies away by itself."""
         return self.decay_s > 0 and self.sustain < 0.2
+
+    @property
+    def finds_its_pitch(self) -> bool:
+        """Whether the player makes the pitch, and may miss it by some cents."""
+        return self.vibrato_cents > 0 and not self.decays
 
     def played_by(self, rng: np.random.Generator) -> Instrument:
         """This instrument as one more player and microphone have it: brightness, attack and vibrato are their own."""
@@ -107,13 +113,13 @@ class Instrument:
             ratio = 2 ** (self.unison_cents / 1200)
             second = self._phase(frequency * ratio, glide, time_s, rng)
             tone = 0.7 * (tone + steady_table[second >> np.uint32(32 - _TABLE_BITS)])
+        chiff = rng.standard_normal(int(_CHIFF_S * SAMPLE_RATE), dtype=np.float32)
         if self.breath:
             tone += np.float32(self.breath) * rng.standard_normal(n_samples, dtype=np.float32)
         tone *= self._envelope(pitch, time_s)
         if self.noise:
-            burst = min(n_samples, int(0.025 * SAMPLE_RATE))
-            fade = np.linspace(1, 0, burst, dtype=np.float32) ** 3
-            tone[:burst] += np.float32(self.noise) * fade * rng.standard_normal(burst, dtype=np.float32)
+            chiff *= np.float32(self.noise) * np.linspace(1, 0, len(chiff), dtype=np.float32) ** 3
+            tone[: len(chiff)] += chiff[:n_samples]
         return tone
 
     def _phase(
@@ -173,7 +179,7 @@ INSTRUMENTS: dict[str, Instrument] = {
     instrument.name: instrument
     for instrument in (
         # name, lowest, highest, slopes of attack and steady sound, fade_s, attack_s
-        Instrument("voice", 45, 81, 1.0, 1.0, 0.3, 0.06, release_s=0.1, sings=True, vibrato_cents=35, breath=0.02),
+        Instrument("voice", 45, 81, 1.0, 1.0, 0.3, 0.06, sings=True, vibrato_cents=35, noise=0.12, breath=0.02),
         Instrument("choir", 48, 79, 1.1, 1.1, 0.6, 0.15, release_s=0.25, sings=True, vibrato_cents=20, unison_cents=14),
         Instrument("flute", 60, 93, 2.6, 2.0, 0.15, 0.07, even=0.7, vibrato_cents=18, noise=0.1, breath=0.05),
         Instrument("whistle", 67, 98, 3.2, 3.0, 0.1, 0.04, vibrato_cents=12, noise=0.08, breath=0.03),

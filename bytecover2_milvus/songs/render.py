@@ -18,7 +18,7 @@ from .instruments import INSTRUMENTS, Instrument
 from .patterns import DRUM_SOUNDS
 
 PEAK = 0.9
-_BLOCK = 32_768  # samples per block of the convolution; with the room's response it fills a transform of 2^16
+_N_FFT = 2**16  # of the convolution with the room, block by block
 
 
 def render(arrangement: Arrangement, max_duration_s: float | None = None) -> NDArray[np.float32]:
@@ -38,13 +38,13 @@ def render(arrangement: Arrangement, max_duration_s: float | None = None) -> NDA
     duration_s = arrangement.duration_s if max_duration_s is None else min(arrangement.duration_s, max_duration_s)
     n_samples = round(duration_s * SAMPLE_RATE)
     rng = seeded(arrangement.song_id, arrangement.seed, "render")
+    players, drummer, room = rng.spawn(len(arrangement.parts)), *rng.spawn(2)
     mix = np.zeros(n_samples, dtype=np.float32)
-    for part in arrangement.parts:
-        mix += np.float32(part.gain) * _stem(part, arrangement.tuning_cents, n_samples, rng)
+    for part, player in zip(arrangement.parts, players, strict=True):
+        mix += np.float32(part.gain) * _stem(part, arrangement.tuning_cents, n_samples, player)
     if len(arrangement.drums):
-        mix += np.float32(arrangement.drum_gain) * _drums(arrangement.drums, n_samples, rng)
-    mix = _room(mix, rng)
-    mix = _compress(mix, rng)
+        mix += np.float32(arrangement.drum_gain) * _drums(arrangement.drums, n_samples, drummer)
+    mix = _compress(_room(mix, room), room)
     if arrangement.fade_out_s:
         before_end = arrangement.duration_s * SAMPLE_RATE - np.arange(n_samples, dtype=np.float32)
         mix *= np.clip(before_end / (arrangement.fade_out_s * SAMPLE_RATE), 0, 1) ** 2
@@ -68,8 +68,9 @@ def _stem(part: Part, tuning_cents: float, n_samples: int, rng: np.random.Genera
     distinct, group = np.unique(keys, axis=0, return_inverse=True)
     longest = np.zeros(len(distinct), dtype=np.int64)
     np.maximum.at(longest, group, (stop - start)[audible])
+    voice = int(rng.integers(2**32))  # a tone is the same in every excerpt of the track that holds it
     tones = [
-        instrument.tone(pitch + tuning_cents / 100, n, glide, rng)
+        instrument.tone(pitch + tuning_cents / 100, n, glide, np.random.default_rng([voice, round(100 * pitch)]))
         for (pitch, glide), n in zip(distinct.tolist(), longest.tolist(), strict=True)
     ]
     velocity = notes["velocity"].astype(np.float32)
@@ -94,7 +95,8 @@ def _release(instrument: Instrument) -> NDArray[np.float32]:
 def _drums(hits: NDArray, n_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """All drum hits; a gain of 1 is a snare about as loud as a part."""
     stem = np.zeros(n_samples, dtype=np.float32)
-    kit = [_strike(sound, rng) for sound in DRUM_SOUNDS]
+    kits = rng.spawn(len(DRUM_SOUNDS))
+    kit = {i: _strike(DRUM_SOUNDS[i], kits[i]) for i in np.unique(hits["sound"]).tolist()}
     starts = np.round(hits["onset_s"] * SAMPLE_RATE).astype(np.int64)
     for start, sound, velocity in zip(starts.tolist(), hits["sound"].tolist(), hits["velocity"].tolist(), strict=True):
         if start < n_samples:
@@ -131,40 +133,40 @@ def _strike(sound: str, rng: np.random.Generator) -> NDArray[np.float32]:
     if hz:
         bend = hz / size * 2 ** (sweep * np.exp(-time_s / 0.02))
         strike += tone_level * np.sin(2 * np.pi * np.cumsum(bend) / SAMPLE_RATE) * np.exp(-time_s / tone_s)
-    frequencies = np.fft.rfftfreq(n_samples, 1 / SAMPLE_RATE)
+    n_fft = 2 ** int(np.ceil(np.log2(n_samples)))
+    frequencies = np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE)
     band = 1 / (1 + (low / np.maximum(frequencies, 1)) ** 4 + (frequencies / high) ** 8)
-    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(n_samples)) * band, n_samples)
-    strike += noise_level * noise * np.exp(-time_s / noise_s)
+    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(n_fft)) * band)
+    strike += noise_level * noise[:n_samples] * np.exp(-time_s / noise_s)
     strike[-64:] *= np.linspace(1, 0, 64)
     return strike.astype(np.float32)
 
 
 def _room(mix: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """The mix in a room and through an equaliser: one convolution for both."""
-    n_fft = 2 * _BLOCK
     lead = 1024  # samples; the equaliser is symmetric in time and needs room before the direct sound
-    n_response = n_fft - _BLOCK - 2 * lead
     decay_s = float(np.exp(rng.uniform(np.log(0.05), np.log(0.25))))  # reverberation times of 0.3 to 1.7 s
-    time_s = np.arange(n_response) / SAMPLE_RATE
-    tail = rng.standard_normal(n_response) * np.exp(-time_s / decay_s)
+    n_tail = int(5 * decay_s * SAMPLE_RATE)
+    time_s = np.arange(n_tail) / SAMPLE_RATE
+    tail = rng.standard_normal(n_tail) * np.exp(-time_s / decay_s)
     tail[: int(rng.uniform(0.004, 0.03) * SAMPLE_RATE)] = 0  # the first wall is some metres away
     tail[-lead:] *= np.linspace(1, 0, lead)
     tail *= rng.uniform(0.05, 0.55) / np.sqrt(np.sum(tail**2))
 
-    frequencies = np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE)
+    frequencies = np.fft.rfftfreq(_N_FFT, 1 / SAMPLE_RATE)
     octaves = np.log2(np.maximum(frequencies, 20) / 500)
     knots = np.linspace(-4, 4, 5)
     level_db = rng.uniform(-3, 1.5) * octaves / 2 + np.interp(octaves, knots, rng.normal(0, 2, 5))
     low_cut = 1 / (1 + (30 / np.maximum(frequencies, 1)) ** 2)
-    equaliser = 10 ** (level_db / 20) * low_cut * np.exp(-2j * np.pi * lead / n_fft * np.arange(len(frequencies)))
+    equaliser = 10 ** (level_db / 20) * low_cut * np.exp(-2j * np.pi * lead / _N_FFT * np.arange(len(frequencies)))
     dull = 1 / (1 + (frequencies / rng.uniform(2000, 6000)) ** 2)  # air and walls swallow the treble of the tail
-    response = ((1 + np.fft.rfft(tail, n_fft) * dull) * equaliser).astype(np.complex64)
+    response = ((1 + np.fft.rfft(tail, _N_FFT) * dull) * equaliser).astype(np.complex64)
 
-    n_blocks = -(-len(mix) // _BLOCK)
-    wet = np.zeros((n_blocks + 1) * _BLOCK + lead, dtype=np.float32)
-    for i in range(n_blocks):
-        block = np.fft.irfft(np.fft.rfft(mix[i * _BLOCK : (i + 1) * _BLOCK], n_fft) * response, n_fft)
-        wet[i * _BLOCK : i * _BLOCK + n_fft] += block
+    n_block = _N_FFT - n_tail - 2 * lead
+    wet = np.zeros(len(mix) + _N_FFT, dtype=np.float32)
+    for start in range(0, len(mix), n_block):
+        spectrum = np.fft.rfft(mix[start : start + n_block], _N_FFT)
+        wet[start : start + _N_FFT] += np.fft.irfft(spectrum * response, _N_FFT)
     return wet[lead : lead + len(mix)]
 
 
