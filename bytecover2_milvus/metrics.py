@@ -1,0 +1,205 @@
+"""How well covers are found: each track queries all others.
+
+Conventions
+-----------
+Embeddings are unit rows, so their products are cosine similarities; higher is closer. Rows with one `track_id` are
+segments of one track: two tracks are as similar as their most similar segments, and a query never meets its own track,
+which is removed by identity. Candidates of equal similarity are ranked by `track_id`. A `work_id` of "" says that the
+work is not known: such a track is a candidate, never a query; nor is a track without another one of its work.
+
+Metrics
+-------
+MAP
+    Mean over queries of the average precision, which divides by all relevant candidates there are.
+MR1
+    Mean over queries of the rank of the first relevant candidate, counted from 1.
+P@10
+    Mean over queries of the share of relevant candidates among the first ten; with fewer than ten to find, it stays
+    below 1.
+
+They are exact: no list is cut off and no approximate index takes part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK = 2**23  # similarities computed at once, 64 MiB of float64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """MAP, MR1 and P@10, and the values that two of them are the means of, one per query, for `bootstrap_interval`."""
+
+    map: float
+    mr1: float
+    precision_at_10: float
+    queries: int
+    tracks: int
+    works: int  # those with a name
+    query_work_ids: NDArray[np.str_] = field(repr=False, compare=False)  # (queries,), in the order of track_id
+    average_precisions: NDArray[np.float64] = field(repr=False, compare=False)  # (queries,)
+    first_ranks: NDArray[np.int64] = field(repr=False, compare=False)  # (queries,)
+
+
+def average_precision(similarity: NDArray[np.floating], relevant: NDArray[np.bool_]) -> float:
+    """Average precision of one ranked list.
+
+    Parameters
+    ----------
+    similarity : np.ndarray [shape=(n_candidates,)]
+        Higher is closer. The query itself must not be among the candidates. Equals keep their order.
+    relevant : np.ndarray of bool [shape=(n_candidates,)]
+
+    Returns
+    -------
+    ap : float in (0, 1]
+        Mean, over relevant candidates, of the precision at their rank.
+
+    Raises
+    ------
+    ValueError
+        If no candidate is relevant, a similarity is NaN, or the lengths differ.
+    """
+    similarity, relevant = np.asarray(similarity), np.asarray(relevant, dtype=bool)
+    if similarity.ndim != 1 or similarity.shape != relevant.shape:
+        raise ValueError(
+            f"similarity {similarity.shape} and relevant {relevant.shape}: two vectors of one length needed"
+        )
+    if not relevant.any():
+        raise ValueError("no candidate is relevant: the average precision is not defined")
+    if np.isnan(similarity).any():
+        raise ValueError("NaN among the similarities: they cannot be ranked")
+    return _average_precision(_relevant_ranks(similarity, relevant))
+
+
+def evaluate(embeddings: NDArray[np.floating], work_ids: Sequence[str], track_ids: Sequence[str]) -> Evaluation:
+    """MAP, MR1 and P@10 of a collection in which every track is a query against all others.
+
+    Parameters
+    ----------
+    embeddings : np.ndarray [shape=(n_rows, D)]
+        Unit rows, in any order; the result does not depend on it.
+    work_ids, track_ids : sequences of str, of length n_rows
+        See the conventions on top.
+
+    Returns
+    -------
+    evaluation : Evaluation
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, a row is not finite or not of unit norm, a track belongs to two works, or there is no
+        query: no work has two tracks.
+
+    Notes
+    -----
+    Memory is a float64 copy of the embeddings, a block of 64 MiB, and at most one query's segments times n_rows.
+    """
+    embeddings = np.asarray(embeddings)
+    track_id, work_id = np.asarray(track_ids, dtype=np.str_), np.asarray(work_ids, dtype=np.str_)  # (n_rows,)
+    if embeddings.ndim != 2 or not len(embeddings) == len(track_id) == len(work_id):
+        raise ValueError(
+            f"embeddings {embeddings.shape}, {len(work_id)} work_ids, {len(track_id)} track_ids: one of each per row"
+        )
+    if not np.all(np.abs(np.linalg.norm(embeddings, axis=1) - 1) < 1e-3):  # NaN is not below either
+        raise ValueError("embeddings: every row must be finite and of unit norm")
+
+    order = np.argsort(track_id, kind="stable")  # segments of a track side by side, tracks as they rank in a tie
+    rows = embeddings[order].astype(np.float64)  # (n_rows, D)
+    tracks, first_row, n_segments = np.unique(track_id[order], return_index=True, return_counts=True)  # (n_tracks,)
+    works, work = np.unique(work_id[order][first_row], return_inverse=True)  # (n_works,), (n_tracks,)
+    mixed = np.repeat(works[work], n_segments) != work_id[order]
+    if mixed.any():
+        raise ValueError(f"track {str(track_id[order][mixed][0])!r} has segments of two works; a track belongs to one")
+    queries = np.flatnonzero((np.bincount(work)[work] > 1) & (works[work] != ""))
+    if queries.size == 0:
+        raise ValueError("no query: no work has two tracks; give the work_id of at least two tracks of a work")
+
+    ranks: list[NDArray[np.int64]] = []
+    for query, similarity in zip(queries, _similarities(rows, n_segments, queries), strict=True):
+        similarity[query] = -np.inf  # removed by identity
+        relevant = work == work[query]
+        relevant[query] = False
+        ranks.append(_relevant_ranks(similarity, relevant))
+    average_precisions = np.array([_average_precision(found) for found in ranks])
+    first_ranks = np.array([found[0] for found in ranks])
+    return Evaluation(
+        map=float(average_precisions.mean()),
+        mr1=float(first_ranks.mean()),
+        precision_at_10=float(np.mean([np.count_nonzero(found <= 10) / 10 for found in ranks])),
+        queries=int(queries.size),
+        tracks=int(tracks.size),
+        works=int(np.count_nonzero(works != "")),
+        query_work_ids=works[work[queries]],
+        average_precisions=average_precisions,
+        first_ranks=first_ranks,
+    )
+
+
+def bootstrap_interval(
+    values: NDArray[np.floating], work_ids: Sequence[str], seed: int, resamples: int = 1000
+) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of `values`, one per query, when works are drawn with replacement.
+
+    Works are drawn and not queries, as the queries of one work succeed and fail together.
+
+    Raises
+    ------
+    ValueError
+        If there are no values or not as many as work_ids.
+    """
+    if len(values) == 0 or len(values) != len(work_ids):
+        raise ValueError(f"{len(values)} values and {len(work_ids)} work_ids: one of each per query needed")
+    _, work = np.unique(np.asarray(work_ids, dtype=np.str_), return_inverse=True)
+    count = np.bincount(work)  # (n_works,)
+    total = np.bincount(work, weights=values)  # (n_works,)
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for index in range(resamples):
+        drawn = rng.integers(count.size, size=count.size)
+        means[index] = total[drawn].sum() / count[drawn].sum()
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _similarities(
+    rows: NDArray[np.float64], n_segments: NDArray[np.int64], queries: NDArray[np.int64]
+) -> Iterator[NDArray[np.float32]]:
+    """For each query track, its similarity to every track (n_tracks,), the maximum over the segments of both.
+
+    Computed in float64 and rounded to float32: equal embeddings then get equal similarities wherever they stand in a
+    matrix product, and ties are ties.
+    """
+    first_row = np.cumsum(n_segments) - n_segments  # (n_tracks,)
+    block = np.cumsum(n_segments[queries]) // max(1, _BLOCK // len(rows))  # the block that a query falls into
+    for tracks in np.split(queries, np.flatnonzero(np.diff(block)) + 1):
+        count = n_segments[tracks]
+        first = np.cumsum(count) - count  # of each track's segments in the block
+        segments = np.arange(count.sum()) + np.repeat(first_row[tracks] - first, count)
+        similarity = rows[segments] @ rows.T  # (segments in the block, n_rows)
+        if len(n_segments) < len(rows):
+            similarity = np.maximum.reduceat(similarity, first_row, axis=1)
+            similarity = np.maximum.reduceat(similarity, first, axis=0)
+        yield from similarity.astype(np.float32)  # (tracks in the block, n_tracks)
+
+
+def _relevant_ranks(similarity: NDArray[np.floating], relevant: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Ranks of the relevant candidates, counted from 1, ascending.
+
+    Counting what comes before each of the few relevant candidates is much faster than sorting all candidates.
+    """
+    before = [
+        np.count_nonzero(similarity > similarity[index]) + np.count_nonzero(similarity[:index] == similarity[index])
+        for index in np.flatnonzero(relevant)
+    ]
+    return np.sort(before) + 1
+
+
+def _average_precision(ranks: NDArray[np.int64]) -> float:
+    return float(np.mean(np.arange(1, ranks.size + 1) / ranks))
