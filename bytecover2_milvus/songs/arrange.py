@@ -99,7 +99,7 @@ def arrange(song: Song, seed: int) -> Arrangement:
     tuning_cents = float(np.clip(rng.normal(0, 15), -40, 40))
     swing = float(rng.uniform(0.55, 0.68)) if metre.step == 0.5 and rng.random() < band.swing else 0.5
     ending = str(rng.choice(ENDINGS))
-    segments = draw_form(song, metre, bpm, ending, rng)
+    segments = draw_form(song, metre, bpm, ending, max(band.n_comping) > 0, rng)
     harmony = Harmony(song, str(rng.choice(HARMONIES)), transpose, rng)
     players = Players(song, band, metre, segments, harmony, rng)
     performance = Performance(segments, band, metre, bpm, swing, ending, rng)

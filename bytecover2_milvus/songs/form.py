@@ -38,8 +38,12 @@ class Segment:
         return self.at + self.n_beats
 
 
-def draw_form(song: Song, metre: Metre, bpm: float, ending: str, rng: np.random.Generator) -> list[Segment]:
+def draw_form(
+    song: Song, metre: Metre, bpm: float, ending: str, accompanied: bool, rng: np.random.Generator
+) -> list[Segment]:
     """The song's form as a band plays it tonight: sections dropped, repeated, given to a soloist, framed, cut.
+
+    A melody that is not `accompanied` has neither introduction nor instrumental sections: they would be silent.
 
     Raises
     ------
@@ -48,15 +52,16 @@ def draw_form(song: Song, metre: Metre, bpm: float, ending: str, rng: np.random.
     """
     beat_s = 60 / bpm
     body = [Segment(i, 0.0, song.sections[i].n_beats) for i in _order(song, beat_s, rng)]
+    kinds = ["solo", "solo", "instrumental"] if accompanied else ["solo"]
     if len(body) > 2 and rng.random() < 0.4:
         which = int(rng.integers(1, len(body)))
-        body[which] = replace(body[which], kind=str(rng.choice(["solo", "solo", "instrumental"])))
+        body[which] = replace(body[which], kind=str(rng.choice(kinds)))
     body = _shortened(body, metre, beat_s, rng)
 
     first, last = body[0], body[-1]
     intro = min(metre.beats * int(rng.choice([0, 0, 2, 4, 4, 8])), first.n_beats)
     intro = min(intro, _whole_bars(_LONGEST_INTRO_S / beat_s, metre))
-    if intro > 0:
+    if accompanied and intro > 0:
         body.insert(0, replace(first, stop=first.start + intro, kind="intro"))
     if ending in ("held", "ritard"):
         body.append(replace(last, start=max(last.start, last.stop - metre.beats), kind="ending"))
