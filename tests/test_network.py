@@ -36,7 +36,7 @@ def test_one_class_for_every_dimension(feature_dim, expected):
 
 
 def test_parameter_count(full):
-    """ResNet-50 without classifier has 23 508 032 parameters; one input channel instead of three saves 2 * 64 * 7 * 7."""
+    """ResNet-50 without classifier has 23 508 032 parameters; one input channel, not three, saves 2 * 64 * 7 * 7."""
     assert sum(p.numel() for p in full.backbone.parameters()) == 23_508_032 - 2 * 64 * 49
     assert sum(p.numel() for p in full.pca_fc.parameters()) == 2048 * 128 + 128
 

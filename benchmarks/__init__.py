@@ -1,0 +1,1 @@
+"""Measurements: each prints JSON, with the reference and ours from the same run."""

@@ -1,0 +1,46 @@
+"""The command line: parse, one library call, print. stdout is data, stderr is for people.
+
+Nothing heavy is imported here or at the top of the command modules, so ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import click
+
+from .. import __version__
+from ..errors import BytecoverError
+from .collections import collections_group
+from .demo import demo
+from .doctor import doctor
+from .embed import embed
+from .export import export
+from .search import evaluate, ingest, query
+from .training import fit_pca, train
+
+
+class _Group(click.Group):
+    """Commands in the order of use; what the package raises on purpose becomes one line on stderr and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BytecoverError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="bytecover2-milvus")
+def main() -> None:
+    """Find cover songs: ByteCover2 embeddings of audio files, searched in Milvus."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
+
+
+for command in (ingest, query, evaluate, embed, collections_group, doctor, demo, train, fit_pca, export):
+    main.add_command(command)

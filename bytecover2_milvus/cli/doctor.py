@@ -1,0 +1,95 @@
+"""``doctor``: what works here, and what to do about what does not."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from .output import bundle_option, collection_option, milvus_options, open_milvus, print_table
+
+PACKAGES = {  # distribution: what it is needed for
+    "pymilvus": "Milvus",
+    "milvus-lite": "embedded Milvus",
+    "onnxruntime": "embedding on the CPU",
+    "onnxruntime-gpu": "embedding on CUDA",
+    "torch": "training and export",
+    "onnx": "export",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    check: str
+    status: str  # ok, absent (not needed for everything) or failed
+    detail: str
+
+
+@click.command()
+@milvus_options
+@collection_option
+@bundle_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per check on stdout.")
+def doctor(uri: str, token: str, collection: str, bundle: Path | None, as_json: bool) -> None:
+    """Check installation, ONNX Runtime, bundle, Milvus and collection; exit code 1 if something needed fails.
+
+    \b
+    Example:
+      bytecover2-milvus doctor --uri http://localhost:19530
+    """
+    checks = [*_installed(), *_works(uri, token, collection, bundle)]
+    if as_json:
+        for check in checks:
+            click.echo(json.dumps(asdict(check)))
+    else:
+        print_table(("check", "status", "detail"), [(c.check, c.status, c.detail) for c in checks])
+    if any(check.status == "failed" for check in checks):
+        sys.exit(1)
+
+
+def _installed() -> Iterator[Check]:
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    for package, purpose in PACKAGES.items():
+        try:
+            yield Check(package, "ok", f"{metadata.version(package)}, for {purpose}")
+        except metadata.PackageNotFoundError:
+            yield Check(package, "absent", f"not installed, for {purpose}")
+
+
+def _works(uri: str, token: str, collection: str, bundle: Path | None) -> Iterator[Check]:
+    from ..collection import TrackCollection
+    from ..embedder import Embedder
+    from ..errors import BytecoverError, CollectionMissing, DeviceError
+
+    model_id = None
+    try:
+        embedder = Embedder(bundle, "cpu")
+        model_id = embedder.model_id
+        yield Check("bundle", "ok", f"{embedder.contract.name}, {embedder.dim}-d, model {model_id}")
+        yield Check("CPU", "ok", embedder.provider)
+    except BytecoverError as error:
+        yield Check("bundle", "failed", str(error))
+    try:
+        yield Check("CUDA", "ok", Embedder(bundle, "cuda").provider)
+    except DeviceError as error:
+        yield Check("CUDA", "absent", str(error))
+    except BytecoverError:
+        pass  # the bundle's fault, told above
+    try:
+        with open_milvus(uri, token) as client:
+            yield Check("Milvus", "ok", f"{client.get_server_version()} at {uri}")
+            try:
+                description = TrackCollection.open(client, collection, model_id).describe()
+                yield Check("collection", "ok", f"{collection}: {description['rows']} rows, fits the bundle")
+            except CollectionMissing as error:
+                yield Check("collection", "absent", str(error))
+            except BytecoverError as error:
+                yield Check("collection", "failed", str(error))
+    except BytecoverError as error:
+        yield Check("Milvus", "failed", str(error))

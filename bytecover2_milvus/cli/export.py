@@ -1,0 +1,29 @@
+"""``export``: from a checkpoint to the bundle that is handed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the bundle.")
+def export(checkpoint: Path, out: Path) -> None:
+    """Write the ONNX bundle of a checkpoint: waveform in, unit embedding out.
+
+    The exported graph is compared with the network at several lengths and batch sizes; where they differ, nothing is
+    written.
+
+    \b
+    Example:
+      bytecover2-milvus export runs/joint/best.safetensors --out bundles/mine
+    """
+    from ..export.exporter import write_bundle
+    from ..training.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(checkpoint)
+    bundle = write_bundle(loaded.config, loaded.network, out, facts=loaded.facts)
+    size = sum(file.stat().st_size for file in bundle.path.iterdir())
+    click.echo(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB", err=True)

@@ -1,0 +1,126 @@
+"""What commands share: options, the progress bar on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the network runs; asking for cuda and not getting it is an error.",
+)
+bundle_option = click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    envvar="BYTECOVER2_BUNDLE",
+    show_envvar=True,
+    help="Exported model; the default is the one that comes with the package.",
+)
+
+
+def milvus_options(command: Any) -> Any:
+    """Which Milvus."""
+    for option in (
+        click.option(
+            "--token", envvar="BYTECOVER2_TOKEN", show_envvar=True, default="", help="user:password or API key."
+        ),
+        click.option(
+            "--uri",
+            envvar="BYTECOVER2_URI",
+            show_envvar=True,
+            default="bytecover2.db",
+            show_default=True,
+            help="Milvus server (http://host:19530), or a folder *.db for the embedded Milvus Lite.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+collection_option = click.option(
+    "--collection", default="tracks", show_default=True, help="Collection of embeddings in that Milvus."
+)
+
+
+@contextmanager
+def open_milvus(uri: str, token: str, *, make: bool = False) -> Iterator[MilvusClient]:
+    """A connected client, closed at the end so that others may open the folder; `make` makes a missing folder."""
+    from ..errors import MilvusUnavailable
+    from ..milvus import close, connect
+
+    if not make and uri.endswith(".db") and "://" not in uri and not Path(uri).expanduser().exists():
+        raise MilvusUnavailable(f"{uri}: no such folder; ingest makes it")
+    client = connect(uri, token)
+    try:
+        yield client
+    finally:
+        close(client)
+
+
+class Bar:
+    """A progress bar on stderr with rate and time left."""
+
+    def __init__(self, progress: Any, task: Any) -> None:
+        self._progress = progress
+        self._task = task
+
+    def update(self, *, advance: float | None = None, completed: float | None = None, note: str = "") -> None:
+        from rich.markup import escape
+
+        self._progress.update(self._task, advance=advance, completed=completed, note=escape(note))
+
+    def print(self, line: str) -> None:
+        """A line on stderr, above the bar."""
+        from rich.text import Text
+
+        self._progress.console.print(Text(line), soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
+    """A bar while a terminal watches; nothing where stderr is a file."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+    progress = Progress(
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        disable=not Console(stderr=True).is_terminal,
+    )
+    with progress:
+        yield Bar(progress, progress.add_task(title, total=total, note=""))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """A table on stdout; numbers to the right. Text is shown as it is, never as markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        numbers = all(isinstance(row[index], (int, float)) for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(f"{cell:.4f}" if isinstance(cell, float) else str(cell)) for cell in row))
+    Console().print(table)

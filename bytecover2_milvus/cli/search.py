@@ -1,0 +1,192 @@
+"""``ingest``, ``query`` and ``evaluate``: what a catalogue is used with every day."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from .output import (
+    bundle_option,
+    collection_option,
+    device_option,
+    milvus_options,
+    open_milvus,
+    print_table,
+    progress_bar,
+)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--manifest", type=click.Path(path_type=Path), help="CSV or JSON lines with path and work_id.")
+@milvus_options
+@collection_option
+@bundle_option
+@device_option
+@click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per track on stdout.")
+def ingest(
+    paths: tuple[Path, ...],
+    manifest: Path | None,
+    uri: str,
+    token: str,
+    collection: str,
+    bundle: Path | None,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Embed audio files, or all in folders, into a collection.
+
+    What is there already with the same content is skipped, so the same command goes on where an ingest was cut off.
+    A file that cannot be read is reported and the rest goes on; the exit code is then 1.
+
+    \b
+    Example:
+      bytecover2-milvus ingest music/ --uri bytecover2.db
+    """
+    from ..collection import TrackCollection
+    from ..embedder import Embedder
+    from ..ingest import ingest as run
+    from ..manifest import read_manifest, tracks_in
+
+    if not paths and not manifest:
+        raise click.UsageError("nothing to ingest: give files, folders or --manifest")
+    tracks = (read_manifest(manifest) if manifest else []) + tracks_in(paths)
+    embedder = Embedder(bundle, device)
+    statuses: Counter[str] = Counter()
+    with open_milvus(uri, token, make=True) as client:
+        tracks_collection = TrackCollection.open_or_create(client, collection, embedder)
+        with progress_bar("ingest", len(tracks)) as bar:
+            for record in run(tracks, embedder, tracks_collection, workers=workers):
+                statuses[record.status] += 1
+                if as_json:
+                    click.echo(json.dumps(asdict(record), ensure_ascii=False))
+                for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
+                    bar.print(f"{record.status}: {problem}")
+                bar.update(advance=1, note=record.track_id)
+        total = tracks_collection.count()
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())) or "no tracks found"
+    click.echo(f"{counts}; {total} rows in {collection} at {uri}", err=True)
+    if statuses["failed"]:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@milvus_options
+@collection_option
+@bundle_option
+@device_option
+@click.option("--limit", type=click.IntRange(1, 16_384), default=10, show_default=True, help="Matches per query.")
+@click.option(
+    "--group-by",
+    type=click.Choice(["track", "work"]),
+    default="track",
+    show_default=True,
+    help="Whether each track counts, or only the closest of each work.",
+)
+@click.option("--filter", "expression", default="", help='In Milvus\' language, e.g. artist == "Trad."')
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per match on stdout.")
+def query(
+    files: tuple[Path, ...],
+    uri: str,
+    token: str,
+    collection: str,
+    bundle: Path | None,
+    device: str,
+    limit: int,
+    group_by: str,
+    expression: str,
+    as_json: bool,
+) -> None:
+    """Find the tracks of a collection that are covers of audio files.
+
+    \b
+    Example:
+      bytecover2-milvus query cover.mp3 --uri bytecover2.db --limit 5
+    """
+    import numpy as np
+
+    from ..audio import find_audio, load_audio
+    from ..collection import TrackCollection
+    from ..embedder import Embedder
+    from ..errors import AudioError
+
+    embedder = Embedder(bundle, device)
+    embeddings, queried, failures = [], [], 0
+    for file in find_audio(files):
+        try:
+            embeddings.append(embedder.embed(load_audio(file)))
+            queried.append(file)
+        except AudioError as error:
+            failures += 1
+            click.echo(f"Error: {error}", err=True)
+    if queried:
+        with open_milvus(uri, token) as client:
+            covers = TrackCollection.open(client, collection, embedder.model_id)
+            results = covers.search(np.stack(embeddings), limit, group_by=group_by, filter=expression)
+        matches = [
+            {"query": str(file)} | asdict(match)
+            for file, found in zip(queried, results, strict=True)
+            for match in found
+        ]
+        if as_json:
+            for match in matches:
+                click.echo(json.dumps(match, ensure_ascii=False))
+        else:
+            columns = ("query", "rank", "similarity", "work_id", "title", "path")
+            print_table(columns, [[match[column] for column in columns] for match in matches])
+    if failures:
+        sys.exit(1)
+
+
+@click.command()
+@milvus_options
+@collection_option
+@click.option("--manifest", type=click.Path(path_type=Path), help="Evaluate these tracks only, with these work_ids.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def evaluate(uri: str, token: str, collection: str, manifest: Path | None, as_json: bool) -> None:
+    """Score a collection: every track with a known work is a query against all the others.
+
+    MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds.
+
+    \b
+    Example:
+      bytecover2-milvus evaluate --uri bytecover2.db --collection tracks
+    """
+    from ..collection import TrackCollection
+    from ..errors import ManifestError
+    from ..manifest import read_manifest
+    from ..metrics import evaluate as score
+
+    tracks = read_manifest(manifest) if manifest else None
+    with open_milvus(uri, token) as client:
+        stored = TrackCollection.open(client, collection).fetch()
+    rows = list(range(len(stored.track_ids)))
+    work_ids = stored.work_ids
+    if tracks is not None:
+        work_of = {track.track_id: track.work_id for track in tracks}
+        rows = [row for row in rows if stored.track_ids[row] in work_of]
+        work_ids = [work_of.get(track_id, "") for track_id in stored.track_ids]
+        missing = len(work_of) - len({stored.track_ids[row] for row in rows})
+        if not rows:
+            raise ManifestError(f"{manifest}: none of its tracks is in {collection}; ingest it first")
+        if missing:
+            click.echo(f"warning: {missing} of {len(work_of)} tracks of {manifest} are not in {collection}", err=True)
+    try:
+        result = score(
+            stored.embeddings[rows], [work_ids[row] for row in rows], [stored.track_ids[row] for row in rows]
+        )
+    except ValueError as error:
+        raise click.ClickException(f"{collection}: {error}") from error
+    summary = {name: getattr(result, name) for name in ("map", "mr1", "precision_at_10", "queries", "tracks", "works")}
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        print_table(("metric", "value"), list(summary.items()))

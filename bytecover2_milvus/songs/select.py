@@ -1,0 +1,47 @@
+"""Which songs: the words that commands take to name a set of songs."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+
+from ..errors import SongError
+from .score import Song
+
+
+def select_songs(spec: str) -> list[Song]:
+    """The songs that `spec` names.
+
+    Parameters
+    ----------
+    spec : str
+        ``composed`` (composed at random; needs a range of seeds), ``traditional`` (the melodies that come with the
+        package), or the path of a score or of a folder of scores. ``@FROM-TO`` behind it takes a part, FROM included,
+        TO not: ``composed@0-1000``, ``scores/@0-500``.
+
+    Raises
+    ------
+    SongError
+        If there is no such source, no song in the range, or no range behind ``composed``.
+    """
+    match = re.fullmatch(r"(?P<source>.+?)(?:@(?P<start>\d+)-(?P<stop>\d+))?", spec)
+    if match is None:
+        raise SongError("an empty name for songs: use composed@FROM-TO, traditional or a path")
+    source, start, stop = match["source"], int(match["start"] or 0), match["stop"] and int(match["stop"])
+    if source == "composed":
+        from .compose import compose
+
+        if stop is None:
+            raise SongError("composed: there are endlessly many, say which, as composed@0-1000")
+        songs = [compose(seed) for seed in range(start, stop)]
+    elif source == "traditional":
+        from .traditional import traditional_songs
+
+        songs = list(traditional_songs()[start:stop])
+    else:
+        from .readers import read_songs
+
+        songs = list(islice(read_songs(source), start, stop))
+    if not songs:
+        raise SongError(f"{spec}: no song there")
+    return songs

@@ -1,0 +1,119 @@
+"""Training batches: P works with K tracks each, one crop length per batch, augmented.
+
+A batch is a pure function of the corpus, the configuration, the seed and the step, so a run resumes exactly and two
+runs with one seed see the same batches.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..config import Training
+from ..errors import ConfigError
+from .corpus import Corpus, CorpusTrack, FeatureCache
+
+
+class WorkSampler:
+    """Which tracks a step trains on: every epoch is a new permutation of the works, cut into groups of P.
+
+    A work with fewer than K tracks gives all it has, so a track is never its own positive.
+    """
+
+    def __init__(self, corpus: Corpus, works_per_batch: int, tracks_per_work: int, seed: int) -> None:
+        if len(corpus.works) < 2:
+            raise ConfigError(f"{len(corpus.works)} work to train on: a triplet needs at least 2")
+        self.works = [tracks for tracks in corpus.works.values()]
+        self.works_per_batch = min(works_per_batch, len(self.works))
+        self.tracks_per_work = tracks_per_work
+        self.seed = seed
+        self.batches_per_epoch = len(self.works) // self.works_per_batch
+
+    def tracks(self, step: int) -> list[tuple[int, CorpusTrack]]:
+        """The step's tracks with the index of their work, in [0, number of works)."""
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.works))
+        rng = np.random.default_rng((self.seed, 1, step))
+        chosen = []
+        for work in order[batch * self.works_per_batch : (batch + 1) * self.works_per_batch]:
+            tracks = self.works[work]
+            count = min(self.tracks_per_work, len(tracks))
+            chosen += [(int(work), tracks[i]) for i in rng.choice(len(tracks), size=count, replace=False)]
+        return chosen
+
+
+def crop(cqt: NDArray[np.floating], n_frames: int, rng: np.random.Generator) -> NDArray[np.floating]:
+    """A random excerpt (n_bins, n_frames); what is too short is repeated."""
+    if cqt.shape[1] < n_frames:
+        cqt = np.tile(cqt, -(-n_frames // cqt.shape[1]))
+    start = rng.integers(cqt.shape[1] - n_frames + 1)
+    return cqt[:, start : start + n_frames]
+
+
+def stretch(cqt: NDArray[np.floating], n_frames: int) -> NDArray[np.floating]:
+    """The same music in `n_frames`, by linear interpolation in time: (n_bins, T) -> (n_bins, n_frames)."""
+    position = np.linspace(0, cqt.shape[1] - 1, n_frames)
+    left = np.minimum(position.astype(int), cqt.shape[1] - 2)
+    weight = (position - left).astype(cqt.dtype)
+    return cqt[:, left] * (1 - weight) + cqt[:, left + 1] * weight
+
+
+def transpose(cqt: NDArray[np.floating], bins: int) -> NDArray[np.floating]:
+    """Up by `bins`, zeros where nothing moved in: a roll would wrap bass into treble."""
+    moved = np.zeros_like(cqt)
+    if bins >= 0:
+        moved[bins:] = cqt[: len(cqt) - bins]
+    else:
+        moved[:bins] = cqt[-bins:]
+    return moved
+
+
+def augment(cqt: NDArray[np.float32], training: Training, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Key, equaliser, noise and frequency masks as `training` sets them; (n_bins, T) magnitude in and out."""
+    n_bins = len(cqt)
+    if training.transpose:
+        cqt = transpose(cqt, int(rng.integers(-training.transpose, training.transpose + 1)))
+    if training.equaliser_db:
+        knots = rng.normal(0, training.equaliser_db / 2, size=6)
+        gain_db = np.interp(np.arange(n_bins), np.linspace(0, n_bins - 1, len(knots)), knots)
+        cqt = cqt * (10 ** (gain_db / 20)).astype(np.float32)[:, None]
+    if training.noise:
+        level = np.float32(rng.uniform(0, training.noise) * cqt.max())
+        cqt = cqt + level * np.abs(rng.standard_normal(cqt.shape, dtype=np.float32))
+    if training.mask_bins:
+        width = int(rng.integers(training.mask_bins + 1))
+        start = int(rng.integers(n_bins - width + 1))
+        cqt = cqt.copy()
+        cqt[start : start + width] = 0
+    return cqt
+
+
+class TrainingBatches(Dataset):
+    """Batch number `step`: magnitude cqt (B, n_bins, T) float32, not yet scaled, and work (B,) int64."""
+
+    def __init__(self, corpus: Corpus, cache: FeatureCache, training: Training) -> None:
+        self.sampler = WorkSampler(corpus, training.works_per_batch, training.tracks_per_work, training.seed)
+        self.cache = cache
+        self.training = training
+
+    def __len__(self) -> int:
+        return self.training.steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        training, front_end = self.training, self.cache.front_end
+        rng = np.random.default_rng((training.seed, 2, step))
+        ratio = front_end.time_pooling // self.cache.pooling  # cached frames per input frame
+        n_frames = max(1, round(float(rng.choice(training.crop_s)) / front_end.frame_s)) * ratio
+        tracks = self.sampler.tracks(step)
+        rows = []
+        for _, track in tracks:
+            speed = training.tempo ** rng.uniform(-1, 1)
+            excerpt = crop(self.cache.load(track), max(2, round(n_frames * speed)), rng).astype(np.float32)
+            cqt = stretch(excerpt, n_frames)
+            cqt = cqt.reshape(len(cqt), -1, ratio).mean(axis=2)
+            rows.append(augment(cqt, training, rng))
+        work = [work for work, _ in tracks]
+        return torch.from_numpy(np.stack(rows)), torch.tensor(work)

@@ -1,0 +1,124 @@
+"""Checkpoints: one safetensors file with weights, configuration and, of a running training, what resuming needs.
+
+Tensors are named ``network.*``, ``classifier.*`` and ``optimizer.<parameter>.<moment>``; the metadata holds the
+configuration as JSON and the step. A file is written beside its place and renamed, so it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..config import Config
+from ..errors import CheckpointError, ConfigError
+from ..model.network import ByteCover2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network with its configuration; `step`, `classifier` and `optimizer` are there while training runs."""
+
+    config: Config
+    network: ByteCover2
+    step: int = 0
+    classifier: Tensor | None = None  # (n_works, D)
+    optimizer: dict[str, Tensor] = field(default_factory=dict)  # "<parameter name>.<moment>"
+    facts: dict[str, str] = field(default_factory=dict)  # what the weights were trained on, for the model card
+
+    def save(self, path: str | Path) -> None:
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        if self.classifier is not None:
+            tensors["classifier.weight"] = self.classifier
+        tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.items()}
+        metadata = {
+            "config": json.dumps(self.config.to_dict()),
+            "step": str(self.step),
+            "facts": json.dumps(self.facts),
+        }
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part, metadata)
+            os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise CheckpointError(f"{path}: cannot be written ({error})") from error
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """The checkpoint at `path`, its network in eval mode on the CPU, every weight accounted for.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, is no safetensors file, carries no configuration, or lacks or exceeds the weights that
+        its configuration calls for.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors checkpoint ({error})") from error
+    if "config" not in metadata:
+        raise CheckpointError(f"{path}: holds no configuration; was it written by bytecover2-milvus train?")
+    try:
+        config = Config.from_dict(json.loads(metadata["config"]))
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    network = ByteCover2(config.network)
+    try:
+        network.load_state_dict(_under("network.", tensors), strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: weights do not fit their configuration: {' '.join(str(error).split())}"
+        ) from error
+    return Checkpoint(
+        config=config,
+        network=network.eval(),
+        step=int(metadata.get("step", 0)),
+        classifier=tensors.get("classifier.weight"),
+        optimizer=_under("optimizer.", tensors),
+        facts=json.loads(metadata.get("facts", "{}")),
+    )
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """The optimizer's moments under the names of its parameters, in the order in which it was given them."""
+    state = optimizer.state_dict()["state"]
+    return {f"{names[index]}.{key}": value for index, moments in state.items() for key, value in moments.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor]) -> None:
+    """Put the moments of `optimizer_tensors` back.
+
+    Raises
+    ------
+    CheckpointError
+        If the moments of a parameter are missing.
+    """
+    state: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(names))}
+    index_of = {name: index for index, name in enumerate(names)}
+    for key, value in tensors.items():
+        name, _, moment = key.rpartition(".")
+        if name not in index_of:
+            raise CheckpointError(f"optimizer state of an unknown parameter {name}: the checkpoint is of another phase")
+        state[index_of[name]][moment] = value
+    missing = [names[index] for index, moments in state.items() if not moments]
+    if missing:
+        raise CheckpointError(f"no optimizer state for {missing[0]}: the checkpoint cannot be resumed")
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,292 @@
+"""The training loop: batch, forward, loss, step, log, validate, save.
+
+The paper's recipe is four calls: `train` with phase "bytecover" (no PCA-FC, 2048-d), `insert_pca_fc`, `train` with
+phase "frozen" (PCA-FC, BNNeck and classifier only), `train` with phase "joint" (everything, at a lower rate).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import TensorBoardLogger
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
+
+from ..config import SHORTEST_FRAMES, Config, Training
+from ..errors import CheckpointError, ConfigError
+from ..metrics import Evaluation, evaluate
+from ..model.cqt import pool_time, scale_magnitude
+from ..model.losses import batch_hard_triplet, supervised_contrastive
+from ..model.network import ByteCover2
+from ..model.pca import fit_pca
+from .batches import TrainingBatches
+from .checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
+from .corpus import Corpus, FeatureCache
+
+LAST = "last.safetensors"  # all that resuming needs
+BEST = "best.safetensors"  # the network of the best validation so far; of the end, without validation
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the loop reports after every step."""
+
+    step: int  # steps done
+    loss: float
+    validation: Evaluation | None = None
+
+
+def learning_rate(step: int, training: Training) -> float:
+    """Linear warm-up, then a half cosine down to ``final_rate`` times the rate."""
+    warmup = min(1.0, (step + 1) / max(1, training.warmup_steps))
+    done = step / training.steps
+    cosine = training.final_rate + (1 - training.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+    return training.learning_rate * warmup * cosine
+
+
+def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
+    """The network a run starts from: that of `init`, or a new one drawn from the seed.
+
+    Raises
+    ------
+    ConfigError
+        If the phase needs a checkpoint and there is none, or the networks differ.
+    """
+    if init is not None:
+        if init.config.network != config.network or init.config.front_end != config.front_end:
+            raise ConfigError(
+                f"the initial checkpoint has {init.config.network} and {init.config.front_end}, "
+                f"the run asks for {config.network} and {config.front_end}"
+            )
+        return init.network
+    if config.training.phase != "bytecover":
+        raise ConfigError(f'phase "{config.training.phase}" starts from a checkpoint: give one with --init')
+    torch.manual_seed(config.training.seed)
+    return ByteCover2(config.network)
+
+
+def set_phase(network: ByteCover2, phase: str) -> None:
+    """Training mode; in phase "frozen" the backbone and GeM neither learn nor update their statistics."""
+    network.train()
+    for part in (network.backbone, network.gem):
+        part.requires_grad_(phase != "frozen")
+        part.train(phase != "frozen")
+
+
+def loss_terms(
+    feature: Tensor, embedding: Tensor, classifier: nn.Linear, work: Tensor, training: Training
+) -> dict[str, Tensor]:
+    """The weighted terms of the loss, by name; their sum is what is minimised."""
+    terms = {
+        "cross_entropy": training.cross_entropy_weight
+        * F.cross_entropy(classifier(embedding), work, label_smoothing=training.label_smoothing),
+        "triplet": training.triplet_weight * batch_hard_triplet(feature, work, training.triplet_margin),
+    }
+    if training.contrastive_weight:
+        contrastive = supervised_contrastive(embedding, work, training.temperature)
+        terms["contrastive"] = training.contrastive_weight * contrastive
+    return terms
+
+
+def train(
+    config: Config,
+    corpus: Corpus,
+    cache: FeatureCache,
+    out: str | Path,
+    *,
+    init: Checkpoint | None = None,
+    validation: Corpus | None = None,
+    accelerator: str = "auto",
+    data_workers: int = 1,
+    facts: dict[str, str] | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
+    """Train and return the path of the best checkpoint; a run that was cut off goes on where it stopped.
+
+    Parameters
+    ----------
+    config : Config
+    corpus : Corpus
+        Works to train on.
+    cache : FeatureCache
+        Where the CQTs of `corpus` and `validation` are; filled as needed.
+    out : str or Path
+        Folder of the run: ``last.safetensors``, ``best.safetensors`` and TensorBoard's logs. If it holds the
+        ``last.safetensors`` of the same configuration, that run is resumed exactly.
+    init : Checkpoint, optional
+        Where phases "frozen" and "joint" start.
+    validation : Corpus, optional
+        Works that are in no training batch; the best MAP decides ``best.safetensors``.
+    accelerator : {"auto", "cpu", "cuda"}
+    data_workers : int
+        Processes that prepare batches; 0 prepares them in this one.
+    facts : dict of str, optional
+        What the weights are trained on, kept in the checkpoint for the model card.
+    report : callable
+        Called after every step.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration, the phase and the checkpoint do not fit together.
+    CheckpointError
+        If the folder holds a run of another configuration.
+    """
+    training, out = config.training, Path(out)
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=1,
+        precision=training.precision,
+        loggers=TensorBoardLogger(out, name="tensorboard", version=""),
+    )
+    resumed = _resume(out / LAST, config)
+    network = resumed.network if resumed else initial_network(config, init)
+    classifier = _classifier(config, len(corpus.works), resumed, init)
+    facts = facts or {}
+
+    set_phase(network, training.phase)
+    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    named.append(("classifier.weight", classifier.weight))
+    names = [name for name, _ in named]
+    model = fabric.setup_module(network)
+    model.mark_forward_method("pooled")
+    model.mark_forward_method("head")
+    classifier = classifier.to(fabric.device)
+    optimizer = torch.optim.Adam([p for _, p in named], weight_decay=training.weight_decay)
+    if resumed:
+        restore_optimizer(optimizer, names, resumed.optimizer)
+    optimizer = fabric.setup_optimizers(optimizer)
+    step = resumed.step if resumed else 0
+    best = float(resumed.facts.get("validation_map", -1)) if resumed else -1.0
+
+    def save(path: Path, **running: object) -> None:
+        state = facts | ({"validation_map": f"{best:.6f}"} if best >= 0 else {})
+        Checkpoint(config, network, facts=state, **running).save(path)
+
+    batches = DataLoader(
+        Subset(TrainingBatches(corpus, cache, training), range(step, training.steps)),
+        batch_size=None,
+        num_workers=data_workers,
+        prefetch_factor=4 if data_workers else None,
+    )
+    for cqt, work in batches:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, training)
+        cqt = scale_magnitude(cqt.to(fabric.device), config.front_end.scale)
+        work = work.to(fabric.device)
+        if training.phase == "frozen":
+            with torch.no_grad():
+                pooled = model.pooled(cqt)
+        else:
+            pooled = model.pooled(cqt)
+        feature, embedding = model.head(pooled)
+        terms = loss_terms(feature, embedding, classifier, work, training)
+        loss = sum(terms.values())
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        step += 1
+
+        logged = {f"loss/{name}": value.item() for name, value in terms.items()}
+        fabric.log_dict(logged | {"learning_rate": learning_rate(step - 1, training)}, step)
+        result = None
+        if validation and (step % training.validate_every == 0 or step == training.steps):
+            result = validate(network, config, validation, cache, fabric.device)
+            fabric.log_dict({"validation/map": result.map, "validation/mr1": result.mr1}, step)
+            set_phase(network, training.phase)
+            if result.map > best:
+                best = result.map
+                save(out / BEST, classifier=classifier.weight)
+        if step % training.save_every == 0 or step == training.steps:
+            moments = optimizer_tensors(optimizer.optimizer, names)
+            save(out / LAST, step=step, classifier=classifier.weight, optimizer=moments)
+        report(Progress(step, sum(logged.values()), result))
+    if not (out / BEST).exists():
+        save(out / BEST, classifier=classifier.weight)
+    return out / BEST
+
+
+def _resume(path: Path, config: Config) -> Checkpoint | None:
+    if not path.exists():
+        return None
+    last = load_checkpoint(path)
+    if last.config != config:
+        raise CheckpointError(f"{path}: a run of another configuration; choose an empty folder with --out")
+    return last
+
+
+def _classifier(config: Config, n_works: int, resumed: Checkpoint | None, init: Checkpoint | None) -> nn.Linear:
+    """Linear (D -> n_works) without bias; from the checkpoint where it fits, so that "joint" goes on from "frozen"."""
+    torch.manual_seed(config.training.seed)
+    classifier = nn.Linear(config.network.embedding_dim, n_works, bias=False)
+    nn.init.normal_(classifier.weight, std=0.01)
+    source = resumed or init
+    if source is not None and source.classifier is not None:
+        if source.classifier.shape == classifier.weight.shape:
+            classifier.load_state_dict({"weight": source.classifier}, strict=True)
+        elif resumed:
+            raise CheckpointError(f"the run was started on {len(resumed.classifier)} works, there are {n_works} now")
+    return classifier
+
+
+@torch.inference_mode()
+def whole_track(cqt: NDArray[np.float16], config: Config, pooling: int, device: torch.device) -> Tensor:
+    """The network's input (1, n_bins, T) for one whole cached track."""
+    magnitude = torch.from_numpy(cqt.astype(np.float32))[None]
+    ratio = config.front_end.time_pooling // pooling  # cached frames per input frame
+    repeats = -(-SHORTEST_FRAMES * ratio // magnitude.shape[2])  # what is too short is repeated, as at inference
+    pooled = pool_time(magnitude.repeat(1, 1, repeats), ratio)
+    return scale_magnitude(pooled, config.front_end.scale).to(device)
+
+
+@torch.inference_mode()
+def pooled_embeddings(
+    network: ByteCover2, config: Config, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
+) -> NDArray[np.float32]:
+    """Pooled embeddings (N, 2048) of the whole tracks of a corpus in its order, network in eval mode."""
+    network.eval()
+    rows = [
+        network.pooled(whole_track(cache.load(track), config, cache.pooling, torch.device(device)))
+        for _, track in corpus.tracks()
+    ]
+    return torch.cat(rows).cpu().numpy()
+
+
+def validate(
+    network: ByteCover2, config: Config, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
+) -> Evaluation:
+    """Exact metrics of the corpus' whole tracks, each against all the others."""
+    pooled = pooled_embeddings(network, config, corpus, cache, device)
+    with torch.inference_mode():
+        embeddings = F.normalize(network.head(torch.from_numpy(pooled).to(device))[1], dim=1).cpu().numpy()
+    tracks = list(corpus.tracks())
+    return evaluate(embeddings, [work for work, _ in tracks], [track.track_id for _, track in tracks])
+
+
+def insert_pca_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int) -> Checkpoint:
+    """The ByteCover of `checkpoint` with a PCA-FC fitted on pooled embeddings (N, 2048), and a new BNNeck.
+
+    The new BNNeck changes nothing yet, so the result can be evaluated as it is: it is the paper's ByteCoverPCA.
+
+    Raises
+    ------
+    ConfigError
+        If the checkpoint has a PCA-FC already.
+    """
+    if checkpoint.config.network.feature_dim is not None:
+        raise ConfigError("the checkpoint has a PCA-FC already: fit-pca starts from a ByteCover checkpoint")
+    network_config = replace(checkpoint.config.network, feature_dim=dim)
+    network = ByteCover2(network_config)
+    network.backbone.load_state_dict(checkpoint.network.backbone.state_dict())
+    network.gem.load_state_dict(checkpoint.network.gem.state_dict())
+    network.pca_fc = fit_pca(pooled, dim)
+    config = replace(checkpoint.config, network=network_config)
+    return Checkpoint(config, network.eval(), facts=checkpoint.facts)

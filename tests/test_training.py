@@ -1,0 +1,207 @@
+"""The training loop on a tiny network and real arrangements of songs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bytecover2_milvus.config import Config, FrontEnd, Network, Training
+from bytecover2_milvus.errors import CheckpointError, ConfigError, ManifestError
+from bytecover2_milvus.manifest import Track
+from bytecover2_milvus.songs.compose import compose
+from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler, augment, stretch, transpose
+from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
+from bytecover2_milvus.training.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.train import insert_pca_fc, learning_rate, pooled_embeddings, train, validate
+
+CONFIG = Config(
+    front_end=FrontEnd(time_pooling=40, scale="sqrt"),
+    network=Network(feature_dim=None, stage_blocks=(1, 1, 1, 1), base_width=8),
+    training=Training(
+        steps=30,
+        works_per_batch=4,
+        tracks_per_work=2,
+        crop_s=(20.0, 30.0),
+        learning_rate=3e-3,
+        warmup_steps=5,
+        mask_bins=0,
+        noise=0.0,
+        transpose=0,
+        tempo=1.0,
+        equaliser_db=0.0,
+        validate_every=30,
+        save_every=10,
+    ),
+)
+
+
+def with_training(config: Config, **changes: object) -> Config:
+    return Config.from_dict(config.to_dict() | {"training": config.to_dict()["training"] | changes})
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return Corpus.of_songs([compose(seed) for seed in range(4)], arrangements=2)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> FeatureCache:
+    return FeatureCache(tmp_path_factory.mktemp("cache"), CONFIG.front_end)
+
+
+@pytest.fixture(scope="module")
+def bytecover(corpus, cache, tmp_path_factory) -> Checkpoint:
+    """A ByteCover that has learned the four songs by heart."""
+    config = with_training(CONFIG, steps=60)
+    out = tmp_path_factory.mktemp("bytecover")
+    losses = []
+    best = train(config, corpus, cache, out, data_workers=0, accelerator="cpu", report=lambda p: losses.append(p.loss))
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    return load_checkpoint(best)
+
+
+def test_a_tiny_network_overfits_four_songs(bytecover, corpus, cache):
+    torch.manual_seed(0)
+    assert validate(bytecover.network, bytecover.config, corpus, cache).map > 0.9
+
+
+def test_the_papers_phases_follow_each_other(bytecover, corpus, cache, tmp_path):
+    pooled = pooled_embeddings(bytecover.network, bytecover.config, corpus, cache)
+    assert pooled.shape == (8, 256)
+    pca = insert_pca_fc(bytecover, pooled, 6)
+    assert validate(pca.network, pca.config, corpus, cache).map > 0.7
+    before = {name: value.clone() for name, value in pca.network.state_dict().items()}
+
+    frozen_config = with_training(pca.config, phase="frozen", steps=5)
+    frozen = load_checkpoint(
+        train(frozen_config, corpus, cache, tmp_path / "frozen", init=pca, data_workers=0, accelerator="cpu")
+    )
+    changed = {name for name, value in frozen.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {
+        "pca_fc.weight",
+        "pca_fc.bias",
+        "bnneck.weight",
+        "bnneck.running_mean",
+        "bnneck.running_var",
+        "bnneck.num_batches_tracked",
+    }
+
+    joint_config = with_training(pca.config, phase="joint", steps=5)
+    joint = load_checkpoint(
+        train(joint_config, corpus, cache, tmp_path / "joint", init=frozen, data_workers=0, accelerator="cpu")
+    )
+    assert not torch.equal(joint.network.backbone.conv1.weight, frozen.network.backbone.conv1.weight)
+    assert not joint.network.bnneck.bias.any()
+
+
+def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path):
+    class Cut(Exception):
+        pass
+
+    def cut(progress) -> None:
+        if progress.step == 17:
+            raise Cut
+
+    arguments = {"data_workers": 0, "accelerator": "cpu"}
+    whole = load_checkpoint(train(CONFIG, corpus, cache, tmp_path / "whole", **arguments))
+    with pytest.raises(Cut):
+        train(CONFIG, corpus, cache, tmp_path / "parts", report=cut, **arguments)
+    steps = []
+    parts = load_checkpoint(
+        train(CONFIG, corpus, cache, tmp_path / "parts", report=lambda p: steps.append(p.step), **arguments)
+    )
+    assert steps[0] == 11  # the last save was after step 10
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, parts.network.state_dict()[name]), name
+
+
+def test_a_folder_of_another_run_is_refused(corpus, cache, tmp_path):
+    train(with_training(CONFIG, steps=1), corpus, cache, tmp_path, data_workers=0, accelerator="cpu")
+    with pytest.raises(CheckpointError, match="another configuration"):
+        train(with_training(CONFIG, steps=2), corpus, cache, tmp_path, data_workers=0, accelerator="cpu")
+
+
+def test_bf16_trains(corpus, cache, tmp_path):
+    config = with_training(CONFIG, steps=2, precision="bf16-mixed")
+    losses = []
+    train(config, corpus, cache, tmp_path, data_workers=0, accelerator="cpu", report=lambda p: losses.append(p.loss))
+    assert np.isfinite(losses).all()
+
+
+def test_later_phases_need_a_checkpoint(corpus, cache, tmp_path):
+    with pytest.raises(ConfigError, match="--init"):
+        train(with_training(CONFIG, phase="joint"), corpus, cache, tmp_path, data_workers=0, accelerator="cpu")
+
+
+def test_batches_depend_on_seed_and_step_alone(corpus, cache):
+    config = with_training(CONFIG, mask_bins=12, noise=0.02, transpose=6, tempo=1.3, equaliser_db=9.0).training
+    one, other = TrainingBatches(corpus, cache, config), TrainingBatches(corpus, cache, config)
+    for step in (0, 7):
+        torch.testing.assert_close(one[step], other[step], rtol=0, atol=0)
+    assert not torch.equal(one[0][0][:, :, :10], one[1][0][:, :, :10])
+
+
+def test_an_epoch_shows_every_work_once_and_never_a_track_twice(corpus):
+    sampler = WorkSampler(corpus, works_per_batch=2, tracks_per_work=4, seed=5)
+    for epoch in range(3):
+        steps = [sampler.tracks(epoch * 2 + batch) for batch in range(2)]
+        assert sorted(work for step in steps for work, _ in step) == [0, 0, 1, 1, 2, 2, 3, 3]
+        for step in steps:
+            assert len({track.track_id for _, track in step}) == len(step)
+
+
+def test_transposition_fills_with_zeros_and_tempo_keeps_the_ends():
+    cqt = np.arange(1.0, 13.0).reshape(4, 3)
+    assert (transpose(cqt, 1) == [[0, 0, 0], [1, 2, 3], [4, 5, 6], [7, 8, 9]]).all()
+    assert (transpose(cqt, -2) == [[7, 8, 9], [10, 11, 12], [0, 0, 0], [0, 0, 0]]).all()
+    assert (transpose(cqt, 0) == cqt).all()
+    assert stretch(cqt, 5)[0].tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
+
+
+def test_each_augmentation_can_be_switched_off():
+    cqt = np.random.default_rng(0).random((84, 20), dtype=np.float32)
+    off = {"transpose": 0, "equaliser_db": 0.0, "noise": 0.0, "mask_bins": 0}
+    assert (augment(cqt, with_training(CONFIG, **off).training, np.random.default_rng(1)) == cqt).all()
+    for name, value in {"transpose": 6, "equaliser_db": 9.0, "noise": 0.1, "mask_bins": 40}.items():
+        changed = augment(cqt, with_training(CONFIG, **(off | {name: value})).training, np.random.default_rng(1))
+        assert (changed != cqt).any() and np.isfinite(changed).all(), name
+
+
+def test_schedule_warms_up_and_ends_low():
+    training = Training(steps=100, warmup_steps=10, learning_rate=1.0, final_rate=0.01)
+    rates = [learning_rate(step, training) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9]
+    assert 0.01 < rates[-1] < 0.02
+
+
+def test_single_tracks_are_no_works_to_learn_from(tmp_path):
+    with pytest.raises(ManifestError, match="two tracks"):
+        Corpus.of_manifest([Track(tmp_path / "a.wav", "a", "one"), Track(tmp_path / "b.wav", "b", "two")])
+
+
+class TestCheckpoint:
+    def test_comes_back_as_it_was(self, bytecover, tmp_path):
+        path = tmp_path / "a.safetensors"
+        bytecover.save(path)
+        again = load_checkpoint(path)
+        assert again.config == bytecover.config
+        for name, value in bytecover.network.state_dict().items():
+            assert torch.equal(value, again.network.state_dict()[name])
+
+    def test_missing_foreign_and_truncated_files_are_refused(self, bytecover, tmp_path):
+        with pytest.raises(CheckpointError, match="no such checkpoint"):
+            load_checkpoint(tmp_path / "none.safetensors")
+        foreign = tmp_path / "foreign.safetensors"
+        foreign.write_bytes(b"not a checkpoint at all")
+        with pytest.raises(CheckpointError, match="not a readable"):
+            load_checkpoint(foreign)
+        bytecover.save(tmp_path / "whole.safetensors")
+        foreign.write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-1000])
+        with pytest.raises(CheckpointError, match="not a readable"):
+            load_checkpoint(foreign)
+
+    def test_an_unwritable_place_leaves_nothing_behind(self, bytecover, tmp_path):
+        (tmp_path / "file").write_text("in the way")
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            bytecover.save(tmp_path / "file" / "a.safetensors")
