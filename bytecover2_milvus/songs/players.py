@@ -110,11 +110,8 @@ class Players:
     def lines(self) -> list[Line]:
         """Everyone who plays notes."""
         rng, band = self.rng, self.band
-        sung = {
-            i: self._melody(i, self._octave(self.lead), self.manner)
-            for i, segment in enumerate(self.segments)
-            if segment.kind == "sung"
-        }
+        octave = self._octave(self.lead)
+        sung = {i: self._melody(i, octave, self.manner) for i, s in enumerate(self.segments) if s.kind == "sung"}
         lines = [Line("lead", self.lead, "", [*chain.from_iterable(sung.values())], float(rng.uniform(0.9, 1.6)))]
         if rng.random() < 0.22:
             kind = str(rng.choice(SECOND_VOICES))
@@ -201,7 +198,7 @@ class Players:
             if segment.kind != "intro" or rng.random() < 0.5:
                 pattern = last if segment.kind == "ending" else figure
                 events += play_pattern(pattern, chords, (segment.at, segment.end), metre, centre)
-        return Line("bass", instrument, style, events, float(rng.uniform(0.35, 0.9)))
+        return Line("bass", instrument, style, events, float(rng.uniform(0.4, 1.1)))
 
     def drums(self) -> tuple[str, list[tuple[float, str, float]]]:
         """The style, empty for none, and every hit as (beat, sound, velocity)."""

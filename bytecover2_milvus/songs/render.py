@@ -151,12 +151,12 @@ def _room(mix: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.floa
     tail = rng.standard_normal(n_tail) * np.exp(-time_s / decay_s)
     tail[: int(rng.uniform(0.004, 0.03) * SAMPLE_RATE)] = 0  # the first wall is some metres away
     tail[-lead:] *= np.linspace(1, 0, lead)
-    tail *= rng.uniform(0.05, 0.55) / np.sqrt(np.sum(tail**2))
+    tail *= rng.uniform(0.05, 0.7) / np.sqrt(np.sum(tail**2))
 
     frequencies = np.fft.rfftfreq(_N_FFT, 1 / SAMPLE_RATE)
     octaves = np.log2(np.maximum(frequencies, 20) / 500)
     knots = np.linspace(-4, 4, 5)
-    level_db = rng.uniform(-3, 1.5) * octaves / 2 + np.interp(octaves, knots, rng.normal(0, 2, 5))
+    level_db = rng.uniform(-2.5, 1) * octaves + np.interp(octaves, knots, rng.normal(0, 2, 5))
     low_cut = 1 / (1 + (30 / np.maximum(frequencies, 1)) ** 2)
     equaliser = 10 ** (level_db / 20) * low_cut * np.exp(-2j * np.pi * lead / _N_FFT * np.arange(len(frequencies)))
     dull = 1 / (1 + (frequencies / rng.uniform(2000, 6000)) ** 2)  # air and walls swallow the treble of the tail
