@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+import bytecover2_milvus
+from bytecover2_milvus.config import Config, FrontEnd, Network
+from bytecover2_milvus.milvus import close, connect
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+    from bytecover2_milvus.model.network import ByteCover2
+
 DATA = Path(__file__).parents[2] / "shared" / "data"
+EXPORT = Path(__file__).parents[1] / "export"
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +35,118 @@ def shared_data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"needs the recordings and scores of {DATA}; there is no such folder")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real Milvus server: ``BYTECOVER2_TEST_MILVUS_URI``, or one of our own in a fresh folder."""
+    if uri := os.environ.get("BYTECOVER2_TEST_MILVUS_URI"):
+        yield uri
+        return
+    milvus = pytest.importorskip("milvus", reason="no Milvus server here; pip install milvus==2.3.5 (Linux, x86-64)")
+    folder = tmp_path_factory.mktemp("milvus-server")
+    etcd, peer = _free_port(), _free_port()
+    server = milvus.MilvusServer(
+        milvus.MilvusServerConfig(data_dir=str(folder), etcd_port=etcd), wait_for_started=False
+    )
+    server.config.set("log.level", "warn")
+    for part in ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode"):
+        server.config.set(f"{part}.ip", "127.0.0.1")
+    (folder / "etcd.yaml").write_text(
+        f"listen-client-urls: http://127.0.0.1:{etcd}\nadvertise-client-urls: http://127.0.0.1:{etcd}\n"
+        f"listen-peer-urls: http://127.0.0.1:{peer}\ninitial-advertise-peer-urls: http://127.0.0.1:{peer}\n"
+        f"initial-cluster: default=http://127.0.0.1:{peer}\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:  # its etcd takes fixed ports otherwise, which another Milvus may hold
+        patch.setenv("ETCD_CONFIG_PATH", str(folder / "etcd.yaml"))
+        server.start()
+    process, server.server_proc = server.server_proc, None  # ours to stop: the wrapper kills it after a second
+    try:
+        _await_health(process, f"http://127.0.0.1:{server.webservice_port}/healthz", folder / "logs")
+        yield f"http://127.0.0.1:{server.listen_port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(3)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)  # half a gigabyte of unpacked binaries
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return listening.getsockname()[1]
+
+
+def _await_health(process: subprocess.Popen[bytes], url: str, logs: Path, timeout_s: float = 90.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the Milvus server ended with {process.returncode}; see {logs}")
+        try:
+            if b"OK" in urllib.request.urlopen(url, timeout=2).read():
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(f"the Milvus server is not healthy after {timeout_s:g} s; see {logs}")
+
+
+@pytest.fixture(scope="module", params=["lite", pytest.param("server", marks=pytest.mark.milvus)])
+def milvus_uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Milvus Lite, then the server: what is tested through this fixture holds on both."""
+    if request.param == "server":
+        return request.getfixturevalue("milvus_server")
+    return str(tmp_path_factory.mktemp("lite") / "milvus.db")
+
+
+@pytest.fixture(scope="module")
+def client(milvus_uri: str) -> Iterator[MilvusClient]:
+    connected = connect(milvus_uri)
+    yield connected
+    close(connected)
+
+
+@pytest.fixture
+def name(client: MilvusClient) -> Iterator[str]:
+    """A name for a collection, free before the test and after it."""
+    chosen = f"test_{uuid.uuid4().hex}"
+    yield chosen
+    if client.has_collection(chosen, timeout=10):
+        client.drop_collection(chosen, timeout=10)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(request: pytest.FixtureRequest) -> Path:
+    """A real bundle of a small untrained network, D = 128: to read, not to change.
+
+    Exporting takes ten seconds, nearly all of it torch's; the bundle is kept in pytest's cache for as long as the code
+    that makes it stays the same.
+    """
+    package = Path(bytecover2_milvus.__file__).parent
+    sources = [*package.glob("model/*.py"), *EXPORT.glob("*.*"), package / "bundle.py", package / "config.py"]
+    code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources)))
+    path = request.config.cache.mkdir("tiny_bundle") / code.hexdigest()[:16]
+    if not path.is_dir():
+        from bytecover2_milvus.export.exporter import write_bundle
+
+        write_bundle(*tiny_network(), path, facts={"Trained on": "nothing, it is for tests"})
+    return path
+
+
+def tiny_network(feature_dim: int | None = 128) -> tuple[Config, ByteCover2]:
+    """An eighth of the paper's width and a block per group, its normalisations as if it had been trained."""
+    import torch
+
+    from bytecover2_milvus.model.network import ByteCover2
+
+    config = Config(FrontEnd(time_pooling=20), Network(feature_dim, base_width=8, stage_blocks=(1, 1, 1, 1)))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ByteCover2(config.network).eval()
+        for module in network.modules():
+            if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    return config, network

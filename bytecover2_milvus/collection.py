@@ -1,0 +1,306 @@
+"""A Milvus collection of embedded tracks, the same on Milvus Lite and on a server.
+
+Conventions
+-----------
+One row per segment of a track; a whole track is the segment from 0 to its duration. Similarity is the cosine, in
+[-1, 1]: higher is closer. A collection belongs to one model: its id stands in the collection's properties, and a
+collection of another model is refused. The fields are those of ``schemas/tracks.collection.json``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import CollectionError, CollectionMismatch, CollectionMissing
+from .index import ensure_index, ensure_loaded, load_state
+from .match import MAX_HITS, Match, find_matches
+from .milvus import ask, quote, reported
+from .row import BODY, FIELDS, STORED, Row, check_row, collection_schema, read_row
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+MODEL_ID = "bytecover2.model_id"  # a property of the collection
+CONTRACT_VERSION = "bytecover2.contract_version"  # a property of the collection
+
+ROWS_PER_UPSERT = 1_000
+PAGE_BYTES = 32 << 20  # Milvus refuses messages above 64 MiB
+FLUSH_TIMEOUT_S = 600
+
+_Item = TypeVar("_Item")
+
+
+class Model(Protocol):
+    """What a collection needs to know of an `Embedder`."""
+
+    @property
+    def model_id(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def contract_version(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class StoredTracks:
+    """What is needed to evaluate a collection, in no particular order."""
+
+    track_ids: list[str]
+    work_ids: list[str]  # "" where the work is not known
+    paths: list[str]
+    embeddings: NDArray[np.float32]  # (N, D)
+
+
+class TrackCollection:
+    """A loaded collection; `open`, `create` and `open_or_create` make it."""
+
+    def __init__(self, client: MilvusClient, name: str, description: Mapping[str, Any]) -> None:
+        self.client = client
+        self.name = name
+        self.model_id: str = description["properties"][MODEL_ID]
+        self.contract_version = int(description["properties"][CONTRACT_VERSION])
+        self.dim = next(int(entry["params"]["dim"]) for entry in description["fields"] if entry["name"] == "embedding")
+        self.index_type = ensure_index(client, name)
+        ensure_loaded(client, name)
+        self._wrote = False
+
+    @property
+    def consistency(self) -> dict[str, str]:
+        """For reads that shall see what this object wrote; other reads may be a few seconds behind."""
+        return {"consistency_level": "Session"} if self._wrote else {}
+
+    @classmethod
+    def open(cls, client: MilvusClient, name: str, model_id: str | None = None) -> TrackCollection:
+        """The collection of that name or alias, loaded.
+
+        Parameters
+        ----------
+        client : MilvusClient
+        name : str
+        model_id : str, optional
+            Of the model whose embeddings will be stored or searched; None takes a collection of any model.
+
+        Raises
+        ------
+        CollectionMissing
+        CollectionMismatch
+            If the collection holds another model's embeddings, or is not one of ours.
+        """
+        description = _describe(client, name)
+        stored = description["properties"][MODEL_ID]
+        if model_id not in (None, stored):
+            raise CollectionMismatch(
+                f"{name}: holds embeddings of model {stored}, not of {model_id};"
+                " use that model's bundle, or another collection"
+            )
+        return cls(client, name, description)
+
+    @classmethod
+    def create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
+        """A new, empty collection for the embeddings of `model`."""
+        if has_collection(client, name):
+            raise CollectionError(f"{name}: exists already; choose another name, or drop it first")
+        ask(
+            client.create_collection,
+            collection_name=name,
+            schema=collection_schema(model.dim),
+            properties={MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)},
+            consistency_level=BODY["params"]["consistencyLevel"],
+        )
+        return cls.open(client, name, model.model_id)
+
+    @classmethod
+    def open_or_create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
+        """The collection of that name for the embeddings of `model`; made if there is none."""
+        if has_collection(client, name):
+            return cls.open(client, name, model.model_id)
+        return cls.create(client, name, model)
+
+    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None:
+        """Store rows over those with the same id; where an id comes twice, the last one counts.
+
+        Parameters
+        ----------
+        rows : sequence of Row, length N
+        embeddings : np.ndarray [shape=(N, D)]
+            Unit vectors, one per row.
+
+        Raises
+        ------
+        CollectionError
+            Before anything is stored, as `check_row`; later with Milvus' own reason.
+        """
+        pairs = list(zip(rows, np.asarray(embeddings, dtype=np.float32), strict=True))
+        for stored, embedding in pairs:
+            check_row(stored, embedding, self.dim)
+        # Of two equal keys in one request Milvus Lite keeps the last, a server the first.
+        entities = {stored.id: stored.entity(embedding) for stored, embedding in pairs}
+        for batch in _batches(list(entities.values()), ROWS_PER_UPSERT):
+            ask(self.client.upsert, collection_name=self.name, data=batch)
+            self._wrote = True
+
+    def search(
+        self,
+        embeddings: NDArray[np.float32],
+        limit: int = 10,
+        *,
+        group_by: str = "track",
+        filter: str = "",
+        exclude: Sequence[str] = (),
+    ) -> list[list[Match]]:
+        """The closest tracks, or works, of each query.
+
+        Parameters
+        ----------
+        embeddings : np.ndarray [shape=(n_queries, D) or (D,)]
+        limit : int
+            Matches per query; fewer come back only where the collection, or the filter, has no more.
+        group_by : {"track", "work"}
+            Of each track, or each work, only the closest row counts. A track without a work is a work of its own.
+        filter : str
+            In Milvus' filter language, over the fields of a row: ``artist == "Trad." and metadata["year"] < 1900``.
+        exclude : sequence of str
+            track_ids to leave out.
+
+        Returns
+        -------
+        matches : list of n_queries lists of Match, closest first
+
+        Raises
+        ------
+        CollectionError
+            If the query does not fit the collection, or Milvus does not understand the filter.
+        """
+        if group_by not in ("track", "work"):
+            raise CollectionError(f"group_by = {group_by!r}: choose track or work")
+        if not 1 <= limit <= MAX_HITS:
+            raise CollectionError(f"limit = {limit}: between 1 and {MAX_HITS}")
+        queries = np.atleast_2d(np.asarray(embeddings, dtype=np.float32))  # (n_queries, D)
+        norms = np.linalg.norm(queries, axis=1, keepdims=True)
+        if queries.shape[1:] != (self.dim,) or not np.isfinite(norms).all() or not norms.all():
+            raise CollectionError(
+                f"{self.name}: queries of shape {queries.shape}; finite vectors of shape (n, {self.dim}) are needed"
+            )
+        if exclude:
+            others = f"track_id not in {quote(exclude)}"
+            filter = f"({filter}) and {others}" if filter else others
+        return find_matches(self, queries / norms, limit, group_by, filter)
+
+    def rows_of(self, track_ids: Sequence[str]) -> list[Row]:
+        """The rows of these tracks, as they are at this moment."""
+        found = self._query(f"track_id in {quote(track_ids)}", STORED, consistency_level="Strong")
+        return [read_row(entity) for entity in found]
+
+    def get(self, ids: Sequence[str]) -> dict[str, tuple[Row, NDArray[np.float32]]]:
+        """Rows and embeddings (D,) by primary key; what others wrote in the last seconds may be missing."""
+        found = self._query(f"id in {quote(ids)}", ["id", *STORED, "embedding"], **self.consistency)
+        return {entity["id"]: (read_row(entity), np.asarray(entity["embedding"], np.float32)) for entity in found}
+
+    def fetch(self, filter: str = "") -> StoredTracks:
+        """All rows that pass `filter`, read page by page."""
+        track_ids: list[str] = []
+        work_ids: list[str] = []
+        paths: list[str] = []
+        embeddings = [np.empty((0, self.dim), dtype=np.float32)]
+        for page in self._pages(filter, ["track_id", "work_id", "path", "embedding"]):
+            track_ids += [entity["track_id"] for entity in page]
+            work_ids += [entity["work_id"] for entity in page]
+            paths += [entity["path"] for entity in page]
+            embeddings.append(np.asarray([entity["embedding"] for entity in page], dtype=np.float32))
+        return StoredTracks(track_ids, work_ids, paths, np.concatenate(embeddings))
+
+    def delete_tracks(self, track_ids: Sequence[str], content_hashes: Sequence[str] | None = None) -> int:
+        """Delete the rows of these tracks, or those of these contents only; how many there were."""
+        filter = f"track_id in {quote(track_ids)}"
+        if content_hashes is not None:
+            filter += f" and content_hash in {quote(content_hashes)}"
+        ids = [entity["id"] for entity in self._query(filter, ["id"], consistency_level="Strong")]
+        for batch in _batches(ids, ROWS_PER_UPSERT):
+            ask(self.client.delete, collection_name=self.name, filter=f"id in {quote(batch)}")
+            self._wrote = True
+        return len(ids)
+
+    def count(self, filter: str = "", *, fresh: bool = True) -> int:
+        """How many rows pass `filter`: this moment, or as `search` sees them if not `fresh`, which is faster."""
+        consistency = {"consistency_level": "Strong"} if fresh else self.consistency
+        return int(self._query(filter, ["count(*)"], **consistency)[0]["count(*)"])
+
+    def flush(self) -> None:
+        """Seal what was written, so that it is indexed; servers allow it once in ten seconds."""
+        ask(self.client.flush, collection_name=self.name, timeout_s=FLUSH_TIMEOUT_S)
+
+    def describe(self) -> dict[str, Any]:
+        """What an operator wants to know, as plain values."""
+        return {
+            "collection": self.name,
+            "model_id": self.model_id,
+            "contract_version": self.contract_version,
+            "dim": self.dim,
+            "rows": self.count(),
+            "index_type": self.index_type,
+            "load_state": load_state(self.client, self.name),
+        }
+
+    def _query(self, filter: str, output_fields: list[str], **consistency: str) -> list[dict[str, Any]]:
+        return ask(
+            self.client.query, collection_name=self.name, filter=filter, output_fields=output_fields, **consistency
+        )
+
+    def _pages(self, filter: str, output_fields: list[str]) -> Iterator[list[dict[str, Any]]]:
+        iterator = ask(
+            self.client.query_iterator,
+            collection_name=self.name,
+            batch_size=min(MAX_HITS, PAGE_BYTES // (4 * self.dim + 1024)),
+            filter=filter,
+            output_fields=output_fields,
+            consistency_level="Strong",
+        )
+        while True:
+            with reported("query_iterator", self.name):
+                page = iterator.next()
+            if not page:
+                break
+            yield page
+
+
+def has_collection(client: MilvusClient, name: str) -> bool:
+    """Whether there is a collection or an alias of that name."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
+        raise CollectionError(f"{name!r}: a collection's name has only letters, digits and _, and no digit first")
+    return ask(client.has_collection, collection_name=name)
+
+
+def list_collections(client: MilvusClient) -> list[str]:
+    """The names of the collections that hold embeddings of a model of ours."""
+    names = sorted(ask(client.list_collections))
+    return [name for name in names if MODEL_ID in ask(client.describe_collection, collection_name=name)["properties"]]
+
+
+def drop_collection(client: MilvusClient, name: str) -> None:
+    """Delete a collection of ours with all it holds."""
+    _describe(client, name)
+    ask(client.drop_collection, collection_name=name)
+
+
+def _describe(client: MilvusClient, name: str) -> dict[str, Any]:
+    """Milvus' description of a collection, known to be one of ours."""
+    if not has_collection(client, name):
+        raise CollectionMissing(f"{name}: no collection of that name; ingest makes one")
+    description = ask(client.describe_collection, collection_name=name)
+    lacking = sorted(set(FIELDS) - {entry["name"] for entry in description["fields"]})
+    if lacking or MODEL_ID not in description["properties"]:
+        what = f"it lacks {', '.join(lacking)}" if lacking else f"it lacks the property {MODEL_ID}"
+        raise CollectionMismatch(f"{name}: not a collection of bytecover2-milvus, {what}; choose another name")
+    return description
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
+    return (list(items[start : start + size]) for start in range(0, len(items), size))

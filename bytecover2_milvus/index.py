@@ -1,0 +1,65 @@
+"""The index on a collection's embeddings: which one, built where it is missing, loaded although its file may be broken.
+
+Milvus Lite gets FLAT, which is exact: its HNSW finds too little behind a filter, and at its sizes FLAT costs hardly
+more. A server gets the index of ``schemas/tracks.collection.json``.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from .errors import CollectionError
+from .milvus import ask, embedded_folder, is_embedded
+from .row import BODY
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+EXACT = "FLAT"
+LOAD_TIMEOUT_S = 600
+
+
+def ensure_index(client: MilvusClient, name: str) -> str:
+    """The type of the index on the embeddings, after building one where a `create` that was cut off left none."""
+    names = ask(client.list_indexes, collection_name=name, field_name="embedding")
+    if not names:
+        wanted = BODY["indexParams"][0]
+        exact = is_embedded(client)
+        index_params = client.prepare_index_params()
+        index_params.add_index(
+            field_name=wanted["fieldName"],
+            index_name=wanted["indexName"],
+            metric_type=wanted["metricType"],
+            index_type=EXACT if exact else wanted["indexType"],
+            params={} if exact else wanted["params"],
+        )
+        ask(client.create_index, collection_name=name, index_params=index_params, timeout_s=LOAD_TIMEOUT_S)
+        names = [wanted["indexName"]]
+    return ask(client.describe_index, collection_name=name, index_name=names[0])["index_type"]
+
+
+def load_state(client: MilvusClient, name: str) -> str:
+    """``Loaded``, ``Loading`` or ``NotLoad``."""
+    return ask(client.get_load_state, collection_name=name)["state"].name
+
+
+def ensure_loaded(client: MilvusClient, name: str) -> None:
+    """Load a collection for reading; `name` may be an alias.
+
+    On Milvus Lite a flush returns before its index file is written, and a process that dies leaves it half written:
+    try again, then remove the file, which Milvus Lite builds again from the vectors.
+    """
+    if load_state(client, name) == "Loaded":
+        return
+    folder = embedded_folder(client)
+    for _ in range(2 if folder else 0):
+        try:
+            return ask(client.load_collection, collection_name=name, timeout_s=LOAD_TIMEOUT_S)
+        except CollectionError:
+            time.sleep(1.0)
+    if folder:
+        real_name = ask(client.describe_collection, collection_name=name)["collection_name"]
+        for index_file in folder.glob(f"**/collections/{real_name}/partitions/*/indexes/*.idx"):
+            index_file.unlink()
+    ask(client.load_collection, collection_name=name, timeout_s=LOAD_TIMEOUT_S)

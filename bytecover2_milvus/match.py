@@ -1,0 +1,130 @@
+"""Matches: the tracks or works of a collection that are closest to a query, each through its closest row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .index import EXACT
+from .milvus import ask
+
+if TYPE_CHECKING:
+    from .collection import TrackCollection
+
+MAX_HITS = 16_384  # Milvus' limit on the rows found for one query
+HITS_PER_CALL = 16_384  # for all queries of one call, at about a kilobyte each; Milvus refuses messages above 64 MiB
+EF = 128  # candidates HNSW keeps, or as many as there are rows to find
+SCAN_ROWS = 5_000
+
+Hit = Mapping[str, Any]  # "distance" is the similarity, "entity" holds the fields of the row
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One track close to a query, through its closest segment."""
+
+    rank: int  # from 1
+    track_id: str
+    work_id: str
+    title: str
+    artist: str
+    path: str
+    similarity: float  # cosine, in [-1, 1]; higher is closer
+    start_s: float  # of the closest segment in the track
+    end_s: float
+    duration_s: float  # of the track
+
+
+STORED = [entry.name for entry in fields(Match) if entry.name not in ("rank", "similarity")]
+
+
+def find_matches(
+    collection: TrackCollection, queries: NDArray[np.float32], limit: int, group_by: str, filter: str
+) -> list[list[Match]]:
+    """What `TrackCollection.search` returns, for queries (n_queries, D).
+
+    Several rows may fall into one group, so ever more of them are asked for until there are `limit` groups.
+    """
+    matches: list[list[Match]] = [[] for _ in queries]
+    wanting = list(range(len(queries)))
+    n_hits = limit if group_by == "track" else min(4 * limit, MAX_HITS)
+    while wanting:
+        hits = dict(zip(wanting, closest_rows(collection, queries[wanting], n_hits, filter), strict=True))
+        for query, found in hits.items():
+            matches[query] = ranked(found, limit, group_by)
+        if n_hits == MAX_HITS:
+            break
+        wanting = [query for query in wanting if len(matches[query]) < limit and len(hits[query]) == n_hits]
+        n_hits = min(4 * n_hits, MAX_HITS)
+    return matches
+
+
+def ranked(hits: Iterable[Hit], limit: int, group_by: str) -> list[Match]:
+    """The `limit` closest tracks or works among `hits`.
+
+    Equal similarities are ordered by track_id, so that the same rows give the same answer on every Milvus. A row
+    without a work_id is a work of its own.
+    """
+    matches: list[Match] = []
+    seen: set[tuple[str, str]] = set()
+    for hit in sorted(hits, key=lambda hit: (-hit["distance"], hit["entity"]["track_id"])):
+        stored = hit["entity"]
+        key = "work_id" if group_by == "work" and stored["work_id"] else "track_id"
+        if (key, stored[key]) in seen:
+            continue
+        seen.add((key, stored[key]))
+        similarity = min(1.0, max(-1.0, hit["distance"]))  # sums in float32 reach 1.0000001
+        matches.append(Match(len(matches) + 1, similarity=similarity, **{name: stored[name] for name in STORED}))
+        if len(matches) == limit:
+            break
+    return matches
+
+
+def closest_rows(
+    collection: TrackCollection, queries: NDArray[np.float32], n_hits: int, filter: str
+) -> list[list[Hit]]:
+    """The `n_hits` rows closest to each query.
+
+    An approximate index loses rows where few pass the filter or many are deleted, and the makeshift index that a server
+    has for rows of the last seconds loses most of them. Where few rows are in question, all of them are compared.
+    """
+    hits: list[list[Hit]] = []
+    at_once = max(1, HITS_PER_CALL // n_hits)
+    for start in range(0, len(queries), at_once):
+        hits += ask(
+            collection.client.search,
+            collection_name=collection.name,
+            anns_field="embedding",
+            data=list(queries[start : start + at_once]),
+            limit=n_hits,
+            filter=filter,
+            search_params={"params": {"ef": max(EF, n_hits)} if collection.index_type == "HNSW" else {}},
+            output_fields=STORED,
+            **collection.consistency,
+        )
+    doubtful = collection.index_type != EXACT and (filter or min(map(len, hits)) < n_hits)
+    if doubtful and collection.count(filter, fresh=False) <= SCAN_ROWS:
+        return _scan(collection, queries, n_hits, filter)
+    return hits
+
+
+def _scan(collection: TrackCollection, queries: NDArray[np.float32], n_hits: int, filter: str) -> list[list[Hit]]:
+    rows = ask(
+        collection.client.query,
+        collection_name=collection.name,
+        filter=filter,
+        limit=SCAN_ROWS,
+        output_fields=[*STORED, "embedding"],
+        **collection.consistency,
+    )
+    embeddings = np.asarray([entity["embedding"] for entity in rows], dtype=np.float32)
+    embeddings = embeddings.reshape(-1, collection.dim)  # (n_rows, D), also of no rows
+    hits: list[list[Hit]] = []
+    for similarity in queries @ embeddings.T:  # (n_rows,)
+        closest = np.argsort(-similarity)[:n_hits]
+        hits.append([{"distance": float(similarity[number]), "entity": rows[number]} for number in closest])
+    return hits

@@ -1,0 +1,219 @@
+"""Milvus as this package talks to it: connections, a time limit on every call, every failure as a `CollectionError`.
+
+An embedded Milvus Lite is a folder whose name ends in ``.db``; a server is an ``http://`` or ``https://`` address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
+from weakref import WeakKeyDictionary
+
+from .errors import CollectionError, CollectionLocked, CollectionMissing, MilvusUnavailable
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+CONNECT_TIMEOUT_S = 5.0
+CALL_TIMEOUT_S = 30  # whole seconds: pymilvus waits for an index without limit if it is given a float
+DEFAULT_PORTS = {"http": 19530, "https": 443}  # what pymilvus takes where the address names none
+
+# Milvus' own error codes.
+CONNECT_FAILED = 2
+COLLECTION_NOT_FOUND = 100
+
+_Answer = TypeVar("_Answer")
+
+# Which embedded folder each client of `connect` holds open: closing a client leaves its Milvus Lite running.
+_folders: WeakKeyDictionary[MilvusClient, Path] = WeakKeyDictionary()
+
+
+def connect(uri: str | Path, token: str = "", timeout_s: float = CONNECT_TIMEOUT_S) -> MilvusClient:
+    """A client whose Milvus has answered.
+
+    Parameters
+    ----------
+    uri : str or Path
+        ``http://host:19530``, ``https://host``, or the path of an embedded folder, whose name ends in ``.db`` and which
+        is made if it does not exist.
+    token : str
+        ``user:password`` or an API key; only for servers.
+    timeout_s : float
+        Longest wait for a server's first answer, in seconds.
+
+    Raises
+    ------
+    MilvusUnavailable
+        If nothing answers at `uri`, or it is neither an address nor a ``.db`` folder.
+    CollectionLocked
+        If another process has the folder open.
+    CollectionError
+        If the folder cannot be made or read.
+    """
+    uri = str(uri)
+    if "://" in uri:
+        return _connect_server(uri, token, timeout_s)
+    if uri.endswith(".db"):
+        return _open_folder(Path(uri).expanduser().resolve(), timeout_s)
+    raise MilvusUnavailable(
+        f"{uri}: neither a server's address (http://host:19530) nor an embedded folder, whose name ends in .db"
+    )
+
+
+def close(client: MilvusClient) -> None:
+    """Close `client`; the last one on an embedded folder also frees the folder for other processes."""
+    client.close()
+    folder = _folders.pop(client, None)
+    if folder is not None and folder not in _folders.values():
+        from milvus_lite.server_manager import server_manager_instance
+
+        server_manager_instance.release_server(str(folder))
+
+
+def is_embedded(client: MilvusClient) -> bool:
+    """Whether `client`, ours or not, talks to a Milvus Lite."""
+    return ask(client.get_server_version).startswith("milvus_lite")
+
+
+def embedded_folder(client: MilvusClient) -> Path | None:
+    """The folder that `client` has open through `connect`."""
+    return _folders.get(client)
+
+
+def quote(value: str | Iterable[str]) -> str:
+    """A string, or a list of strings, as a literal of Milvus' filter language.
+
+    Non-ASCII is left as it is: neither Milvus Lite nor the server reads every ``\\u`` escape.
+    """
+    return json.dumps(value if isinstance(value, str) else list(value), ensure_ascii=False)
+
+
+def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, **kwargs: Any) -> _Answer:
+    """What a method of `MilvusClient` answers within a time limit; failures as `reported`."""
+    with reported(method.__name__, kwargs.get("collection_name", "")):
+        return method(timeout=timeout_s, **kwargs)
+
+
+@contextlib.contextmanager
+def reported(call: str, collection_name: str = "") -> Iterator[None]:
+    """Failures of pymilvus as our own, in one line with Milvus' reason.
+
+    Raises
+    ------
+    MilvusUnavailable, CollectionMissing, CollectionError
+    """
+    import grpc
+    from pymilvus import MilvusException
+
+    try:
+        yield
+    except (MilvusException, grpc.RpcError) as error:
+        rpc = isinstance(error, grpc.RpcError)
+        code, text = (error.code(), error.details()) if rpc else (error.code, error.message)
+        what = f"{call} in collection {collection_name}" if collection_name else call
+        reason = "; ".join(line.strip() for line in (text or f"error {code}").splitlines() if line.strip(" ^"))
+        if code in (CONNECT_FAILED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            raise MilvusUnavailable(
+                f"{what}: Milvus stopped answering ({reason}); run again when it is back"
+            ) from error
+        if code == COLLECTION_NOT_FOUND:
+            raise CollectionMissing(f"{collection_name}: no collection of that name") from error
+        raise CollectionError(f"{what}: {reason}") from error
+
+
+def _connect_server(uri: str, token: str, timeout_s: float) -> MilvusClient:
+    try:
+        address = urlsplit(uri)
+        port = address.port or DEFAULT_PORTS[address.scheme]
+    except (ValueError, KeyError) as error:
+        raise MilvusUnavailable(f"{_without_password(uri)}: not an address like http://host:19530") from error
+    client_class, failure = _quiet_pymilvus()
+    try:
+        return client_class(uri, token=token, timeout=timeout_s)
+    except failure as error:
+        raise MilvusUnavailable(f"{_without_password(uri)}: {_why_no_answer(address, port, timeout_s)}") from error
+
+
+def _open_folder(folder: Path, timeout_s: float) -> MilvusClient:
+    if not folder.parent.is_dir():
+        raise CollectionError(f"{folder}: the folder above it does not exist; make it, or choose another place")
+    if folder.is_file():
+        raise CollectionError(f"{folder}: a file, not a folder (Milvus Lite 2 wrote files); choose another name")
+    client_class, failure = _quiet_pymilvus()
+    try:
+        from milvus_lite.exceptions import DataDirLockedError
+    except ImportError as error:
+        raise MilvusUnavailable(f'{folder}: needs Milvus Lite; pip install "bytecover2-milvus[lite]"') from error
+    with _logged_cause() as causes:
+        try:
+            client = client_class(str(folder), timeout=timeout_s)
+        except failure as error:
+            cause = causes[0] if causes else error
+            if isinstance(cause, DataDirLockedError):
+                raise CollectionLocked(
+                    f"{folder}: open in another process; wait for it to end, or let several share the folder through"
+                    f' "milvus-lite server --host 127.0.0.1 --data-dir {folder}"'
+                ) from cause
+            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())
+            raise CollectionError(f"{folder}: cannot be opened ({reason})") from cause
+    _folders[client] = folder
+    return client
+
+
+def _quiet_pymilvus() -> tuple[type[MilvusClient], type[Exception]]:
+    """`MilvusClient` and its root exception; their loggers print a traceback for each failure that we report."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc starts: its C core writes to stderr
+    from pymilvus import MilvusClient, MilvusException
+
+    for logger in ("pymilvus", "milvus_lite", "grpc._server"):  # the last is Milvus Lite's own server
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    return MilvusClient, MilvusException
+
+
+@contextlib.contextmanager
+def _logged_cause() -> Iterator[list[BaseException]]:
+    """Why Milvus Lite did not open its folder: it logs the exception and raises nothing."""
+    causes: list[BaseException] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and record.exc_info[1]:
+                causes.append(record.exc_info[1])
+
+    logger = logging.getLogger("milvus_lite.server_manager")
+    collector, level, propagate = Collector(), logger.level, logger.propagate
+    logger.addHandler(collector)
+    logger.setLevel(logging.ERROR)
+    logger.propagate = False
+    try:
+        yield causes
+    finally:
+        logger.removeHandler(collector)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _why_no_answer(address: SplitResult, port: int, timeout_s: float) -> str:
+    """Milvus says "illegal connection params or server unavailable" to everything; a bare connection tells more."""
+    host = address.hostname or "localhost"
+    try:
+        socket.create_connection((host, port), min(timeout_s, 2.0)).close()
+    except socket.gaierror:
+        return f"the host name {host} is not known"
+    except ConnectionRefusedError:
+        return f"nothing listens on port {port}; start Milvus (docker compose up -d), or use an embedded folder (*.db)"
+    except OSError as error:
+        return f"no connection to port {port} ({error.strerror or error})"
+    return f"port {port} is open but gives no Milvus answer within {timeout_s:g} s; check port, http or https, token"
+
+
+def _without_password(uri: str) -> str:
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

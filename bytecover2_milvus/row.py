@@ -1,0 +1,109 @@
+"""A row of the collection, and the schema that every row obeys: ``schemas/tracks.collection.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import CollectionError
+
+if TYPE_CHECKING:
+    from pymilvus import CollectionSchema
+
+BODY: dict[str, Any] = json.loads(
+    files("bytecover2_milvus.schemas").joinpath("tracks.collection.json").read_text(encoding="utf-8")
+)
+FIELDS: dict[str, dict[str, Any]] = {entry["fieldName"]: entry for entry in BODY["schema"]["fields"]}
+INDEX: dict[str, Any] = BODY["indexParams"][0]
+NORM_TOLERANCE = 1e-3
+MAX_METADATA = 65_536  # bytes of JSON, Milvus' limit
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the collection stores beside the embedding of one segment; a whole track is one segment."""
+
+    track_id: str
+    content_hash: str  # SHA-256 of the file's bytes, hexadecimal
+    duration_s: float  # of the whole track
+    start_s: float  # of the segment
+    end_s: float
+    work_id: str = ""  # "" where the work is not known
+    title: str = ""
+    artist: str = ""
+    path: str = ""
+    size: int = 0  # bytes
+    mtime_ns: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The primary key: content and segment decide it, so the same file is never stored twice."""
+        if (self.start_s, self.end_s) == (0.0, self.duration_s):
+            return self.content_hash
+        return f"{self.content_hash}:{self.start_s:.3f}:{self.end_s:.3f}"
+
+    def entity(self, embedding: NDArray[np.float32]) -> dict[str, Any]:
+        """The row as Milvus takes it."""
+        return {"id": self.id, **asdict(self), "embedding": embedding}
+
+
+STORED = [entry.name for entry in fields(Row)]
+
+
+def read_row(entity: Mapping[str, Any]) -> Row:
+    """The row in what Milvus gave; other fields of `entity` are left aside."""
+    return Row(**{name: entity[name] for name in STORED})
+
+
+def check_row(row: Row, embedding: NDArray[np.float32], dim: int) -> None:
+    """Refuse what Milvus would refuse, and what Milvus Lite would wrongly take.
+
+    Raises
+    ------
+    CollectionError
+        If `embedding` is not a finite unit vector of `dim` values, or a text does not fit its field.
+    """
+    if embedding.shape != (dim,):
+        raise CollectionError(f"{row.track_id!a}: embedding of shape {embedding.shape}; the collection holds ({dim},)")
+    norm = float(np.linalg.norm(embedding))
+    if not abs(norm - 1.0) <= NORM_TOLERANCE:  # NaN fails too
+        raise CollectionError(f"{row.track_id!a}: embedding of norm {norm:.4g}; a finite unit vector is needed")
+    texts = asdict(row)
+    texts["metadata"] = json.dumps(texts["metadata"], ensure_ascii=False)
+    for name, text in texts.items():
+        limit = MAX_METADATA if name == "metadata" else FIELDS[name]["elementTypeParams"].get("max_length")
+        if limit is None:
+            continue
+        try:
+            n_bytes = len(text.encode("utf-8"))
+        except UnicodeEncodeError as error:
+            raise CollectionError(f"{row.track_id!a}: its {name} is not valid UTF-8; rename it") from error
+        if n_bytes > limit:
+            raise CollectionError(f"{row.track_id[:80]!a}...: its {name} has {n_bytes} bytes; at most {limit} fit")
+
+
+def collection_schema(dim: int) -> CollectionSchema:
+    """The schema file as pymilvus wants it, for embeddings of `dim` values."""
+    from pymilvus import DataType, MilvusClient
+
+    types = {
+        "VarChar": DataType.VARCHAR,
+        "Int64": DataType.INT64,
+        "Double": DataType.DOUBLE,
+        "JSON": DataType.JSON,
+        "FloatVector": DataType.FLOAT_VECTOR,
+    }
+    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    for name, entry in FIELDS.items():
+        params = dict(entry["elementTypeParams"])
+        if "dim" in params:
+            params["dim"] = dim
+        schema.add_field(name, types[entry["dataType"]], is_primary=entry.get("isPrimary", False), **params)
+    return schema
