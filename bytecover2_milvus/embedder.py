@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,6 +150,7 @@ class Embedder:
 
 def _open_session(bundle: Bundle, device: str, threads: int) -> onnxruntime.InferenceSession:
     try:
+        import onnxruntime
         from onnxruntime import ExecutionMode, InferenceSession, SessionOptions, get_available_providers
         from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
     except ImportError as error:  # also if uninstalling onnxruntime-gpu took the files of onnxruntime with it
@@ -163,27 +166,18 @@ def _open_session(bundle: Bundle, device: str, threads: int) -> onnxruntime.Infe
     options.log_severity_level = _FATAL
     providers: list[str | tuple[str, dict[str, str]]] = [_CPU]
     if device != "cpu" and _CUDA in get_available_providers():
-        _load_cuda_libraries()
+        onnxruntime.set_default_logger_severity(_FATAL)  # where a CUDA that does not load is reported
         providers.insert(0, (_CUDA, _CUDA_OPTIONS))
     try:
-        session = InferenceSession(bundle.model, options, providers=providers)
+        with contextlib.redirect_stdout(io.StringIO()):  # and here; what came of it shows in the session's providers
+            if len(providers) > 1:
+                onnxruntime.preload_dlls()  # the CUDA and cuDNN that pip installed
+            session = InferenceSession(bundle.model, options, providers=providers)
     except (Fail, InvalidGraph, InvalidProtobuf) as error:
         raise BundleError(f"{bundle.model}: ONNX Runtime cannot load it ({error}); export the bundle again") from error
     if device == "cuda" and session.get_providers()[0] != _CUDA:
         raise DeviceError(_why_no_cuda(installed=_CUDA in get_available_providers()))
     return session
-
-
-def _load_cuda_libraries() -> None:
-    """Make the CUDA and cuDNN libraries that pip installed visible, silently: what failed shows in the providers."""
-    import contextlib
-    import io
-
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(_FATAL)  # a CUDA that does not load is logged there
-    with contextlib.redirect_stdout(io.StringIO()):
-        onnxruntime.preload_dlls()
 
 
 def _why_no_cuda(installed: bool) -> str:

@@ -1,4 +1,4 @@
-"""The ONNX graph: as torch exports it, large weights in half precision, and nothing of this machine left in the file."""
+"""The ONNX graph: as torch exports it, large weights in half precision, nothing of this machine left in the file."""
 
 from __future__ import annotations
 

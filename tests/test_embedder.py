@@ -1,0 +1,162 @@
+"""Waveforms in, unit embeddings out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from bytecover2_milvus.export.parity import melody
+
+from bytecover2_milvus.bundle import write_sums
+from bytecover2_milvus.embedder import Embedder
+from bytecover2_milvus.errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
+
+BUILT_WITH_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_bundle: Path) -> Embedder:
+    return Embedder(tiny_bundle, device="cpu", threads=1)
+
+
+def test_an_embedding_is_a_unit_vector_of_float32(embedder):
+    embedding = embedder.embed(melody(100_003, seed=0))
+    assert embedding.shape == (embedder.dim,) == (128,)
+    assert embedding.dtype == np.float32
+    assert np.linalg.norm(embedding) == pytest.approx(1, abs=1e-6)
+
+
+def test_says_whose_embeddings_they_are(embedder, tiny_bundle):
+    contract = json.loads((tiny_bundle / "contract.json").read_text())
+    assert embedder.model_id == contract["model_id"]
+    assert embedder.contract_version == 1
+    assert embedder.provider == "CPUExecutionProvider"
+
+
+@pytest.mark.parametrize("name", ["long", "short"])
+def test_reproduces_the_golden_vectors(embedder, tiny_bundle, name):
+    golden = np.load(tiny_bundle / "golden.npz")
+    embedding = embedder.embed(golden[f"{name}_waveform"].astype(np.float32) / 32768)
+    assert np.abs(embedding - golden[f"{name}_embedding"]).max() <= embedder.contract.parity_tolerance
+
+
+def test_a_batch_equals_its_members_alone_whatever_their_lengths(embedder):
+    lengths = [90_000, 30_000, 120_001, 90_000, 90_000, 120_001]  # the second is repeated, equal lengths share a call
+    waveforms = [melody(length, seed) for seed, length in enumerate(lengths)]
+    together = embedder.embed_batch(waveforms)
+    alone = np.stack([embedder.embed(waveform) for waveform in waveforms])
+    assert together.shape == (6, 128)
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_a_batch_beyond_the_memory_bound_is_split(embedder, monkeypatch):
+    waveforms = [melody(90_000, seed) for seed in range(5)]
+    whole = embedder.embed_batch(waveforms)
+    monkeypatch.setattr("bytecover2_milvus.embedder.BATCH_SAMPLES", 200_000)  # two at a time, then one
+    np.testing.assert_allclose(embedder.embed_batch(waveforms), whole, atol=1e-6)
+
+
+def test_no_waveforms_give_no_embeddings(embedder):
+    assert embedder.embed_batch([]).shape == (0, 128)
+
+
+def test_a_short_waveform_is_repeated_and_not_padded(embedder):
+    short = melody(30_000, seed=3)  # 81 920 samples are the minimum: three copies
+    np.testing.assert_array_equal(embedder.embed(short), embedder.embed(np.tile(short, 3)))
+    padded = np.concatenate([short, np.zeros(60_000, dtype=np.float32)])
+    assert np.abs(embedder.embed(short) - embedder.embed(padded)).max() > 1e-3
+
+
+def test_loudness_does_not_matter(embedder):
+    waveform = melody(100_000, seed=4)
+    np.testing.assert_allclose(embedder.embed(waveform), embedder.embed(0.1 * waveform), atol=1e-5)
+
+
+def test_the_number_of_threads_does_not_matter(embedder, tiny_bundle):
+    waveform = melody(100_000, seed=5)
+    two_threads = Embedder(tiny_bundle, device="cpu", threads=2)
+    np.testing.assert_allclose(embedder.embed(waveform), two_threads.embed(waveform), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "error", "message"),
+    [
+        (np.zeros(0, np.float32), EmptyAudio, "0 samples"),
+        (np.full(22_049, 0.1, np.float32), ShortAudio, r"22049 samples: at least 22050 are needed \(1 s"),
+        (np.zeros(100_000, np.float32), SilentAudio, "peak 0.0e[+]00 is below 0.001"),
+        (np.full(100_000, np.nan, np.float32), AudioError, "NaN or infinite"),
+        (np.full(100_000, -np.inf, np.float32), AudioError, "NaN or infinite"),
+        (np.ones((2, 100_000), np.float32), AudioError, r"shape \(2, 100000\): one dimension"),
+        (np.ones(100_000), AudioError, "float64"),
+    ],
+    ids=["empty", "short", "silent", "nan", "infinite", "stereo", "float64"],
+)
+def test_what_has_no_meaningful_embedding_is_refused(embedder, waveform, error, message):
+    with pytest.raises(error, match=message):
+        embedder.embed(waveform)
+    with pytest.raises(error, match=message):
+        embedder.embed_batch([melody(100_000, seed=0), waveform])
+
+
+def test_a_model_that_its_contract_does_not_describe_is_refused(tiny_bundle, tmp_path):
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    contract = json.loads((folder / "contract.json").read_text()) | {"model_id": "0" * 32}
+    (folder / "contract.json").write_text(json.dumps(contract))
+    write_sums(folder)
+    with pytest.raises(BundleError, match=r"model\.onnx: not the model that contract\.json describes"):
+        Embedder(folder, device="cpu")
+
+
+def test_a_model_that_onnx_runtime_cannot_load_is_refused(tiny_bundle, tmp_path):
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:1000])
+    write_sums(folder)
+    with pytest.raises(BundleError, match=r"model\.onnx: ONNX Runtime cannot load it"):
+        Embedder(folder, device="cpu")
+
+
+def test_nothing_is_printed(tiny_bundle, capfd):
+    Embedder(tiny_bundle, device="auto").embed(melody(100_000, seed=0))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_unknown_device_is_refused(tiny_bundle):
+    with pytest.raises(DeviceError, match="'tpu': choose one of auto, cpu, cuda"):
+        Embedder(tiny_bundle, device="tpu")
+
+
+@pytest.mark.skipif(BUILT_WITH_CUDA, reason="this ONNX Runtime is built with CUDA")
+def test_cuda_that_is_not_there_is_an_error_and_not_the_cpu(tiny_bundle):
+    with pytest.raises(DeviceError, match=r"no CUDA provider: .*bytecover2-milvus\[cuda\]"):
+        Embedder(tiny_bundle, device="cuda")
+    assert Embedder(tiny_bundle, device="auto").provider == "CPUExecutionProvider"
+
+
+@pytest.mark.cuda
+def test_cuda_gives_the_embeddings_of_the_cpu(embedder, tiny_bundle):
+    try:
+        on_cuda = Embedder(tiny_bundle, device="cuda")
+    except DeviceError as error:
+        pytest.skip(str(error))
+    waveforms = [melody(length, seed=length) for length in (30_000, 100_003, 600_000)]
+    cosines = (on_cuda.embed_batch(waveforms) * embedder.embed_batch(waveforms)).sum(axis=1)
+    assert cosines.min() >= 0.9999
+
+
+def test_without_onnx_runtime_the_error_says_what_to_install(tiny_bundle):
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from bytecover2_milvus.embedder import Embedder\n"
+        "from bytecover2_milvus.errors import DeviceError\n"
+        f"try: Embedder({str(tiny_bundle)!r})\n"
+        "except DeviceError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "onnxruntime is missing or broken: pip install" in done.stdout
+    assert '"bytecover2-milvus[cpu]"' in done.stdout

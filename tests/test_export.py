@@ -1,0 +1,264 @@
+"""The bundle reproduces the network, whole or not at all, and anyone can use it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import venv
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import soundfile
+import soxr
+import torch
+from bytecover2_milvus.export import exporter
+from bytecover2_milvus.export.exporter import hash_weights, write_bundle
+from bytecover2_milvus.export.fold import Affine, ShippedNetwork, fold_backbone, fold_head
+from bytecover2_milvus.export.parity import check_parity, melody, probes
+from conftest import tiny_network
+from packaging.requirements import Requirement
+
+from bytecover2_milvus.bundle import open_bundle
+from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.embedder import Embedder
+from bytecover2_milvus.errors import ExportError
+
+
+@pytest.fixture(scope="module")
+def graph(tiny_bundle: Path) -> onnx.GraphProto:
+    return onnx.load(tiny_bundle / "model.onnx").graph
+
+
+def waveform_shape(value: onnx.ValueInfoProto) -> list[str | int]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+# Folding
+
+
+def test_folding_the_backbone_changes_nothing():
+    _, network = tiny_network()
+    folded = fold_backbone(network.backbone)
+    cqt = torch.rand(2, 84, 37)
+    with torch.inference_mode():
+        expected = network.backbone(cqt)
+        torch.testing.assert_close(folded(cqt), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    assert not [module for module in folded.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("dim", [128, 200, None])
+def test_pca_fc_and_bnneck_fold_into_one_layer(dim):
+    _, network = tiny_network(dim)
+    torch.nn.init.normal_(network.bnneck.bias)
+    pooled = torch.randn(5, 256)
+    final = fold_head(network)
+    assert isinstance(final, Affine if dim is None else torch.nn.Linear)
+    with torch.inference_mode():
+        torch.testing.assert_close(final(pooled), network.head(pooled)[1], rtol=1e-5, atol=1e-5)
+
+
+def test_folding_leaves_the_network_as_it_was():
+    config, network = tiny_network()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    ShippedNetwork(config.front_end, network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_rounding_to_half_precision_costs_little():
+    config, network = tiny_network()
+    shipped = ShippedNetwork(config.front_end, network)
+    waveform = torch.from_numpy(melody(200_000, seed=0))[None]
+    with torch.inference_mode():
+        cosine = (shipped(waveform) * network.embed(shipped.front_end(waveform))).sum().item()
+    assert cosine > 0.9999
+
+
+# The graph
+
+
+def test_both_axes_of_the_input_are_dynamic_and_named(graph):
+    assert [(value.name, waveform_shape(value)) for value in graph.input] == [("waveform", ["batch", "samples"])]
+    assert [(value.name, waveform_shape(value)) for value in graph.output] == [("embedding", ["batch", 128])]
+
+
+def test_opset_is_18(tiny_bundle):
+    opsets = [(entry.domain, entry.version) for entry in onnx.load(tiny_bundle / "model.onnx").opset_import]
+    assert opsets == [("", 18)]
+
+
+def test_one_final_linear_layer_and_no_batch_norm(graph):
+    operators = [node.op_type for node in graph.node]
+    assert operators.count("Gemm") + operators.count("MatMul") == 1
+    assert "BatchNormalization" not in operators
+
+
+def test_large_weights_are_stored_in_half_precision(graph):
+    large = [weight for weight in graph.initializer if np.prod(weight.dims) >= 4096]
+    network_weights = [weight for weight in large if not weight.name.startswith("front_end.")]
+    assert len(network_weights) >= 8
+    assert {weight.data_type for weight in network_weights} == {onnx.TensorProto.FLOAT16}
+
+
+def test_nothing_of_this_machine_is_in_the_file(tiny_bundle, graph):
+    content = (tiny_bundle / "model.onnx").read_bytes()
+    for trace in (os.getcwd(), str(Path.home()), sys.prefix, "stack_trace", ".py"):
+        assert trace.encode() not in content
+    assert not any(node.metadata_props or node.doc_string for node in graph.node)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("samples", [81_920, 81_921, 102_399, 512 * 200, 512 * 200 - 1, 61 * 22_050 + 7])
+def test_torch_and_onnx_runtime_agree(tiny_bundle, batch, samples):
+    config, network = tiny_network()
+    shipped = ShippedNetwork(config.front_end, network)
+    session = onnxruntime.InferenceSession(tiny_bundle / "model.onnx", providers=["CPUExecutionProvider"])
+    waveforms = np.random.default_rng(samples).normal(0, 0.1, (batch, samples)).astype(np.float32)
+    with torch.inference_mode():
+        expected = shipped(torch.from_numpy(waveforms)).numpy()
+    assert np.abs(session.run(None, {"waveform": waveforms})[0] - expected).max() < 1e-5
+
+
+# What is written, and what is refused
+
+
+def test_the_same_weights_give_the_same_bytes(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    again = write_bundle(*tiny_network(), "again", facts={"Trained on": "nothing, it is for tests"})
+    assert (again.path / "SHA256SUMS").read_text() == (tiny_bundle / "SHA256SUMS").read_text()
+
+
+def test_bytecover_without_pca_fc_exports_too(tmp_path):
+    bundle = write_bundle(*tiny_network(feature_dim=None), tmp_path / "bytecover", facts={})
+    assert (bundle.contract.name, bundle.contract.embedding_dim) == ("bytecover-256", 256)
+    assert Embedder(bundle.path, device="cpu").embed(melody(100_000, seed=0)).shape == (256,)
+
+
+def test_model_id_changes_with_the_weights_and_with_the_front_end(tiny_bundle):
+    config, network = tiny_network()
+    shipped = ShippedNetwork(config.front_end, network)
+    model_id = hash_weights(config.front_end, shipped)
+    assert model_id == open_bundle(tiny_bundle).contract.model_id
+    assert hash_weights(dataclasses.replace(config.front_end, scale="sqrt"), shipped) != model_id
+    shipped.final.bias[0] += 1e-3
+    assert hash_weights(config.front_end, shipped) != model_id
+
+
+def test_a_graph_that_differs_from_the_network_is_not_written(tiny_bundle, tmp_path, monkeypatch):
+    graph_of_another_network = (tiny_bundle / "model.onnx").read_bytes()
+    monkeypatch.setattr(exporter, "export_onnx", lambda shipped, metadata: graph_of_another_network)
+    config, network = tiny_network()
+    with torch.no_grad():
+        network.pca_fc.weight[0] *= 1.01
+    with pytest.raises(ExportError, match=r"ONNX Runtime differs from torch by .*: nothing was written"):
+        write_bundle(config, network, tmp_path / "bundle", facts={})
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e6], ids=["nan", "beyond half precision"])
+def test_weights_that_half_precision_cannot_hold_are_refused(tiny_bundle, value):
+    config, network = tiny_network()
+    with torch.no_grad():
+        network.backbone.conv1.weight[0, 0, 0, 0] = value
+    shipped = ShippedNetwork(config.front_end, network)
+    with pytest.raises(ExportError, match="nothing was written"):
+        check_parity(
+            lambda waveform: network.embed(shipped.front_end(waveform)),
+            shipped,
+            (tiny_bundle / "model.onnx").read_bytes(),
+            probes(config.front_end.minimum_samples)[:1],
+        )
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ExportError, match="exists and is no bundle; name a new folder"):
+        write_bundle(*tiny_network(), tmp_path, facts={})
+    with pytest.raises(ExportError, match=r"thesis\.tex: exists and is no bundle"):
+        write_bundle(*tiny_network(), tmp_path / "thesis.tex", facts={})
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_bundle_is_replaced_whole(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "export_onnx", lambda shipped, metadata: (tiny_bundle / "model.onnx").read_bytes())
+    for sentence in ("first", "second"):
+        write_bundle(*tiny_network(), tmp_path / "bundle", facts={"Trained on": sentence})
+    assert "| Trained on | second |" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_card_states_the_contract_and_the_facts(tiny_bundle):
+    card = (tiny_bundle / "MODEL_CARD.md").read_text()
+    assert f"| model_id | `{open_bundle(tiny_bundle).contract.model_id}` |" in card
+    assert "| Trained on | nothing, it is for tests |" in card
+    assert not re.search(r"\$\w", card)  # every blank of the template is filled in
+
+
+# The reference consumer
+
+
+@pytest.fixture(scope="module")
+def consumer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a virtual environment with numpy, onnxruntime, soundfile and what these require, and no more."""
+    folder = tmp_path_factory.mktemp("consumer")
+    venv.create(folder, symlinks=True)
+    [site_packages] = folder.glob("lib/python*/site-packages")
+    runtime = metadata.packages_distributions()["onnxruntime"][0]
+    wanted = ["numpy", runtime, "soundfile"]
+    for name in wanted:
+        distribution = metadata.distribution(name)
+        for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
+            link = site_packages / top
+            if not link.exists():
+                link.symlink_to(distribution.locate_file(top))
+        requirements = map(Requirement, distribution.requires or [])
+        wanted += [need.name for need in requirements if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return folder / "bin" / "python"
+
+
+def run_consumer(consumer: Path, bundle: Path, *arguments: Path) -> list:
+    command = [consumer, "-I", bundle / "embed.py", bundle, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_reference_consumer_is_short(tiny_bundle):
+    assert len((tiny_bundle / "embed.py").read_text().splitlines()) < 60
+
+
+def test_the_consumers_environment_holds_nothing_of_ours(consumer):
+    code = "import importlib.util as u; print([n for n in ('bytecover2_milvus', 'torch', 'scipy') if u.find_spec(n)])"
+    assert subprocess.run([consumer, "-I", "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_reference_consumer_reproduces_the_golden_vectors(consumer, tiny_bundle):
+    lines = run_consumer(consumer, tiny_bundle)
+    assert [line["golden"] for line in lines] == ["long", "short"]
+    assert max(line["difference"] for line in lines) <= 1e-4
+
+
+def test_the_reference_consumer_gives_the_embedders_embedding(consumer, tiny_bundle, tmp_path):
+    waveform = melody(100_003, seed=7)
+    soundfile.write(tmp_path / "song.wav", waveform, SAMPLE_RATE, subtype="FLOAT")
+    [embedding] = run_consumer(consumer, tiny_bundle, tmp_path / "song.wav")
+    np.testing.assert_allclose(embedding, Embedder(tiny_bundle, device="cpu").embed(waveform), atol=1e-5)
+
+
+def test_the_reference_consumer_resamples_and_mixes_channels(consumer, tiny_bundle, tmp_path):
+    waveform = melody(10 * SAMPLE_RATE, seed=8)
+    stereo = soxr.resample(waveform, SAMPLE_RATE, 44_100)[:, None] * np.array([[0.5, 1.5]], dtype=np.float32)
+    paths = [tmp_path / "mono.wav", tmp_path / "stereo.flac", tmp_path / "other.wav"]
+    soundfile.write(paths[0], waveform, SAMPLE_RATE)
+    soundfile.write(paths[1], stereo, 44_100)
+    soundfile.write(paths[2], melody(10 * SAMPLE_RATE, seed=9), SAMPLE_RATE)
+    same, other, _ = run_consumer(consumer, tiny_bundle, *paths)
+    assert (same["a"], same["b"]) == (str(paths[0]), str(paths[1]))
+    assert same["similarity"] > 0.9999 > other["similarity"]
