@@ -9,12 +9,15 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from string import Template
 
 import numpy as np
-from torch import Tensor
+import onnx
+import onnxruntime
+import onnxscript
+import torch
 
 from .. import __version__
 from ..audio import MINIMUM_S, SILENCE
@@ -56,7 +59,7 @@ def write_bundle(config: Config, network: ByteCover2, out_dir: str | Path, *, fa
     contract = make_contract(config, shipped)
     model = export_onnx(shipped, contract.to_metadata())
 
-    def embed(waveform: Tensor) -> Tensor:
+    def embed(waveform: torch.Tensor) -> torch.Tensor:
         return network.embed(shipped.front_end(waveform))
 
     parity = check_parity(embed, shipped, model, probes(contract.minimum_samples))
@@ -92,8 +95,13 @@ def make_contract(config: Config, shipped: ShippedNetwork) -> Contract:
         front_end=config.front_end,
         parity_tolerance=TOLERANCE,
         opset=OPSET,
-        packages={"bytecover2-milvus": __version__}
-        | {name: metadata.version(name) for name in ("onnx", "onnxruntime", "onnxscript", "torch")},
+        packages={
+            "bytecover2-milvus": __version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,  # of whichever of its two packages is installed
+            "onnxscript": onnxscript.__version__,
+            "torch": str(torch.__version__),
+        },
     )
 
 
@@ -139,7 +147,7 @@ def model_card(contract: Contract, parity: Parity, facts: Mapping[str, str]) -> 
         tolerance=f"{contract.parity_tolerance:g}",
         difference=f"{parity.largest_difference:.1e}",
         rounding_cosine=f"{parity.rounding_cosine:.6f}",
-        facts="\n".join(f"| {key} | {value} |" for key, value in facts.items()),
+        facts="\n".join(f"| {key} | {value} |" for key, value in (facts or {"Weights": "not stated"}).items()),
         packages=", ".join(f"{name} {version}" for name, version in contract.packages.items()),
     )
 

@@ -186,6 +186,13 @@ def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_place_that_cannot_be_written_is_named(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "export_onnx", lambda shipped, metadata: (tiny_bundle / "model.onnx").read_bytes())
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="file/bundle: cannot be written"):
+        write_bundle(*tiny_network(), tmp_path / "file" / "bundle", facts={})
+
+
 def test_a_bundle_is_replaced_whole(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(exporter, "export_onnx", lambda shipped, metadata: (tiny_bundle / "model.onnx").read_bytes())
     for sentence in ("first", "second"):
