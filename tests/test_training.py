@@ -53,6 +53,7 @@ def cache(tmp_path_factory) -> FeatureCache:
 @pytest.fixture(scope="module")
 def bytecover(corpus, cache, tmp_path_factory) -> Checkpoint:
     """A ByteCover that has learned the four songs by heart."""
+    torch.set_num_threads(1)  # the network is so small that threads only wait for each other
     config = with_training(CONFIG, steps=60)
     out = tmp_path_factory.mktemp("bytecover")
     losses = []
@@ -62,7 +63,6 @@ def bytecover(corpus, cache, tmp_path_factory) -> Checkpoint:
 
 
 def test_a_tiny_network_overfits_four_songs(bytecover, corpus, cache):
-    torch.manual_seed(0)
     assert validate(bytecover.network, bytecover.config, corpus, cache).map > 0.9
 
 
@@ -164,7 +164,7 @@ def test_each_augmentation_can_be_switched_off():
     off = {"transpose": 0, "equaliser_db": 0.0, "noise": 0.0, "mask_bins": 0}
     assert (augment(cqt, with_training(CONFIG, **off).training, np.random.default_rng(1)) == cqt).all()
     for name, value in {"transpose": 6, "equaliser_db": 9.0, "noise": 0.1, "mask_bins": 40}.items():
-        changed = augment(cqt, with_training(CONFIG, **(off | {name: value})).training, np.random.default_rng(1))
+        changed = augment(cqt, with_training(CONFIG, **(off | {name: value})).training, np.random.default_rng(2))
         assert (changed != cqt).any() and np.isfinite(changed).all(), name
 
 

@@ -6,6 +6,7 @@ configuration as JSON and the step. A file is written beside its place and renam
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -49,7 +50,8 @@ class Checkpoint:
             save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part, metadata)
             os.replace(part, path)
         except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
             raise CheckpointError(f"{path}: cannot be written ({error})") from error
 
 

@@ -6,6 +6,7 @@ phase "frozen" (PCA-FC, BNNeck and classifier only), `train` with phase "joint" 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
                 f"the initial checkpoint has {init.config.network} and {init.config.front_end}, "
                 f"the run asks for {config.network} and {config.front_end}"
             )
-        return init.network
+        return copy.deepcopy(init.network)
     if config.training.phase != "bytecover":
         raise ConfigError(f'phase "{config.training.phase}" starts from a checkpoint: give one with --init')
     torch.manual_seed(config.training.seed)
