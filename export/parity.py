@@ -17,7 +17,7 @@ from ..errors import ExportError
 from .fold import ShippedNetwork
 
 TOLERANCE = 1e-4  # of any component of a unit embedding
-ROUNDING_COSINE = 0.999  # between the network and the network with rounded weights; covers lie far below
+ROUNDING_COSINE = 0.99  # of the network and its rounded self: catches weights beyond half precision
 
 
 @dataclass(frozen=True)
