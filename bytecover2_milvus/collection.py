@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from .errors import CollectionError, CollectionMismatch, CollectionMissing
 from .index import ensure_index, ensure_loaded, load_state
 from .match import MAX_HITS, Match, find_matches
-from .milvus import ask, quote, reported
+from .milvus import ask, quote
 from .row import BODY, FIELDS, STORED, Row, check_row, collection_schema, read_row
 
 if TYPE_CHECKING:
@@ -199,10 +200,15 @@ class TrackCollection:
         found = self._query(f"track_id in {quote(track_ids)}", STORED, consistency_level="Strong")
         return [read_row(entity) for entity in found]
 
-    def get(self, ids: Sequence[str]) -> dict[str, tuple[Row, NDArray[np.float32]]]:
-        """Rows and embeddings (D,) by primary key; what others wrote in the last seconds may be missing."""
-        found = self._query(f"id in {quote(ids)}", ["id", *STORED, "embedding"], **self.consistency)
-        return {entity["id"]: (read_row(entity), np.asarray(entity["embedding"], np.float32)) for entity in found}
+    def rows_with(self, ids: Sequence[str]) -> list[Row]:
+        """The rows with these primary keys; what others wrote in the last seconds may be missing."""
+        found = self._query(f"id in {quote(ids)}", STORED, **self.consistency)
+        return [read_row(entity) for entity in found]
+
+    def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The embeddings (D,) of rows by primary key, as they are at this moment."""
+        found = self._query(f"id in {quote(ids)}", ["id", "embedding"], consistency_level="Strong")
+        return {entity["id"]: np.asarray(entity["embedding"], dtype=np.float32) for entity in found}
 
     def fetch(self, filter: str = "") -> StoredTracks:
         """All rows that pass `filter`, read page by page."""
@@ -214,14 +220,15 @@ class TrackCollection:
             track_ids += [entity["track_id"] for entity in page]
             work_ids += [entity["work_id"] for entity in page]
             paths += [entity["path"] for entity in page]
-            embeddings.append(np.asarray([entity["embedding"] for entity in page], dtype=np.float32))
+            if page:
+                embeddings.append(np.asarray([entity["embedding"] for entity in page], dtype=np.float32))
         return StoredTracks(track_ids, work_ids, paths, np.concatenate(embeddings))
 
-    def delete_tracks(self, track_ids: Sequence[str], content_hashes: Sequence[str] | None = None) -> int:
-        """Delete the rows of these tracks, or those of these contents only; how many there were."""
+    def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int:
+        """Delete the rows of these tracks, but those with an id in `keep`; how many there were."""
         filter = f"track_id in {quote(track_ids)}"
-        if content_hashes is not None:
-            filter += f" and content_hash in {quote(content_hashes)}"
+        if keep:
+            filter += f" and id not in {quote(keep)}"
         ids = [entity["id"] for entity in self._query(filter, ["id"], consistency_level="Strong")]
         for batch in _batches(ids, ROWS_PER_UPSERT):
             ask(self.client.delete, collection_name=self.name, filter=f"id in {quote(batch)}")
@@ -255,20 +262,14 @@ class TrackCollection:
         )
 
     def _pages(self, filter: str, output_fields: list[str]) -> Iterator[list[dict[str, Any]]]:
-        iterator = ask(
-            self.client.query_iterator,
-            collection_name=self.name,
-            batch_size=min(MAX_HITS, PAGE_BYTES // (4 * self.dim + 1024)),
-            filter=filter,
-            output_fields=output_fields,
-            consistency_level="Strong",
-        )
-        while True:
-            with reported("query_iterator", self.name):
-                page = iterator.next()
-            if not page:
-                break
-            yield page
+        """Rows by equal ranges of their keys, which are hashes; a query iterator would miss the latest rows."""
+        rows_per_page = min(MAX_HITS, PAGE_BYTES // (4 * self.dim + 1024))
+        n_pages = -(-self.count() // rows_per_page)
+        edges = [f"{65_536 * page // n_pages:04x}" for page in range(n_pages)] + ["g"]  # which is above every digit
+        for low, high in pairwise(edges):
+            here = f'id >= "{low}" and id < "{high}"'
+            where = f"({filter}) and {here}" if filter else here
+            yield self._query(where, output_fields, consistency_level="Strong")
 
 
 def has_collection(client: MilvusClient, name: str) -> bool:

@@ -96,36 +96,30 @@ def quote(value: str | Iterable[str]) -> str:
 
 
 def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, **kwargs: Any) -> _Answer:
-    """What a method of `MilvusClient` answers within a time limit; failures as `reported`."""
-    with reported(method.__name__, kwargs.get("collection_name", "")):
-        return method(timeout=timeout_s, **kwargs)
-
-
-@contextlib.contextmanager
-def reported(call: str, collection_name: str = "") -> Iterator[None]:
-    """Failures of pymilvus as our own, in one line with Milvus' reason.
+    """What a method of `MilvusClient` answers within a time limit.
 
     Raises
     ------
     MilvusUnavailable, CollectionMissing, CollectionError
+        In one line, with Milvus' reason.
     """
     import grpc
     from pymilvus import MilvusException
 
     try:
-        yield
-    except (MilvusException, grpc.RpcError) as error:
-        rpc = isinstance(error, grpc.RpcError)
-        code, text = (error.code(), error.details()) if rpc else (error.code, error.message)
-        what = f"{call} in collection {collection_name}" if collection_name else call
-        reason = "; ".join(line.strip() for line in (text or f"error {code}").splitlines() if line.strip(" ^"))
-        if code in (CONNECT_FAILED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            raise MilvusUnavailable(
-                f"{what}: Milvus stopped answering ({reason}); run again when it is back"
-            ) from error
-        if code == COLLECTION_NOT_FOUND:
-            raise CollectionMissing(f"{collection_name}: no collection of that name") from error
-        raise CollectionError(f"{what}: {reason}") from error
+        return method(timeout=timeout_s, **kwargs)
+    except MilvusException as error:
+        code, text, cause = error.code, error.message, error
+    except grpc.RpcError as error:
+        code, text, cause = error.code(), error.details(), error
+    name = kwargs.get("collection_name", "")
+    what = f"{method.__name__} in collection {name}" if name else method.__name__
+    reason = "; ".join(line.strip() for line in (text or f"error {code}").splitlines() if line.strip(" ^"))
+    if code in (CONNECT_FAILED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        raise MilvusUnavailable(f"{what}: Milvus does not answer ({reason}); run again when it is back") from cause
+    if code == COLLECTION_NOT_FOUND:
+        raise CollectionMissing(f"{name}: no collection of that name") from cause
+    raise CollectionError(f"{what}: {reason}") from cause
 
 
 def _connect_server(uri: str, token: str, timeout_s: float) -> MilvusClient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
@@ -68,13 +69,15 @@ def check_row(row: Row, embedding: NDArray[np.float32], dim: int) -> None:
     Raises
     ------
     CollectionError
-        If `embedding` is not a finite unit vector of `dim` values, or a text does not fit its field.
+        If `embedding` is not a finite unit vector of `dim` values, the content hash is none, or a text does not fit.
     """
     if embedding.shape != (dim,):
         raise CollectionError(f"{row.track_id!a}: embedding of shape {embedding.shape}; the collection holds ({dim},)")
     norm = float(np.linalg.norm(embedding))
     if not abs(norm - 1.0) <= NORM_TOLERANCE:  # NaN fails too
         raise CollectionError(f"{row.track_id!a}: embedding of norm {norm:.4g}; a finite unit vector is needed")
+    if not re.fullmatch("[0-9a-f]{64}", row.content_hash):  # reading by ranges of keys depends on it
+        raise CollectionError(f"{row.track_id!a}: content_hash {row.content_hash!r} is not SHA-256 in hexadecimal")
     texts = asdict(row)
     texts["metadata"] = json.dumps(texts["metadata"], ensure_ascii=False)
     for name, text in texts.items():

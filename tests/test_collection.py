@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import socket
 import subprocess
@@ -51,7 +52,8 @@ def unit_vectors(n: int, seed: int) -> NDArray[np.float32]:
 
 def row(number: int, **values: object) -> Row:
     whole = {"duration_s": 200.0, "start_s": 0.0, "end_s": 200.0}
-    return Row(**({"track_id": f"track-{number}", "content_hash": f"{number:064x}"} | whole | values))
+    content_hash = hashlib.sha256(str(number).encode()).hexdigest()
+    return Row(**({"track_id": f"track-{number}", "content_hash": content_hash} | whole | values))
 
 
 ROWS = [
@@ -178,7 +180,7 @@ def test_upsert_twice_is_once(empty: TrackCollection) -> None:
     empty.upsert(rows, embeddings)
     empty.upsert(rows + rows[:5], np.concatenate([embeddings, embeddings[:5]]))
     assert empty.count() == 20
-    assert empty.rows_of([]) == [] and empty.get([]) == {} and empty.delete_tracks([]) == 0
+    assert empty.rows_of([]) == empty.rows_with([]) == [] and empty.delete_tracks([]) == 0
     assert {stored.track_id for stored in empty.rows_of([f"track-{i}" for i in range(30)])} == {
         stored.track_id for stored in rows
     }
@@ -220,7 +222,8 @@ def test_nasty_texts_are_stored_found_and_deleted(empty: TrackCollection) -> Non
         assert [(match.track_id, match.path) for match in matches] == [(text, f"/{text}")]
         (others,) = empty.search(EMBEDDINGS[number], limit=20, exclude=[text])
         assert {match.track_id for match in others} == set(NASTY) - {text}
-    assert empty.delete_tracks(NASTY[:5]) == 5
+    assert empty.delete_tracks(NASTY[:5], keep=[rows[5].id]) == 5
+    assert empty.delete_tracks(NASTY[5:], keep=[row.id for row in rows]) == 0
     assert {stored.track_id for stored in empty.rows_of(NASTY)} == set(NASTY[5:])
 
 
@@ -248,6 +251,7 @@ def test_rows_that_milvus_lite_would_wrongly_take_are_refused(empty: TrackCollec
         (row(1), good[:64], r"shape \(64,\); the collection holds \(128,\)"),
         (row(1, title="ä" * 3000), good, "title has 6000 bytes; at most 4096 fit"),
         (row(1, path="/a\udcff.wav"), good, "path is not valid UTF-8"),
+        (row(1, content_hash="abc"), good, "content_hash 'abc' is not SHA-256"),
         (row(1, metadata={"notes": "x" * MAX_METADATA}), good, "metadata has"),
     ]
     for bad, embedding, reason in refused:
@@ -299,9 +303,8 @@ def test_a_wide_collection_from_creation_to_drop(client, name: str) -> None:
     embedding = np.full(1536, 1536**-0.5, np.float32)
     collection.upsert([row(1)], embedding[None])
     assert collection.search(embedding, limit=1)[0][0].track_id == "track-1"
-    stored, stored_embedding = collection.get([row(1).id])[row(1).id]
-    assert stored == row(1)
-    np.testing.assert_allclose(stored_embedding, embedding, atol=1e-7)
+    assert collection.rows_with([row(1).id, row(2).id]) == [row(1)]
+    np.testing.assert_allclose(collection.embeddings_of([row(1).id])[row(1).id], embedding, atol=1e-7)
     drop_collection(client, name)
     for lost in (collection.count, lambda: collection.upsert([row(1)], embedding[None])):
         with pytest.raises(CollectionMissing, match=name):

@@ -1,0 +1,177 @@
+"""Audio files decoded in worker processes, a bounded number of waveforms at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio import TruncatedAudio, load_audio
+from .errors import AudioError, UnreadableAudio
+
+MAX_WORKERS = 8  # one session embeds no faster than so many decode
+
+_Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a file held when it was read."""
+
+    content_hash: str  # SHA-256 of its bytes, hexadecimal
+    size: int  # bytes
+    mtime_ns: int
+    waveform: NDArray[np.float32] | None  # (n_samples,); None where the content was known already
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class Job(Generic[_Key]):
+    """A file to decode unless its content is one of those `known`."""
+
+    key: _Key
+    path: Path
+    known: Sequence[str] = ()  # content hashes
+
+
+def decode(path: Path, known: Sequence[str] = ()) -> Decoded:
+    """The waveform of a file, unless the hash of its bytes is among `known`.
+
+    Raises
+    ------
+    AudioError
+    """
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            content_hash = hashlib.file_digest(file, "sha256").hexdigest()
+        if content_hash in known:
+            return Decoded(content_hash, status.st_size, status.st_mtime_ns, None)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            waveform = load_audio(path)
+    except OSError as error:
+        raise UnreadableAudio(
+            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
+    except MemoryError as error:
+        raise UnreadableAudio(f"{path}: longer than this machine's memory holds; split it") from error
+    warning = "; ".join(str(entry.message) for entry in caught if issubclass(entry.category, TruncatedAudio))
+    return Decoded(content_hash, status.st_size, status.st_mtime_ns, waveform, warning)
+
+
+class Decoder:
+    """A pool of processes that decode; leave its ``with`` block to end them.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Processes; 0 decodes in this one. By default all cores but one, at most `MAX_WORKERS`.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = min(MAX_WORKERS, max(1, _usable_cores() - 1)) if workers is None else workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_pool()
+
+    def decode(self, jobs: Iterable[Job[_Key]]) -> Iterator[tuple[_Key, Decoded | AudioError]]:
+        """What each file held, or why it could not be read, in the order in which they are done.
+
+        At most two waveforms per worker wait to be taken. When a worker dies, so does the pool: what was under way is
+        decoded again, one file at a time, until the one that kills its worker is found.
+        """
+        if self._workers == 0:
+            yield from ((job.key, _decode(job.path, job.known)) for job in jobs)
+            return
+        waiting = iter(jobs)
+        suspects: deque[Job[_Key]] = deque()
+        running: dict[Future[Decoded | AudioError], Job[_Key]] = {}
+        while True:
+            while len(running) < (1 if suspects else 2 * self._workers):
+                job = suspects.popleft() if suspects else next(waiting, None)
+                if job is None:
+                    break
+                running[self._submit(job)] = job
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+                done, _ = wait(running)
+                self._end_pool()
+            killed = []
+            for future in done:
+                job = running.pop(future)
+                if future.exception() is None:
+                    yield job.key, future.result()
+                else:
+                    killed.append(job)
+            if len(killed) == 1:
+                reason = "its decoder died, out of memory or through a fault of the codec; convert or leave it out"
+                yield killed[0].key, UnreadableAudio(f"{killed[0].path}: {reason}")
+            else:
+                suspects.extend(killed)
+
+    def _submit(self, job: Job[_Key]) -> Future[Decoded | AudioError]:
+        if self._pool is None:
+            spawn = multiprocessing.get_context("spawn")  # a forked copy of a gRPC client hangs
+            self._pool = ProcessPoolExecutor(self._workers, spawn, initializer=_end_with_parent)
+        with _ctrl_c_held_back():  # by the workers too, which inherit it: this process ends them
+            return self._pool.submit(_decode, job.path, job.known)
+
+    def _end_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, so each watches for it."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _decode(path: Path, known: Sequence[str]) -> Decoded | AudioError:
+    try:
+        return decode(path, known)
+    except AudioError as error:
+        return error
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,283 @@
+"""Ingest: files in, rows of the collection out; what is there already is not done again.
+
+A track whose path, size and modification time are the stored ones is skipped without being read; one whose bytes have
+the stored hash is skipped without being decoded; audio that is stored under another name is not embedded again. An
+empty field of a manifest says nothing: what is stored stays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .collection import TrackCollection
+from .config import SAMPLE_RATE
+from .decoding import Decoded, Decoder, Job
+from .embedder import Embedder
+from .errors import AudioError, CollectionError, CollectionMismatch
+from .manifest import Track
+from .row import Row, check_row
+
+TRACKS_PER_LOOKUP = 5_000
+BATCH_SIZE = 64  # tracks
+FLUSH_ROWS = 1_000  # fewer are searched fast without an index, and many small flushes are a burden on a server
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRecord:
+    """What became of one track."""
+
+    path: str
+    track_id: str
+    work_id: str
+    status: str  # added, updated, skipped or failed
+    reason: str = ""  # why it was updated, skipped or failed
+    warning: str = ""  # of the decoder
+    duration_s: float | None = None  # None where it is not known
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A track as it is listed now, beside the rows that are stored of it."""
+
+    track: Track
+    path: str  # absolute
+    rows: list[Row]
+
+    def done(self, status: str, reason: str = "", row: Row | None = None, warning: str = "") -> IngestRecord:
+        return IngestRecord(
+            str(self.track.path),
+            self.track.track_id,
+            row.work_id if row else self.track.work_id,
+            status,
+            reason,
+            warning,
+            row.duration_s if row else None,
+        )
+
+    def changes(self, row: Row, size: int, mtime_ns: int) -> dict[str, Any]:
+        """The fields in which `row` is out of date."""
+        track = self.track
+        told: dict[str, Any] = {"work_id": track.work_id, "artist": track.artist, "metadata": dict(track.metadata)}
+        if track.title != track.path.stem:  # a folder's files have no other title
+            told["title"] = track.title
+        now = {name: value for name, value in told.items() if value}
+        now |= {"track_id": track.track_id, "path": self.path, "size": size, "mtime_ns": mtime_ns}
+        return {name: value for name, value in now.items() if getattr(row, name) != value}
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A record, and what must be stored or deleted before it is true."""
+
+    record: IngestRecord
+    rows: tuple[Row, ...] = ()
+    embedding: NDArray[np.float32] | None = None  # (D,); None: each row keeps the one it has in the collection
+    replaces: bool = False  # other rows of the track are to go
+
+
+def ingest(
+    tracks: Iterable[Track],
+    embedder: Embedder,
+    collection: TrackCollection,
+    *,
+    workers: int | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[IngestRecord]:
+    """Embed tracks into a collection; one record per track, given when Milvus has acknowledged what it says.
+
+    Parameters
+    ----------
+    tracks : iterable of Track
+    embedder : Embedder
+        Of the model that the collection belongs to.
+    collection : TrackCollection
+    workers : int, optional
+        Processes that decode; see `Decoder`. They are spawned: a script needs ``if __name__ == "__main__":``.
+    batch_size : int
+        Tracks stored at once.
+
+    Yields
+    ------
+    record : IngestRecord
+        As tracks are done, not in their order. What cannot be embedded gives a record with the status "failed" and the
+        reason, and what is stored of it stays. Ctrl-C, or closing the iterator, loses only what was not yet given.
+
+    Raises
+    ------
+    CollectionMismatch
+        If the collection belongs to another model.
+    CollectionError
+        If Milvus fails; all records given until then stay true.
+    """
+    if embedder.model_id != collection.model_id:
+        raise CollectionMismatch(
+            f"{collection.name}: holds embeddings of model {collection.model_id}, not of {embedder.model_id};"
+            " use that model's bundle, or another collection"
+        )
+    return _ingest(iter(tracks), embedder, collection, workers, batch_size)
+
+
+def _ingest(
+    tracks: Iterator[Track], embedder: Embedder, collection: TrackCollection, workers: int | None, batch_size: int
+) -> Iterator[IngestRecord]:
+    batch = _Batch(collection, batch_size)
+    listed_at: dict[str, str] = {}  # track_id -> path
+    with Decoder(workers) as decoder:
+        while chunk := list(islice(tracks, TRACKS_PER_LOOKUP)):
+            stored: defaultdict[str, list[Row]] = defaultdict(list)
+            for row in collection.rows_of([track.track_id for track in chunk if _is_utf8(track.track_id)]):
+                stored[row.track_id].append(row)
+            jobs: list[Job[_Listed]] = []
+            for track in chunk:
+                listed = _Listed(track, os.path.abspath(track.path), stored[track.track_id])
+                outcome = _again(listed, listed_at) or _unread(listed)
+                if outcome:
+                    yield from batch.take(outcome)
+                else:
+                    jobs.append(Job(listed, track.path, [row.content_hash for row in listed.rows]))
+            for listed, decoded in decoder.decode(jobs):
+                yield from batch.take(_read(listed, decoded, embedder, collection, batch))
+        yield from batch.store()
+    if batch.n_stored >= FLUSH_ROWS:
+        collection.flush()
+
+
+def _again(listed: _Listed, listed_at: dict[str, str]) -> _Outcome | None:
+    """What a track is whose track_id came before in this run."""
+    track_id = listed.track.track_id
+    if track_id not in listed_at:
+        listed_at[track_id] = listed.path
+        return None
+    if listed_at[track_id] == listed.path:
+        return _Outcome(listed.done("skipped", "listed twice"))
+    reason = f"{listed.path}: track_id {track_id!r} is already that of {listed_at[track_id]}; give each its own"
+    return _Outcome(listed.done("failed", reason))
+
+
+def _unread(listed: _Listed) -> _Outcome | None:
+    """What is known of a track without reading its file."""
+    try:
+        status = os.stat(listed.path)
+    except OSError as error:
+        return _Outcome(listed.done("failed", f"{listed.path}: {error.strerror}; check the path and its permissions"))
+    file = (listed.path, status.st_size, status.st_mtime_ns)
+    contents = {row.content_hash for row in listed.rows}
+    if len(contents) != 1 or any((row.path, row.size, row.mtime_ns) != file for row in listed.rows):
+        return None
+    return _refreshed(listed, listed.rows, status.st_size, status.st_mtime_ns)
+
+
+def _read(
+    listed: _Listed,
+    decoded: Decoded | AudioError,
+    embedder: Embedder,
+    collection: TrackCollection,
+    batch: _Batch,
+) -> _Outcome:
+    """What becomes of a track whose file was read."""
+    if isinstance(decoded, AudioError):
+        return _Outcome(listed.done("failed", str(decoded)))
+    content = decoded.content_hash
+    own = [row for row in listed.rows if row.content_hash == content]
+    replaces = len(own) < len(listed.rows)
+    if own:
+        return _refreshed(listed, own, decoded.size, decoded.mtime_ns, replaces)
+    twin = batch.paths.get(content)
+    for row in [] if twin else collection.rows_with([content]):
+        if row.path == listed.path or not _is_still(row):
+            return _refreshed(listed, [row], decoded.size, decoded.mtime_ns, replaces)
+        twin = row.path
+    if twin:
+        return _Outcome(listed.done("skipped", f"same content as {twin}"), replaces=replaces)
+
+    duration_s = len(decoded.waveform) / SAMPLE_RATE
+    segment = {"content_hash": content, "duration_s": duration_s, "start_s": 0.0, "end_s": duration_s}
+    row = replace(listed.rows[0], **segment) if listed.rows else Row("", title=listed.track.title, **segment)
+    row = replace(row, **listed.changes(row, decoded.size, decoded.mtime_ns))
+    try:
+        embedding = embedder.embed(decoded.waveform)
+        check_row(row, embedding, collection.dim)
+    except AudioError as error:
+        return _Outcome(listed.done("failed", f"{listed.path}: {error}"))
+    except CollectionError as error:
+        return _Outcome(listed.done("failed", str(error)))
+    status, reason = ("updated", "the file changed") if listed.rows else ("added", "")
+    return _Outcome(listed.done(status, reason, row, decoded.warning), (row,), embedding, replaces)
+
+
+def _refreshed(listed: _Listed, rows: list[Row], size: int, mtime_ns: int, replaces: bool = False) -> _Outcome:
+    """The same audio as in `rows`, perhaps with other facts about it."""
+    changes = listed.changes(rows[0], size, mtime_ns)
+    updated = tuple(replace(row, **changes) for row in rows)
+    if "track_id" in changes:
+        record = listed.done("updated", f"was track {rows[0].track_id} at {rows[0].path}", updated[0])
+    elif told := sorted(set(changes) - {"path", "size", "mtime_ns"}):
+        record = listed.done("updated", f"{', '.join(told)} changed", updated[0])
+    else:
+        record = listed.done("skipped", "", updated[0])
+    return _Outcome(record, updated if changes or replaces else (), replaces=replaces)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether Milvus can be asked about it; names of files need not be UTF-8."""
+    return not any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def _is_still(row: Row) -> bool:
+    """Whether the file that `row` was made from is still there, unchanged."""
+    try:
+        status = os.stat(row.path)
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns)
+
+
+class _Batch:
+    """Outcomes that wait to be stored together."""
+
+    def __init__(self, collection: TrackCollection, size: int) -> None:
+        self._collection = collection
+        self._size = size
+        self._waiting: list[_Outcome] = []
+        self.paths: dict[str, str] = {}  # content hash -> path, of the rows that wait
+        self.n_stored = 0  # rows
+
+    def take(self, outcome: _Outcome) -> Iterator[IngestRecord]:
+        """Add an outcome; the records that have become true."""
+        if not outcome.rows and not outcome.replaces:
+            yield outcome.record
+            return
+        self._waiting.append(outcome)
+        self.paths |= {row.content_hash: row.path for row in outcome.rows}
+        if len(self._waiting) >= self._size:
+            yield from self.store()
+
+    def store(self) -> Iterator[IngestRecord]:
+        """Upsert what is new, then delete what it replaces: a track is at worst stored twice, never missing."""
+        if not self._waiting:
+            return
+        rows = [row for outcome in self._waiting for row in outcome.rows]
+        moved = [row.id for outcome in self._waiting if outcome.embedding is None for row in outcome.rows]
+        embedding_of = self._collection.embeddings_of(moved) if moved else {}
+        for outcome in self._waiting:
+            if outcome.embedding is not None:
+                embedding_of |= {row.id: outcome.embedding for row in outcome.rows}
+        if lost := [row.path for row in rows if row.id not in embedding_of]:
+            raise CollectionError(f"{lost[0]}: deleted from {self._collection.name} during the ingest; run it again")
+        if rows:
+            self._collection.upsert(rows, np.stack([embedding_of[row.id] for row in rows]))
+        replacing = [outcome.record.track_id for outcome in self._waiting if outcome.replaces]
+        if replacing:
+            self._collection.delete_tracks(replacing, keep=[row.id for row in rows])
+        records = [outcome.record for outcome in self._waiting]
+        self._waiting, self.paths = [], {}
+        self.n_stored += len(rows)
+        yield from records

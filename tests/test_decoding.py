@@ -1,0 +1,83 @@
+"""Decoding in worker processes: the same waveforms, bounded, and a worker that dies takes only its file with it."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import threading
+from multiprocessing import connection
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from bytecover2_milvus.audio import load_audio
+from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.decoding import Decoded, Decoder, Job, decode
+from bytecover2_milvus.errors import UnreadableAudio
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    made = [tmp_path / f"{number}.wav" for number in range(8)]
+    for path in made:
+        soundfile.write(path, rng.uniform(-0.5, 0.5, 2 * SAMPLE_RATE), SAMPLE_RATE)
+    return made
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_file_holds(paths: list[Path], workers: int) -> None:
+    known = hashlib.sha256(paths[0].read_bytes()).hexdigest()
+    with Decoder(workers) as decoder:
+        decoded = dict(decoder.decode(Job(path, path, [known]) for path in [*paths, Path("missing.wav")]))
+    assert set(decoded) == {*paths, Path("missing.wav")}
+    assert isinstance(decoded[Path("missing.wav")], UnreadableAudio)
+    status = paths[0].stat()
+    assert decoded[paths[0]] == Decoded(known, status.st_size, status.st_mtime_ns, None)  # known: not decoded
+    for path in paths[1:]:
+        assert decoded[path].content_hash == hashlib.sha256(path.read_bytes()).hexdigest()
+        np.testing.assert_array_equal(decoded[path].waveform, load_audio(path))
+
+
+def test_few_waveforms_wait_at_a_time(paths: list[Path]) -> None:
+    handed_out = 0
+
+    def jobs():
+        nonlocal handed_out
+        for path in paths:
+            handed_out += 1
+            yield Job(path, path)
+
+    with Decoder(1) as decoder:
+        for taken, _ in enumerate(decoder.decode(jobs()), start=1):
+            assert handed_out <= taken + 2
+
+
+def test_a_cut_off_file_warns(tmp_path: Path, paths: list[Path]) -> None:
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(paths[0].read_bytes()[:-40_000])
+    assert "cut off or damaged" in decode(cut).warning
+    assert decode(paths[0]).warning == ""
+
+
+def test_a_worker_that_dies_costs_only_its_file(tmp_path: Path, paths: list[Path]) -> None:
+    deadly = tmp_path / "deadly.wav"
+    os.mkfifo(deadly)
+
+    def kill_its_reader() -> None:
+        for _ in range(2):  # among others, then alone
+            with deadly.open("wb"):  # waits until a worker opens it
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+                    connection.wait([worker.sentinel])
+
+    killer = threading.Thread(target=kill_its_reader, daemon=True)
+    killer.start()
+    with Decoder(2) as decoder:
+        decoded = dict(decoder.decode(Job(path, path) for path in [*paths[:3], deadly, *paths[3:]]))
+    killer.join(10)
+    assert isinstance(decoded.pop(deadly), UnreadableAudio)
+    assert all(isinstance(entry, Decoded) for entry in decoded.values()) and set(decoded) == set(paths)

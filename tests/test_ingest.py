@@ -1,0 +1,308 @@
+"""Ingest of real files into Milvus Lite and a real server: what is stored, what is not done again, what fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from band_embedder import BandEmbedder
+from numpy.typing import NDArray
+
+from bytecover2_milvus.audio import load_audio
+from bytecover2_milvus.collection import TrackCollection, drop_collection
+from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.errors import CollectionMismatch
+from bytecover2_milvus.ingest import IngestRecord, ingest
+from bytecover2_milvus.manifest import Track, tracks_in
+from bytecover2_milvus.milvus import close, connect
+
+
+class NoEmbedder(BandEmbedder):
+    """For runs that must not embed anything."""
+
+    def embed(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise AssertionError("embedded again")
+
+
+def write_tone(path: Path, seed: int, duration_s: float = 1.5) -> Path:
+    """A chord of three random sine tones."""
+    time_s = np.arange(int(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
+    pitches = np.random.default_rng(seed).uniform(100, 9000, 3)
+    soundfile.write(path, 0.2 * np.sin(2 * np.pi * pitches[:, None] * time_s).sum(axis=0), SAMPLE_RATE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def scratch(client) -> Iterator[TrackCollection]:
+    collection = TrackCollection.create(client, "ingested", BandEmbedder())
+    yield collection
+    drop_collection(client, "ingested")
+
+
+@pytest.fixture
+def collection(scratch: TrackCollection) -> Iterator[TrackCollection]:
+    yield scratch
+    scratch.client.delete(scratch.name, filter='id != ""', timeout=30)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four tracks: a.wav to d.wav."""
+    for seed, letter in enumerate("abcd"):
+        write_tone(tmp_path / f"{letter}.wav", seed)
+    return tmp_path
+
+
+def run(
+    tracks: list[Track], collection: TrackCollection, embedder: BandEmbedder | None = None
+) -> dict[str, IngestRecord]:
+    """Records by track_id; one for each."""
+    records = list(ingest(tracks, embedder or BandEmbedder(), collection, workers=0, batch_size=3))
+    assert len(records) == len(tracks)
+    return {record.track_id: record for record in records}
+
+
+def statuses(records: dict[str, IngestRecord]) -> dict[str, str]:
+    return {track_id: record.status for track_id, record in records.items()}
+
+
+def assert_stored(collection: TrackCollection, paths: dict[str, Path]) -> None:
+    """There is one row per track_id, with the embedding of the file at that path."""
+    stored = collection.fetch()
+    assert sorted(stored.track_ids) == sorted(paths)
+    for track_id, path, embedding in zip(stored.track_ids, stored.paths, stored.embeddings, strict=True):
+        assert path == str(paths[track_id])
+        np.testing.assert_allclose(embedding, BandEmbedder().embed(load_audio(path)), atol=1e-6)
+
+
+def test_a_folder_is_added_once(collection: TrackCollection, folder: Path) -> None:
+    records = run(tracks_in([folder]), collection)
+    assert statuses(records) == dict.fromkeys("abcd", "added")
+    assert records["a"] == IngestRecord(str(folder / "a.wav"), "a", "", "added", duration_s=1.5)
+    paths = {letter: folder / f"{letter}.wav" for letter in "abcd"}
+    assert_stored(collection, paths)
+    (matches,) = collection.search(BandEmbedder().embed(load_audio(paths["c"])), limit=1)
+    assert (matches[0].track_id, matches[0].title, matches[0].start_s, matches[0].end_s) == ("c", "c", 0.0, 1.5)
+
+    # Size and time of modification tell: other bytes behind them are not even looked at.
+    status = paths["b"].stat()
+    paths["b"].write_bytes(bytes(status.st_size))
+    os.utime(paths["b"], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert statuses(run(tracks_in([folder]), collection, NoEmbedder())) == dict.fromkeys("abcd", "skipped")
+
+
+def test_worker_processes_do_the_same(collection: TrackCollection, folder: Path) -> None:
+    (folder / "noise.wav").write_bytes(b"no audio at all")
+    records = list(ingest(tracks_in([folder]), BandEmbedder(), collection, workers=2))
+    assert {record.track_id: record.status for record in records} == dict.fromkeys("abcd", "added") | {
+        "noise": "failed"
+    }
+    assert_stored(collection, {letter: folder / f"{letter}.wav" for letter in "abcd"})
+
+
+def test_a_touched_file_is_not_embedded_again(collection: TrackCollection, folder: Path) -> None:
+    run(tracks_in([folder]), collection)
+    os.utime(folder / "a.wav", ns=(1, 1))
+    assert statuses(run(tracks_in([folder]), collection, NoEmbedder())) == dict.fromkeys("abcd", "skipped")
+    (row,) = collection.rows_of(["a"])
+    assert row.mtime_ns == 1  # so the next run needs not read it
+
+
+def test_a_changed_file_replaces_its_row(collection: TrackCollection, folder: Path) -> None:
+    run(tracks_in([folder]), collection)
+    write_tone(folder / "b.wav", seed=50, duration_s=2.0)
+    records = run(tracks_in([folder]), collection)
+    assert statuses(records) == {"a": "skipped", "b": "updated", "c": "skipped", "d": "skipped"}
+    assert (records["b"].reason, records["b"].duration_s) == ("the file changed", 2.0)
+    assert_stored(collection, {letter: folder / f"{letter}.wav" for letter in "abcd"})
+
+
+def test_what_a_manifest_says_is_updated_without_audio(collection: TrackCollection, folder: Path) -> None:
+    run(tracks_in([folder]), collection)
+    track = Track(folder / "a.wav", "a", work_id="w", title="A 'song'", artist="Trad.", metadata={"year": "1850"})
+    records = run([track], collection, NoEmbedder())
+    assert records["a"].reason == "artist, metadata, title, work_id changed"
+    assert statuses(records) == {"a": "updated"}
+    assert statuses(run([track], collection, NoEmbedder())) == {"a": "skipped"}
+    # The folder knows no works, titles and artists, and takes none away, even when the file has changed.
+    assert statuses(run(tracks_in([folder]), collection, NoEmbedder())) == dict.fromkeys("abcd", "skipped")
+    write_tone(folder / "a.wav", seed=51)
+    assert run(tracks_in([folder]), collection)["a"].work_id == "w"
+    (row,) = collection.rows_of(["a"])
+    assert (row.work_id, row.title, row.artist, row.metadata) == ("w", "A 'song'", "Trad.", {"year": "1850"})
+    assert_stored(collection, {letter: folder / f"{letter}.wav" for letter in "abcd"})
+
+
+def test_moved_files_keep_their_embeddings(collection: TrackCollection, folder: Path) -> None:
+    run(tracks_in([folder]), collection)
+    (folder / "a.wav").rename(folder / "e.wav")
+    (folder / "b.wav").rename(folder / "swap")  # b and c change places
+    (folder / "c.wav").rename(folder / "b.wav")
+    (folder / "swap").rename(folder / "c.wav")
+    os.utime(folder / "b.wav", ns=(2, 2))
+    os.utime(folder / "c.wav", ns=(3, 3))
+    records = run(tracks_in([folder]), collection, NoEmbedder())
+    assert statuses(records) == {"b": "updated", "c": "updated", "d": "skipped", "e": "updated"}
+    assert records["e"].reason == f"was track a at {folder / 'a.wav'}"
+    assert_stored(collection, {letter: folder / f"{letter}.wav" for letter in "bcde"})
+    assert set(statuses(run(tracks_in([folder]), collection, NoEmbedder())).values()) == {"skipped"}
+
+
+def test_the_same_file_under_two_names_is_one_row(collection: TrackCollection, folder: Path) -> None:
+    (folder / "z.wav").write_bytes((folder / "a.wav").read_bytes())
+    for status in ("added", "skipped"):
+        records = run(tracks_in([folder]), collection)
+        assert statuses(records) == dict.fromkeys("abcd", status) | {"z": "skipped"}
+        assert records["z"].reason == f"same content as {folder / 'a.wav'}"
+    assert_stored(collection, {letter: folder / f"{letter}.wav" for letter in "abcd"})
+    # A stored track that becomes a copy of another one has no audio of its own any more.
+    (folder / "d.wav").write_bytes((folder / "c.wav").read_bytes())
+    assert run(tracks_in([folder]), collection, NoEmbedder())["d"].reason == f"same content as {folder / 'c.wav'}"
+    assert_stored(collection, {letter: folder / f"{letter}.wav" for letter in "abc"})
+
+
+def test_a_track_id_belongs_to_one_file(collection: TrackCollection, folder: Path) -> None:
+    tracks = [Track(folder / "a.wav", "x"), Track(folder / "b.wav", "x"), Track(folder / "a.wav", "x")]
+    records = list(ingest(tracks, BandEmbedder(), collection, workers=0))
+    assert {(record.status, record.reason) for record in records} == {
+        ("added", ""),
+        ("failed", f"{folder / 'b.wav'}: track_id 'x' is already that of {folder / 'a.wav'}; give each its own"),
+        ("skipped", "listed twice"),
+    }
+    assert_stored(collection, {"x": folder / "a.wav"})
+
+
+def test_bad_files_fail_and_the_rest_goes_on(collection: TrackCollection, folder: Path) -> None:
+    run(tracks_in([folder / "d.wav"]), collection)
+    (folder / "d.wav").write_bytes(b"RIFF, but damaged")
+    (folder / "empty.wav").touch()
+    soundfile.write(folder / "silent.wav", np.zeros(2 * SAMPLE_RATE), SAMPLE_RATE)
+    write_tone(folder / "short.wav", 3, duration_s=0.2)
+    write_tone(folder / "cut.flac", 4, duration_s=20.0)
+    (folder / "cut.flac").write_bytes((folder / "cut.flac").read_bytes()[:-200_000])
+    tracks = [
+        *tracks_in([folder]),
+        Track(folder / "missing.wav", "missing"),
+        Track(write_tone(folder / "long.wav", 5), "long", title="x" * 5000),
+        Track(write_tone(folder / "named.wav", 6), "not UTF-8 \udcff"),
+    ]
+    records = run(tracks, collection)
+    failed = {track_id: record.reason for track_id, record in records.items() if record.status == "failed"}
+    assert set(failed) == {"d", "empty", "silent", "short", "missing", "long", "not UTF-8 \udcff"}
+    for track_id in ("d", "empty", "silent", "short", "missing"):
+        assert str(folder / f"{track_id}.wav") in failed[track_id]
+    assert "title has 5000 bytes; at most 4096 fit" in failed["long"]
+    assert "not valid UTF-8" in failed["not UTF-8 \udcff"]
+    assert not any("\n" in reason for reason in failed.values())
+    assert "cut off or damaged" in records["cut"].warning and records["cut"].status == "added"
+    # What is stored of a track stays when its file turns bad.
+    assert sorted(collection.fetch().track_ids) == ["a", "b", "c", "cut", "d"]
+
+
+def test_nasty_names(collection: TrackCollection, tmp_path: Path) -> None:
+    names = ["it's", 'say "when"', "back\\slash", "two\nlines", "Für Elise 🎹", "שיר", "[x] %_ {y}"]
+    paths = {name: write_tone(tmp_path / f"{name}.wav", seed) for seed, name in enumerate(names)}
+    assert statuses(run(tracks_in([tmp_path]), collection)) == dict.fromkeys(names, "added")
+    assert_stored(collection, paths)
+    assert statuses(run(tracks_in([tmp_path]), collection, NoEmbedder())) == dict.fromkeys(names, "skipped")
+
+
+def test_a_run_that_stopped_between_storing_and_deleting_is_repaired(collection: TrackCollection, folder: Path) -> None:
+    run(tracks_in([folder]), collection)
+    (row,) = collection.rows_of(["a"])
+    outdated = dataclasses.replace(row, content_hash="0" * 64, mtime_ns=1)
+    collection.upsert([outdated], np.eye(1, 128, dtype=np.float32))
+    assert statuses(run(tracks_in([folder]), collection, NoEmbedder()))["a"] == "skipped"
+    assert_stored(collection, {letter: folder / f"{letter}.wav" for letter in "abcd"})
+
+
+def test_records_given_are_stored_when_the_run_is_abandoned(collection: TrackCollection, folder: Path) -> None:
+    records = ingest(tracks_in([folder]), BandEmbedder(), collection, workers=1, batch_size=2)
+    given = [next(records).track_id, next(records).track_id]
+    records.close()
+    assert_stored(collection, {letter: folder / f"{letter}.wav" for letter in given})
+    rest = statuses(run(tracks_in([folder]), collection))
+    assert rest == dict.fromkeys("abcd", "added") | dict.fromkeys(given, "skipped")
+
+
+def test_another_models_collection_is_refused_at_once(collection: TrackCollection, folder: Path) -> None:
+    other = BandEmbedder()
+    other.model_id = "other"
+    with pytest.raises(CollectionMismatch, match="holds embeddings of model bands, not of other"):
+        ingest(tracks_in([folder]), other, collection)
+
+
+INTERRUPTED = """
+import json, sys
+from band_embedder import BandEmbedder
+from bytecover2_milvus.collection import TrackCollection
+from bytecover2_milvus.ingest import ingest
+from bytecover2_milvus.manifest import tracks_in
+from bytecover2_milvus.milvus import close, connect
+
+if __name__ == "__main__":
+    client = connect(sys.argv[1])
+    try:
+        collection = TrackCollection.open_or_create(client, "interrupted", BandEmbedder())
+        for record in ingest(tracks_in(sys.argv[2:]), BandEmbedder(), collection, workers=2, batch_size=4):
+            print(json.dumps([record.track_id, record.status]), flush=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        close(client)
+"""
+
+
+def start(uri: str, folder: Path) -> subprocess.Popen[str]:
+    script = folder.parent / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    return subprocess.Popen(
+        [sys.executable, str(script), uri, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # with a process group of its own, as from a terminal
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_loses_nothing_it_gave(client, milvus_uri: str, tmp_path: Path, how: signal.Signals) -> None:
+    uri = str(tmp_path / "milvus.db") if milvus_uri.endswith(".db") else milvus_uri
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    for seed in range(40):
+        write_tone(folder / f"{seed}.wav", seed)
+    process = start(uri, folder)
+    given = [json.loads(process.stdout.readline()) for _ in range(6)]
+    if how is signal.SIGINT:
+        os.killpg(process.pid, how)  # Ctrl-C reaches the workers too
+        rest, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (130, "")
+    else:
+        process.kill()
+        rest, _ = process.communicate(timeout=30)
+    given += [json.loads(line) for line in rest.splitlines()]
+    assert len(given) < 40
+
+    again = connect(uri)
+    try:
+        collection = TrackCollection.open(again, "interrupted", "bands")
+        stored = collection.fetch().track_ids
+        assert len(stored) == len(set(stored))
+        assert {track_id for track_id, _ in given} <= set(stored)
+        records = run(tracks_in([folder]), collection)
+        assert {track_id for track_id, record in records.items() if record.status == "skipped"} == set(stored)
+        assert_stored(collection, {str(seed): folder / f"{seed}.wav" for seed in range(40)})
+    finally:
+        drop_collection(again, "interrupted")
+        close(again)
