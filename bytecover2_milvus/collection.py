@@ -22,7 +22,7 @@ from .errors import CollectionError, CollectionMismatch, CollectionMissing
 from .index import ensure_index, ensure_loaded, load_state
 from .match import MAX_HITS, Match, find_matches
 from .milvus import ask, quote
-from .row import BODY, FIELDS, STORED, Row, check_row, collection_schema, read_row
+from .row import BODY, FIELDS, STORED, Row, check_embedding, check_row, collection_schema, read_row
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -137,11 +137,12 @@ class TrackCollection:
         Raises
         ------
         CollectionError
-            Before anything is stored, as `check_row`; later with Milvus' own reason.
+            Before anything is stored, as `check_row` and `check_embedding`; later with Milvus' own reason.
         """
         pairs = list(zip(rows, np.asarray(embeddings, dtype=np.float32), strict=True))
         for stored, embedding in pairs:
-            check_row(stored, embedding, self.dim)
+            check_row(stored)
+            check_embedding(embedding, self.dim)
         # Of two equal keys in one request Milvus Lite keeps the last, a server the first.
         entities = {stored.id: stored.entity(embedding) for stored, embedding in pairs}
         for batch in _batches(list(entities.values()), ROWS_PER_UPSERT):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,11 @@ class Job(Generic[_Key]):
     known: Sequence[str] = ()  # content hashes
 
 
+def hash_content(file: BinaryIO) -> str:
+    """SHA-256 of the bytes of an open file, hexadecimal."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def decode(path: Path, known: Sequence[str] = ()) -> Decoded:
     """The waveform of a file, unless the hash of its bytes is among `known`.
 
@@ -59,7 +64,7 @@ def decode(path: Path, known: Sequence[str] = ()) -> Decoded:
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
-            content_hash = hashlib.file_digest(file, "sha256").hexdigest()
+            content_hash = hash_content(file)
         if content_hash in known:
             return Decoded(content_hash, status.st_size, status.st_mtime_ns, None)
         with warnings.catch_warnings(record=True) as caught:

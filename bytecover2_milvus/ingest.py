@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .collection import TrackCollection
 from .config import SAMPLE_RATE
-from .decoding import Decoded, Decoder, Job
+from .decoding import Decoded, Decoder, Job, hash_content
 from .embedder import Embedder
 from .errors import AudioError, CollectionError, CollectionMismatch
 from .manifest import Track
@@ -204,13 +204,10 @@ def _read(
     row = replace(row, **listed.changes(row, decoded.size, decoded.mtime_ns))
     try:
         embedding = embedder.embed(decoded.waveform)
-        check_row(row, embedding, collection.dim)
     except AudioError as error:
         return _Outcome(listed.done("failed", f"{listed.path}: {error}"))
-    except CollectionError as error:
-        return _Outcome(listed.done("failed", str(error)))
     status, reason = ("updated", "the file changed") if listed.rows else ("added", "")
-    return _Outcome(listed.done(status, reason, row, decoded.warning), (row,), embedding, replaces)
+    return _checked(_Outcome(listed.done(status, reason, row, decoded.warning), (row,), embedding, replaces), listed)
 
 
 def _refreshed(listed: _Listed, rows: list[Row], size: int, mtime_ns: int, replaces: bool = False) -> _Outcome:
@@ -223,21 +220,37 @@ def _refreshed(listed: _Listed, rows: list[Row], size: int, mtime_ns: int, repla
         record = listed.done("updated", f"{', '.join(told)} changed", updated[0])
     else:
         record = listed.done("skipped", "", updated[0])
-    return _Outcome(record, updated if changes or replaces else (), replaces=replaces)
+    return _checked(_Outcome(record, updated if changes or replaces else (), replaces=replaces), listed)
+
+
+def _checked(outcome: _Outcome, listed: _Listed) -> _Outcome:
+    """`outcome`, or a failure where the collection cannot hold its rows."""
+    try:
+        for row in outcome.rows:
+            check_row(row)
+    except CollectionError as error:
+        return _Outcome(listed.done("failed", str(error)))
+    return outcome
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether Milvus can be asked about it; names of files need not be UTF-8."""
-    return not any("\udc80" <= character <= "\udcff" for character in text)
+    """Whether Milvus can be asked about `text`: names of files need not be UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_still(row: Row) -> bool:
-    """Whether the file that `row` was made from is still there, unchanged."""
+    """Whether the file that `row` was made from still holds the same."""
     try:
-        status = os.stat(row.path)
+        with open(row.path, "rb") as file:
+            status = os.fstat(file.fileno())
+            same = (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns)
+            return same or hash_content(file) == row.content_hash
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns)
 
 
 class _Batch:

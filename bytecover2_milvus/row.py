@@ -21,9 +21,10 @@ BODY: dict[str, Any] = json.loads(
     files("bytecover2_milvus.schemas").joinpath("tracks.collection.json").read_text(encoding="utf-8")
 )
 FIELDS: dict[str, dict[str, Any]] = {entry["fieldName"]: entry for entry in BODY["schema"]["fields"]}
-INDEX: dict[str, Any] = BODY["indexParams"][0]
+MAX_BYTES: dict[str, int] = {
+    name: entry["elementTypeParams"]["max_length"] for name, entry in FIELDS.items() if entry["dataType"] == "VarChar"
+} | {"metadata": 65_536}  # of its JSON, Milvus' limit
 NORM_TOLERANCE = 1e-3
-MAX_METADATA = 65_536  # bytes of JSON, Milvus' limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,33 +64,42 @@ def read_row(entity: Mapping[str, Any]) -> Row:
     return Row(**{name: entity[name] for name in STORED})
 
 
-def check_row(row: Row, embedding: NDArray[np.float32], dim: int) -> None:
-    """Refuse what Milvus would refuse, and what Milvus Lite would wrongly take.
+def check_row(row: Row) -> None:
+    """Refuse what a Milvus server would refuse and Milvus Lite would wrongly take.
 
     Raises
     ------
     CollectionError
-        If `embedding` is not a finite unit vector of `dim` values, the content hash is none, or a text does not fit.
+        If the content hash is none, a text is not UTF-8 or too long, or the metadata is not JSON.
     """
-    if embedding.shape != (dim,):
-        raise CollectionError(f"{row.track_id!a}: embedding of shape {embedding.shape}; the collection holds ({dim},)")
-    norm = float(np.linalg.norm(embedding))
-    if not abs(norm - 1.0) <= NORM_TOLERANCE:  # NaN fails too
-        raise CollectionError(f"{row.track_id!a}: embedding of norm {norm:.4g}; a finite unit vector is needed")
     if not re.fullmatch("[0-9a-f]{64}", row.content_hash):  # reading by ranges of keys depends on it
-        raise CollectionError(f"{row.track_id!a}: content_hash {row.content_hash!r} is not SHA-256 in hexadecimal")
-    texts = asdict(row)
-    texts["metadata"] = json.dumps(texts["metadata"], ensure_ascii=False)
-    for name, text in texts.items():
-        limit = MAX_METADATA if name == "metadata" else FIELDS[name]["elementTypeParams"].get("max_length")
-        if limit is None:
-            continue
+        raise CollectionError(f"{row.track_id!a}: content_hash {row.content_hash!a} is not SHA-256 in hexadecimal")
+    try:
+        metadata = json.dumps(dict(row.metadata), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CollectionError(f"{row.track_id!a}: its metadata is not JSON ({error})") from error
+    for name, limit in MAX_BYTES.items():
+        text = metadata if name == "metadata" else getattr(row, name)
         try:
             n_bytes = len(text.encode("utf-8"))
         except UnicodeEncodeError as error:
             raise CollectionError(f"{row.track_id!a}: its {name} is not valid UTF-8; rename it") from error
         if n_bytes > limit:
-            raise CollectionError(f"{row.track_id[:80]!a}...: its {name} has {n_bytes} bytes; at most {limit} fit")
+            raise CollectionError(f"{row.track_id[:80]!a}: its {name} has {n_bytes} bytes; at most {limit} fit")
+
+
+def check_embedding(embedding: NDArray[np.float32], dim: int) -> None:
+    """Refuse what is not a finite unit vector of `dim` values; Milvus Lite takes NaN.
+
+    Raises
+    ------
+    CollectionError
+    """
+    if embedding.shape != (dim,):
+        raise CollectionError(f"embedding of shape {embedding.shape}; the collection holds ({dim},)")
+    norm = float(np.linalg.norm(embedding))
+    if not abs(norm - 1.0) <= NORM_TOLERANCE:  # NaN fails too
+        raise CollectionError(f"embedding of norm {norm:.4g}; a finite unit vector is needed")
 
 
 def collection_schema(dim: int) -> CollectionSchema:

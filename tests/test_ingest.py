@@ -140,6 +140,12 @@ def test_what_a_manifest_says_is_updated_without_audio(collection: TrackCollecti
     (row,) = collection.rows_of(["a"])
     assert (row.work_id, row.title, row.artist, row.metadata) == ("w", "A 'song'", "Trad.", {"year": "1850"})
     assert_stored(collection, {letter: folder / f"{letter}.wav" for letter in "abcd"})
+    # What does not fit leaves the row as it is.
+    records = run(
+        [Track(folder / "a.wav", "a", title="x" * 5000), Track(folder / "b.wav", "b", work_id="v")], collection
+    )
+    assert statuses(records) == {"a": "failed", "b": "updated"}
+    assert collection.rows_of(["a"]) == [row]
 
 
 def test_moved_files_keep_their_embeddings(collection: TrackCollection, folder: Path) -> None:
@@ -164,6 +170,12 @@ def test_the_same_file_under_two_names_is_one_row(collection: TrackCollection, f
         assert statuses(records) == dict.fromkeys("abcd", status) | {"z": "skipped"}
         assert records["z"].reason == f"same content as {folder / 'a.wav'}"
     assert_stored(collection, {letter: folder / f"{letter}.wav" for letter in "abcd"})
+    # A copy does not take the row from a file that was only touched.
+    os.utime(folder / "a.wav", ns=(1, 1))
+    assert statuses(run(tracks_in([folder / "z.wav", folder / "a.wav"]), collection, NoEmbedder())) == {
+        "z": "skipped",
+        "a": "skipped",
+    }
     # A stored track that becomes a copy of another one has no audio of its own any more.
     (folder / "d.wav").write_bytes((folder / "c.wav").read_bytes())
     assert run(tracks_in([folder]), collection, NoEmbedder())["d"].reason == f"same content as {folder / 'c.wav'}"
@@ -252,8 +264,8 @@ from bytecover2_milvus.milvus import close, connect
 if __name__ == "__main__":
     client = connect(sys.argv[1])
     try:
-        collection = TrackCollection.open_or_create(client, "interrupted", BandEmbedder())
-        for record in ingest(tracks_in(sys.argv[2:]), BandEmbedder(), collection, workers=2, batch_size=4):
+        collection = TrackCollection.open_or_create(client, sys.argv[2], BandEmbedder())
+        for record in ingest(tracks_in(sys.argv[3:]), BandEmbedder(), collection, workers=2, batch_size=4):
             print(json.dumps([record.track_id, record.status]), flush=True)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -262,11 +274,11 @@ if __name__ == "__main__":
 """
 
 
-def start(uri: str, folder: Path) -> subprocess.Popen[str]:
+def start(uri: str, name: str, folder: Path) -> subprocess.Popen[str]:
     script = folder.parent / "interrupted.py"
     script.write_text(INTERRUPTED)
     return subprocess.Popen(
-        [sys.executable, str(script), uri, str(folder)],
+        [sys.executable, str(script), uri, name, str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -276,13 +288,16 @@ def start(uri: str, folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_run_loses_nothing_it_gave(client, milvus_uri: str, tmp_path: Path, how: signal.Signals) -> None:
+def test_an_interrupted_run_loses_nothing_it_gave(
+    collection: TrackCollection, milvus_uri: str, tmp_path: Path, how: signal.Signals
+) -> None:
+    # A folder that this process has open is closed to others.
     uri = str(tmp_path / "milvus.db") if milvus_uri.endswith(".db") else milvus_uri
     folder = tmp_path / "audio"
     folder.mkdir()
     for seed in range(40):
         write_tone(folder / f"{seed}.wav", seed)
-    process = start(uri, folder)
+    process = start(uri, collection.name, folder)
     given = [json.loads(process.stdout.readline()) for _ in range(6)]
     if how is signal.SIGINT:
         os.killpg(process.pid, how)  # Ctrl-C reaches the workers too
@@ -294,15 +309,14 @@ def test_an_interrupted_run_loses_nothing_it_gave(client, milvus_uri: str, tmp_p
     given += [json.loads(line) for line in rest.splitlines()]
     assert len(given) < 40
 
-    again = connect(uri)
+    client = connect(uri)
     try:
-        collection = TrackCollection.open(again, "interrupted", "bands")
-        stored = collection.fetch().track_ids
+        left = TrackCollection.open(client, collection.name, "bands")
+        stored = left.fetch().track_ids
         assert len(stored) == len(set(stored))
         assert {track_id for track_id, _ in given} <= set(stored)
-        records = run(tracks_in([folder]), collection)
+        records = run(tracks_in([folder]), left)
         assert {track_id for track_id, record in records.items() if record.status == "skipped"} == set(stored)
-        assert_stored(collection, {str(seed): folder / f"{seed}.wav" for seed in range(40)})
+        assert_stored(left, {str(seed): folder / f"{seed}.wav" for seed in range(40)})
     finally:
-        drop_collection(again, "interrupted")
-        close(again)
+        close(client)
