@@ -205,7 +205,7 @@ def _why_no_answer(address: SplitResult, port: int, timeout_s: float) -> str:
         return f"nothing listens on port {port}; start Milvus (docker compose up -d), or use an embedded folder (*.db)"
     except OSError as error:
         return f"no connection to port {port} ({error.strerror or error})"
-    return f"port {port} is open but gives no Milvus answer within {timeout_s:g} s; check port, http or https, token"
+    return f"port {port} is open, but no Milvus answers or it refuses the token; check port, http or https, and token"
 
 
 def _without_password(uri: str) -> str:

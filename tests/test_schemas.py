@@ -1,0 +1,87 @@
+"""The schemas are schemas, ship with the package, and hold for what the library gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from bytecover2_milvus.ingest import IngestRecord
+from bytecover2_milvus.match import Match
+from bytecover2_milvus.metrics import evaluate
+
+SCHEMAS = {
+    entry.name: json.loads(entry.read_text(encoding="utf-8"))
+    for entry in files("bytecover2_milvus.schemas").iterdir()
+    if entry.name.endswith(".schema.json")
+}
+COMPOSE = Path(__file__).parents[1] / "docker-compose.yml"
+MATCH = {"query": "song.flac"} | dataclasses.asdict(
+    Match(1, "t", "", "", "", "/music/t.flac", 0.5, start_s=0.0, end_s=200.0, duration_s=200.0)
+)
+RECORD = dataclasses.asdict(IngestRecord("t.flac", "t", "", "failed", "t.flac: no such file"))
+
+
+def validate(instance: dict, name: str) -> None:
+    jsonschema.validate(instance, SCHEMAS[name], jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_schema_is_one(name: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
+    assert SCHEMAS[name]["title"] and SCHEMAS[name]["description"]
+
+
+def test_a_match_is_valid_and_a_broken_one_is_not() -> None:
+    validate(MATCH, "match.schema.json")
+    for broken in ({"rank": 0}, {"similarity": 1.5}, {"distance": 0.1}):
+        with pytest.raises(jsonschema.ValidationError):
+            validate(MATCH | broken, "match.schema.json")
+    for name in MATCH:
+        with pytest.raises(jsonschema.ValidationError, match=f"'{name}' is a required property"):
+            validate({key: value for key, value in MATCH.items() if key != name}, "match.schema.json")
+
+
+def test_a_record_is_valid_and_a_broken_one_is_not() -> None:
+    validate(RECORD, "ingest_record.schema.json")
+    validate(RECORD | {"status": "added", "reason": "", "duration_s": 200.0}, "ingest_record.schema.json")
+    for broken in ({"status": "done"}, {"reason": ""}, {"duration_s": 0}):
+        with pytest.raises(jsonschema.ValidationError):
+            validate(RECORD | broken, "ingest_record.schema.json")
+
+
+def test_an_evaluation_is_valid() -> None:
+    evaluation = evaluate(np.eye(4), ["w", "w", "v", "v"], ["a", "b", "c", "d"])
+    line = {name: getattr(evaluation, name) for name in SCHEMAS["evaluation.schema.json"]["required"]}
+    validate(line, "evaluation.schema.json")
+    with pytest.raises(jsonschema.ValidationError):
+        validate(line | {"map": 1.1}, "evaluation.schema.json")
+
+
+def test_compose_pins_its_images_and_stays_on_this_machine() -> None:
+    text = COMPOSE.read_text(encoding="utf-8")
+    images = re.findall(r"image: (\S+)", text)
+    assert len(images) == 4
+    for image in images:
+        assert re.search(r":(\$\{\w+:-)?(v|RELEASE\.)\d[\w.-]*\}?$", image), f"{image} is not pinned"
+    ports = re.findall(r"- (\S+:\d+:\d+)", text)
+    assert "127.0.0.1:19530:19530" in ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+@pytest.mark.skipif(
+    not shutil.which("docker") or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode != 0,
+    reason="needs the docker compose client",
+)
+def test_compose_is_accepted_by_its_client() -> None:
+    command = ["docker", "compose", "--file", str(COMPOSE), "--profile", "*", "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
