@@ -9,6 +9,7 @@ identification", ICASSP 2022.
 X. Du et al., "ByteCover: Cover song identification via multi-loss training", ICASSP 2021.
 X. Pan et al., "Two at once: Enhancing learning and generalization capacities via IBN-Net", ECCV 2018 (IBN-a).
 F. Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019 (GeM).
+P. Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017 (blocks that start as shortcuts).
 H. Luo et al., "Bag of tricks and a strong baseline for deep person re-identification", CVPRW 2019 (BNNeck).
 """
 
@@ -127,6 +128,8 @@ class ByteCover2(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, Bottleneck):
+                nn.init.zeros_(module.norm3.weight)  # every block starts as its shortcut, else deep ones learn late
 
     def pooled(self, cqt: Tensor) -> Tensor:
         """(B, n_bins, T) -> (B, 2048), float32."""

@@ -1,0 +1,271 @@
+"""The command line as a user and a script meet it, on real audio, a real bundle and an embedded Milvus."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import click
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+
+from bytecover2_milvus.cli import main
+from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.manifest import write_manifest
+from bytecover2_milvus.songs.compose import compose
+from bytecover2_milvus.songs.tracks import render_tracks
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def commands(group: click.Group = main, prefix: str = "") -> list[tuple[str, click.Command]]:
+    found = []
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found += commands(command, f"{prefix}{name} ")
+        else:
+            found.append((prefix + name, command))
+    return found
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bytecover2_milvus", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+def lines(process: subprocess.CompletedProcess[str], schema: str) -> list[dict]:
+    """The JSON lines on stdout, each valid against its schema."""
+    rows = [json.loads(line) for line in process.stdout.splitlines()]
+    form = json.loads(files("bytecover2_milvus.schemas").joinpath(f"{schema}.schema.json").read_text(encoding="utf-8"))
+    for row in rows:
+        jsonschema.validate(row, form)
+    return rows
+
+
+def refused(process: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 1 and one line on stderr that holds the words; nothing on stdout."""
+    assert process.returncode == 1, process.stderr
+    assert process.stdout == ""
+    assert len(process.stderr.splitlines()) == 1, process.stderr
+    for word in words:
+        assert word in process.stderr
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory) -> Path:
+    """Two arrangements of four songs as FLAC, with their manifest."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    tracks = list(render_tracks([compose(seed) for seed in range(4)], range(2), folder / "audio", workers=1))
+    write_manifest(tracks, folder / "manifest.csv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(catalogue, tiny_bundle) -> tuple[str, ...]:
+    """Options that name a filled collection and its bundle."""
+    options = ("--uri", str(catalogue / "covers.db"), "--collection", "covers")
+    process = run(
+        "ingest", "--manifest", catalogue / "manifest.csv", *options, "--bundle", tiny_bundle, "--workers", 1, "--json"
+    )
+    assert process.returncode == 0, process.stderr
+    records = lines(process, "ingest_record")
+    assert [record["status"] for record in records] == ["added"] * 8
+    return options
+
+
+@pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_command_has_help_with_an_example_and_stands_in_the_readme(name, command):
+    assert command.help and "Example:" in command.help
+    assert f"bytecover2-milvus {name}" in command.help
+    for parameter in command.params:
+        assert isinstance(parameter, click.Argument) or parameter.help, f"{name} {parameter.name} lacks help"
+    assert f"`{name}`" in README.read_text(encoding="utf-8")
+
+
+def test_help_is_instant_because_nothing_heavy_is_imported():
+    code = (
+        "import sys; from bytecover2_milvus.cli import main; "
+        "heavy = {'torch', 'onnxruntime', 'pymilvus', 'librosa', 'av', 'rich'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_second_ingest_skips_everything(catalogue, store, tiny_bundle):
+    process = run("ingest", "--manifest", catalogue / "manifest.csv", *store, "--bundle", tiny_bundle, "--workers", 1)
+    assert process.returncode == 0
+    assert "8 skipped; 8 rows in covers" in process.stderr
+
+
+def test_a_stored_track_finds_itself_first(catalogue, store, tiny_bundle):
+    track = catalogue / "audio" / "composed-2" / "1.flac"
+    process = run("query", track, *store, "--bundle", tiny_bundle, "--limit", 3, "--json")
+    assert process.returncode == 0, process.stderr
+    matches = lines(process, "match")
+    assert [match["rank"] for match in matches] == [1, 2, 3]
+    assert matches[0]["track_id"] == "composed-2/1" and matches[0]["work_id"] == "composed-2"
+    assert matches[0]["similarity"] == pytest.approx(1, abs=1e-4)
+    assert matches[0]["query"] == str(track)
+
+
+def test_group_by_work_gives_each_work_once_and_filter_restricts(catalogue, store, tiny_bundle):
+    track = catalogue / "audio" / "composed-2" / "1.flac"
+    options = (*store, "--bundle", tiny_bundle, "--json")
+    by_work = lines(run("query", track, *options, "--group-by", "work"), "match")
+    assert sorted(match["work_id"] for match in by_work) == [f"composed-{seed}" for seed in range(4)]
+    filtered = lines(run("query", track, *options, "--filter", 'work_id == "composed-0"'), "match")
+    assert {match["work_id"] for match in filtered} == {"composed-0"} and len(filtered) == 2
+
+
+def test_a_table_for_people_shows_every_match(catalogue, store, tiny_bundle):
+    track = catalogue / "audio" / "composed-2" / "1.flac"
+    process = run("query", track, *store, "--bundle", tiny_bundle, "--limit", 2, COLUMNS="200")
+    assert process.returncode == 0
+    assert "similarity" in process.stdout and "Composed 2" in process.stdout and "1.0000" in process.stdout
+
+
+def test_evaluate_counts_and_manifest_restricts(catalogue, store, tmp_path):
+    (whole,) = lines(run("evaluate", *store, "--json"), "evaluation")
+    assert whole["queries"] == 8 and whole["tracks"] == 8 and whole["works"] == 4
+    assert 0 < whole["map"] <= 1 and whole["precision_at_10"] == pytest.approx(0.1)  # one relevant track each
+    manifest = tmp_path / "part.csv"
+    rows = (catalogue / "manifest.csv").read_text(encoding="utf-8").splitlines()
+    manifest.write_text("\n".join(rows[:5]) + "\n", encoding="utf-8")
+    (part,) = lines(run("evaluate", *store, "--manifest", manifest, "--json"), "evaluation")
+    assert part["queries"] == 4 and part["works"] == 2
+
+
+def test_embed_writes_what_the_collection_holds(catalogue, store, tiny_bundle, tmp_path):
+    out = tmp_path / "vectors.npz"
+    process = run("embed", catalogue / "audio" / "composed-0", "--out", out, "--bundle", tiny_bundle)
+    assert process.returncode == 0, process.stderr
+    vectors = np.load(out)
+    assert vectors["embeddings"].shape == (2, 128) and vectors["embeddings"].dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors["embeddings"], axis=1), 1, atol=1e-5)
+    assert [Path(path).name for path in vectors["paths"]] == ["0.flac", "1.flac"]
+
+
+def test_one_bad_file_is_reported_and_the_rest_goes_in(catalogue, tiny_bundle, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "broken.mp3").write_bytes(b"this is no audio" * 100)
+    soundfile.write(folder / "silent.wav", np.zeros(5 * SAMPLE_RATE), SAMPLE_RATE)
+    (folder / "good.flac").write_bytes((catalogue / "audio" / "composed-0" / "0.flac").read_bytes())
+    process = run("ingest", folder, "--uri", tmp_path / "m.db", "--bundle", tiny_bundle, "--workers", 1, "--json")
+    assert process.returncode == 1
+    statuses = {Path(record["path"]).name: record["status"] for record in lines(process, "ingest_record")}
+    assert statuses == {"broken.mp3": "failed", "silent.wav": "failed", "good.flac": "added"}
+    assert "broken.mp3" in process.stderr and "silent.wav" in process.stderr
+    assert "1 added, 2 failed; 1 rows" in process.stderr
+
+
+def test_collections_are_listed_described_and_dropped_only_when_confirmed(catalogue, tiny_bundle, tmp_path):
+    uri = tmp_path / "c.db"
+    track = catalogue / "audio" / "composed-0" / "0.flac"
+    assert run("ingest", track, "--uri", uri, "--bundle", tiny_bundle, "--workers", 1).returncode == 0
+    (listed,) = (json.loads(line) for line in run("collections", "list", "--uri", uri, "--json").stdout.splitlines())
+    assert listed["collection"] == "tracks" and listed["rows"] == 1
+    described = json.loads(run("collections", "describe", "tracks", "--uri", uri, "--json").stdout)
+    assert described["dim"] == 128 and described["index_type"] == "FLAT"
+    unconfirmed = subprocess.run(
+        [sys.executable, "-m", "bytecover2_milvus", "collections", "drop", "tracks", "--uri", str(uri)],
+        input="n\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert unconfirmed.returncode == 1 and "1 rows" in unconfirmed.stderr
+    assert run("collections", "describe", "tracks", "--uri", uri).returncode == 0
+    assert run("collections", "drop", "tracks", "--uri", uri, "--yes").returncode == 0
+    refused(run("collections", "describe", "tracks", "--uri", uri), "tracks", "no collection")
+
+
+def test_doctor_says_what_fits_and_what_does_not(store, tiny_bundle, tmp_path):
+    process = run("doctor", *store, "--bundle", tiny_bundle, "--json")
+    checks = {line["check"]: line for line in map(json.loads, process.stdout.splitlines())}
+    assert process.returncode == 0, process.stdout
+    assert checks["Milvus"]["status"] == checks["bundle"]["status"] == checks["CPU"]["status"] == "ok"
+    assert "8 rows" in checks["collection"]["detail"]
+    process = run("doctor", "--uri", "http://127.0.0.1:9", "--bundle", tmp_path, "--json")
+    checks = {line["check"]: line for line in map(json.loads, process.stdout.splitlines())}
+    assert process.returncode == 1
+    assert checks["Milvus"]["status"] == checks["bundle"]["status"] == "failed"
+
+
+class TestRefusals:
+    """One line that says what, where and what to do; exit code 1; the collection as it was."""
+
+    def test_missing_bundle(self, catalogue, tmp_path):
+        track = catalogue / "audio" / "composed-0" / "0.flac"
+        refused(run("ingest", track, "--uri", tmp_path / "x.db", "--bundle", tmp_path / "none"), "none", "no such")
+        assert not (tmp_path / "x.db").exists()
+
+    def test_changed_bundle_file(self, catalogue, store, tiny_bundle, tmp_path):
+        copy = tmp_path / "bundle"
+        copy.mkdir()
+        for file in tiny_bundle.iterdir():
+            (copy / file.name).write_bytes(file.read_bytes())
+        model = copy / "model.onnx"
+        model.write_bytes(model.read_bytes()[:-1] + b"!")
+        track = catalogue / "audio" / "composed-0" / "0.flac"
+        refused(run("query", track, *store, "--bundle", copy), "model.onnx", "changed")
+
+    def test_milvus_that_does_not_answer_fails_in_seconds(self, catalogue, tiny_bundle):
+        track = catalogue / "audio" / "composed-0" / "0.flac"
+        start = time.monotonic()
+        refused(run("query", track, "--uri", "http://127.0.0.1:9", "--bundle", tiny_bundle), "127.0.0.1:9")
+        assert time.monotonic() - start < 30  # seconds, of which starting Python and the model are most
+
+    def test_a_folder_that_was_never_made(self, tmp_path):
+        refused(run("evaluate", "--uri", tmp_path / "none.db"), "none.db", "ingest makes it")
+        assert not (tmp_path / "none.db").exists()
+
+    def test_manifest_without_its_columns(self, store, tiny_bundle, tmp_path):
+        manifest = tmp_path / "m.csv"
+        manifest.write_text("file,title\na.wav,A\n", encoding="utf-8")
+        refused(run("ingest", "--manifest", manifest, *store, "--bundle", tiny_bundle), "m.csv", "path", "work_id")
+
+    def test_manifest_with_a_missing_file_fails_that_track_only(self, catalogue, tiny_bundle, tmp_path):
+        manifest = tmp_path / "m.csv"
+        good = catalogue / "audio" / "composed-0" / "0.flac"
+        manifest.write_text(f"path,work_id\n{good},a\ngone.wav,b\n", encoding="utf-8")
+        process = run(
+            "ingest", "--manifest", manifest, "--uri", tmp_path / "x.db", "--bundle", tiny_bundle, "--workers", 1
+        )
+        assert process.returncode == 1
+        assert "gone.wav" in process.stderr and "1 added, 1 failed; 1 rows" in process.stderr
+
+    def test_manifest_of_other_tracks_cannot_be_evaluated(self, store, tmp_path):
+        manifest = tmp_path / "m.csv"
+        manifest.write_text("path,work_id\nother.wav,w\n", encoding="utf-8")
+        refused(run("evaluate", *store, "--manifest", manifest), "m.csv", "covers")
+
+    def test_a_filter_that_is_no_filter(self, catalogue, store, tiny_bundle):
+        track = catalogue / "audio" / "composed-0" / "0.flac"
+        refused(run("query", track, *store, "--bundle", tiny_bundle, "--filter", "((("), "covers")
+
+    def test_wrong_usage_is_exit_code_two(self, tmp_path):
+        assert run("ingest", "--uri", tmp_path / "x.db").returncode == 2
+        assert run("query").returncode == 2
+        assert run("train", "--out", tmp_path / "run").returncode == 2
+
+    def test_unknown_setting_of_the_training(self, tmp_path):
+        process = run("train", "--songs", "composed@0-2", "--out", tmp_path, "--set", "training.learning_speed=1")
+        refused(process, "learning_speed", "learning_rate")
+
+    def test_cuda_asked_for_and_not_there(self, catalogue, store, tiny_bundle):
+        track = catalogue / "audio" / "composed-0" / "0.flac"
+        process = run("query", track, *store, "--bundle", tiny_bundle, "--device", "cuda", CUDA_VISIBLE_DEVICES="")
+        refused(process, "CUDA", "bytecover2-milvus[cuda]")
