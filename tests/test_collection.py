@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,24 +68,24 @@ EMBEDDINGS = unit_vectors(300, seed=0)
 @pytest.fixture(scope="module")
 def covers(client) -> Iterator[TrackCollection]:
     """Filled once, for tests that only read."""
-    collection = TrackCollection.create(client, "covers", MODEL)
+    collection = TrackCollection.create(client, f"test_{uuid.uuid4().hex}", MODEL)
     collection.upsert(ROWS, EMBEDDINGS)
     yield collection
-    drop_collection(client, "covers")
+    drop_collection(client, collection.name)
 
 
 @pytest.fixture(scope="module")
 def scratch(client) -> Iterator[TrackCollection]:
-    collection = TrackCollection.create(client, "scratch", MODEL)
+    collection = TrackCollection.create(client, f"test_{uuid.uuid4().hex}", MODEL)
     yield collection
-    drop_collection(client, "scratch")
+    drop_collection(client, collection.name)
 
 
 @pytest.fixture
 def empty(scratch: TrackCollection) -> Iterator[TrackCollection]:
     """Emptied after each test; a new one would take a server three seconds."""
     yield scratch
-    scratch.client.delete("scratch", filter='id != ""', timeout=30)
+    scratch.client.delete(scratch.name, filter='id != ""', timeout=30)
 
 
 def test_search_is_brute_force(covers: TrackCollection) -> None:
@@ -122,7 +123,7 @@ def test_a_filter_and_excluded_tracks_narrow_the_search(covers: TrackCollection)
 
 @pytest.mark.parametrize("filter", ["title = 'x", "nope == 1", "size == 'x'"])
 def test_a_bad_filter_is_reported_in_one_line(covers: TrackCollection, filter: str) -> None:
-    with pytest.raises(CollectionError, match=r"search in collection covers: .+") as error:
+    with pytest.raises(CollectionError, match=rf"search in collection {covers.name}: .+") as error:
         covers.search(EMBEDDINGS[0], filter=filter)
     assert "\n" not in str(error.value)
 
@@ -165,7 +166,7 @@ def test_fetch_gives_back_what_was_stored(covers: TrackCollection) -> None:
 
 def test_description(covers: TrackCollection, client) -> None:
     assert covers.describe() == {
-        "collection": "covers",
+        "collection": covers.name,
         "model_id": "a1b2",
         "contract_version": 1,
         "dim": DIM,
@@ -173,7 +174,7 @@ def test_description(covers: TrackCollection, client) -> None:
         "index_type": "FLAT" if is_embedded(client) else "HNSW",
         "load_state": "Loaded",
     }
-    assert "covers" in list_collections(client)
+    assert covers.name in list_collections(client)
 
 
 def test_upsert_twice_is_once(empty: TrackCollection) -> None:
@@ -264,12 +265,12 @@ def test_rows_that_milvus_lite_would_wrongly_take_are_refused(empty: TrackCollec
 
 def test_another_models_collection_is_refused(covers: TrackCollection, client) -> None:
     other = SimpleNamespace(model_id="c3d4", dim=DIM, contract_version=1)
-    with pytest.raises(CollectionMismatch, match="covers: holds embeddings of model a1b2, not of c3d4"):
-        TrackCollection.open(client, "covers", other.model_id)
+    with pytest.raises(CollectionMismatch, match=f"{covers.name}: holds embeddings of model a1b2, not of c3d4"):
+        TrackCollection.open(client, covers.name, other.model_id)
     with pytest.raises(CollectionMismatch, match="not of c3d4"):
-        TrackCollection.open_or_create(client, "covers", other)
-    assert TrackCollection.open(client, "covers").model_id == "a1b2"
-    assert TrackCollection.open_or_create(client, "covers", MODEL).count() == 300
+        TrackCollection.open_or_create(client, covers.name, other)
+    assert TrackCollection.open(client, covers.name).model_id == "a1b2"
+    assert TrackCollection.open_or_create(client, covers.name, MODEL).count() == 300
 
 
 def test_missing_foreign_and_badly_named_collections(client, name: str) -> None:
@@ -288,11 +289,12 @@ def test_missing_foreign_and_badly_named_collections(client, name: str) -> None:
 
 
 def test_an_alias_is_a_name(covers: TrackCollection, client) -> None:
-    client.create_alias("covers", "live", timeout=10)
+    alias = f"{covers.name}_live"
+    client.create_alias(covers.name, alias, timeout=10)
     try:
-        assert TrackCollection.open(client, "live", "a1b2").search(EMBEDDINGS[3], limit=1)[0][0].track_id == "track-3"
+        assert TrackCollection.open(client, alias, "a1b2").search(EMBEDDINGS[3], limit=1)[0][0].track_id == "track-3"
     finally:
-        client.drop_alias("live", timeout=10)
+        client.drop_alias(alias, timeout=10)
 
 
 def test_a_create_that_was_cut_off_is_completed(client, name: str) -> None:

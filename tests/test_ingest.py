@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,9 +44,9 @@ def write_tone(path: Path, seed: int, duration_s: float = 1.5) -> Path:
 
 @pytest.fixture(scope="module")
 def scratch(client) -> Iterator[TrackCollection]:
-    collection = TrackCollection.create(client, "ingested", BandEmbedder())
+    collection = TrackCollection.create(client, f"test_{uuid.uuid4().hex}", BandEmbedder())
     yield collection
-    drop_collection(client, "ingested")
+    drop_collection(client, collection.name)
 
 
 @pytest.fixture
