@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 
 import click
 import numpy as np
-from benchmarks.fourier import fourier_embedding
 from numpy.typing import NDArray
 
+from benchmarks.fourier import fourier_embedding
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.metrics import bootstrap_interval, evaluate
 from bytecover2_milvus.songs.arrange import arrange

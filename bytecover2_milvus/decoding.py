@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio import TruncatedAudio, load_audio
+from .cores import usable_cores
 from .errors import AudioError, UnreadableAudio
 
 MAX_WORKERS = 8  # one session embeds no faster than so many decode
@@ -90,7 +91,7 @@ class Decoder:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = min(MAX_WORKERS, max(1, _usable_cores() - 1)) if workers is None else workers
+        self._workers = min(MAX_WORKERS, max(1, usable_cores() - 1)) if workers is None else workers
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Decoder:
@@ -176,7 +177,3 @@ def _decode(path: Path, known: Sequence[str]) -> Decoded | AudioError:
         return decode(path, known)
     except AudioError as error:
         return error
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import INPUT, OUTPUT, Bundle, default_bundle, open_bundle
+from .cores import usable_cores
 from .errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Embedder:
             raise DeviceError(f"device = {device!r}: choose one of {', '.join(DEVICES)}")
         opened = open_bundle(default_bundle() if bundle is None else bundle)
         self.contract = opened.contract
-        self._session = _open_session(opened, device, threads or _usable_cores())
+        self._session = _open_session(opened, device, threads or usable_cores())
         if self._session.get_modelmeta().custom_metadata_map != self.contract.to_metadata():
             raise BundleError(f"{opened.model}: not the model that contract.json describes; export the bundle again")
 
@@ -190,7 +190,3 @@ def _why_no_cuda(installed: bool) -> str:
         "CUDA was asked for but this ONNX Runtime has no CUDA provider: pip uninstall --yes onnxruntime && "
         'pip install "bytecover2-milvus[cuda]"'
     )
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from bytecover2_milvus.export.parity import melody
 
 from bytecover2_milvus.bundle import write_sums
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
+from bytecover2_milvus.export.parity import melody
 
 BUILT_WITH_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 

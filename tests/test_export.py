@@ -19,10 +19,6 @@ import pytest
 import soundfile
 import soxr
 import torch
-from bytecover2_milvus.export import exporter
-from bytecover2_milvus.export.exporter import hash_weights, write_bundle
-from bytecover2_milvus.export.fold import Affine, ShippedNetwork, fold_backbone, fold_head
-from bytecover2_milvus.export.parity import check_parity, melody, probes
 from conftest import tiny_network
 from packaging.requirements import Requirement
 
@@ -30,6 +26,10 @@ from bytecover2_milvus.bundle import open_bundle
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import ExportError
+from bytecover2_milvus.export import exporter
+from bytecover2_milvus.export.exporter import hash_weights, write_bundle
+from bytecover2_milvus.export.fold import Affine, ShippedNetwork, fold_backbone, fold_head
+from bytecover2_milvus.export.parity import check_parity, melody, probes
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def test_triplet_by_hand():
     far = torch.tensor([[0.0], [1.0], [5.0], [5.2]])
     work = torch.tensor([0, 0, 1, 1])
     assert batch_hard_triplet(far, work, 0.3) == 0
-    # Second work at 2, 2.2: anchor 0: 0.3+1-2 < 0; anchor 1: 0.3+1-1 = 0.3; anchor 2: 0.3+0.2-1 < 0; 2.2: 0.3+0.2-1.2 < 0.
+    # Second work at 2, 2.2: anchor 0: 0.3+1-2 < 0; anchor 1: 0.3+1-1 = 0.3; anchor 2: 0.3+0.2-1 < 0; 2.2: likewise.
     near = torch.tensor([[0.0], [1.0], [2.0], [2.2]])
     assert batch_hard_triplet(near, work, 0.3).item() == pytest.approx(0.3 / 4)
 

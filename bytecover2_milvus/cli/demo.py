@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 
@@ -33,6 +32,7 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
 
     from ..audio import load_audio
     from ..collection import TrackCollection
+    from ..cores import usable_cores
     from ..embedder import Embedder
     from ..errors import BytecoverError
     from ..ingest import ingest
@@ -49,7 +49,7 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
         raise BytecoverError(f"{out}: cannot be made ({error.strerror}); choose another folder with --out") from error
     tracks = []
     with progress_bar("render", len(songs) * arrangements) as bar:
-        for track in render_tracks(songs, range(arrangements), out / "audio", os.cpu_count() or 1):
+        for track in render_tracks(songs, range(arrangements), out / "audio", usable_cores()):
             tracks.append(track)
             bar.update(advance=1, note=track.track_id)
     queries, stored = tracks[::arrangements], [track for i, track in enumerate(tracks) if i % arrangements]

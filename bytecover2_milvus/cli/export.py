@@ -10,7 +10,8 @@ import click
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the bundle.")
-def export(checkpoint: Path, out: Path) -> None:
+@click.option("--fact", "facts", multiple=True, metavar="NAME=TEXT", help="A row of the model card, e.g. Limits=...")
+def export(checkpoint: Path, out: Path, facts: tuple[str, ...]) -> None:
     """Write the ONNX bundle of a checkpoint: waveform in, unit embedding out.
 
     The exported graph is compared with the network at several lengths and batch sizes; where they differ, nothing is
@@ -23,7 +24,8 @@ def export(checkpoint: Path, out: Path) -> None:
     from ..export.exporter import write_bundle
     from ..training.checkpoint import load_checkpoint
 
+    named = dict(fact.partition("=")[::2] for fact in facts)
     loaded = load_checkpoint(checkpoint)
-    bundle = write_bundle(loaded.config, loaded.network, out, facts=loaded.facts)
+    bundle = write_bundle(loaded.config, loaded.network, out, facts=loaded.facts | named)
     size = sum(file.stat().st_size for file in bundle.path.iterdir())
     click.echo(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB", err=True)

@@ -100,9 +100,9 @@ def train(
             bar.update(completed=progress.step, note=text + (f", validation MAP {maps[-1]:.3f}" if maps else ""))
 
         facts = {
-            "trained_on": ", ".join([*songs, *([manifest.name] if manifest else [])]),
-            "works": str(len(corpus.works)),
-            "tracks": str(corpus.n_tracks),
+            "Trained on": ", ".join(Path(source).name for source in (*songs, *filter(None, [manifest]))),
+            "Works": str(len(corpus.works)),
+            "Tracks": str(corpus.n_tracks),
         }
         best = run(
             config,

@@ -15,10 +15,10 @@ Each file is a list of songs::
     melody = "F4 G4 A4 F4 | F4 G4 A4 F4 | A4 Bb4 C5:2 | A4 Bb4 C5:2"
     chords = "F | F | F C7 | F"
 
-Bars are separated by ``|``. A note is its name with octave (C4 is middle C), a rest is ``-``; ``:2``, ``:1/2`` or ``:3/2``
-gives the beats where they are not one. A chord is its root with ``m``, ``7``, ``m7``, ``maj7``, ``dim``, ``aug``, ``sus4``,
-``6`` or nothing; the chords of a bar share it equally unless ``:`` says otherwise. In compound metre the beat is the eighth
-(6/8 has six).
+Bars are separated by ``|``. A note is its name with octave (C4 is middle C), a rest is ``-``; ``:2``, ``:1/2`` or
+``:3/2`` gives the beats where they are not one. A chord is its root with ``m``, ``7``, ``m7``, ``maj7``, ``dim``,
+``aug``, ``sus4``, ``6`` or nothing; the chords of a bar share it equally unless ``:`` says otherwise. In compound metre
+the beat is the eighth (6/8 has six).
 """
 
 from __future__ import annotations

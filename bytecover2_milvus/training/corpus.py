@@ -54,7 +54,7 @@ class SongSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        return f"{__version__} {self.song!r} {self.seed}"
+        return f"{__version__} {ARRANGEMENT_S} {self.song!r} {self.seed}"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from .checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_
 from .corpus import Corpus, FeatureCache
 
 LAST = "last.safetensors"  # all that resuming needs
+VALIDATION = "Validation MAP"  # the fact that says how good a checkpoint is
 BEST = "best.safetensors"  # the network of the best validation so far; of the end, without validation
 
 
@@ -166,10 +167,10 @@ def train(
         restore_optimizer(optimizer, names, resumed.optimizer)
     optimizer = fabric.setup_optimizers(optimizer)
     step = resumed.step if resumed else 0
-    best = float(resumed.facts.get("validation_map", -1)) if resumed else -1.0
+    best = float(resumed.facts.get(VALIDATION, -1)) if resumed else -1.0
 
     def save(path: Path, **running: object) -> None:
-        state = facts | ({"validation_map": f"{best:.6f}"} if best >= 0 else {})
+        state = facts | ({VALIDATION: f"{best:.6f}"} if best >= 0 else {})
         Checkpoint(config, network, facts=state, **running).save(path)
 
     batches = DataLoader(
