@@ -19,6 +19,7 @@ SAMPLE_RATE = 22_050  # Hz, section 3.1; every waveform in this package has it
 SHORTEST_FRAMES = 8  # input frames of the network below which a track is repeated: one column of the backbone's output
 SCALES = ("linear", "sqrt", "log")
 PHASES = ("bytecover", "frozen", "joint")
+PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need a loss scaler, which a checkpoint does not hold
 
 
 def _require(condition: bool, message: str) -> None:
@@ -107,7 +108,7 @@ class Training:
     contrastive_weight: float = 0.0  # supervised contrastive loss on the normalised embedding
     temperature: float = 0.1  # of the contrastive loss
     label_smoothing: float = 0.1
-    transpose: int = 6  # semitones either way, augmentation
+    transpose: int = 6  # bins either way (semitones, with 12 per octave), augmentation
     tempo: float = 1.3  # largest change of speed, augmentation
     mask_bins: int = 12  # SpecAugment on frequency
     equaliser_db: float = 9.0  # random smooth filter, augmentation
@@ -121,7 +122,11 @@ class Training:
         _require(self.phase in PHASES, f"phase = {self.phase!r}: choose one of {', '.join(PHASES)}")
         _require(self.works_per_batch >= 2, "works_per_batch: a triplet needs at least 2 works")
         _require(self.tracks_per_work >= 2, "tracks_per_work: a triplet needs at least 2 tracks of a work")
-        _require(self.steps >= 1, "steps: at least 1")
+        _require(self.precision in PRECISIONS, f"precision = {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
+        for name in ("steps", "validate_every", "save_every"):
+            _require(getattr(self, name) >= 1, f"{name} = {getattr(self, name)}: at least 1")
+        for name in ("transpose", "mask_bins", "equaliser_db", "noise", "seed"):
+            _require(getattr(self, name) >= 0, f"{name} = {getattr(self, name)}: 0 or more")
         _require(len(self.crop_s) > 0 and min(self.crop_s) > 0, "crop_s: at least one positive length in seconds")
         _require(self.tempo >= 1, "tempo: 1 (none) or more")
 
@@ -133,6 +138,11 @@ class Config:
     front_end: FrontEnd = FrontEnd()
     network: Network = Network()
     training: Training = Training()
+
+    def __post_init__(self) -> None:
+        for name in ("transpose", "mask_bins"):
+            bins = getattr(self.training, name)
+            _require(bins < self.front_end.n_bins, f"{name} = {bins}: the CQT has {self.front_end.n_bins} bins")
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Config:
@@ -169,6 +179,7 @@ _Part = TypeVar("_Part", FrontEnd, Network, Training)
 
 
 def _build(part: type[_Part], name: str, values: dict[str, Any]) -> _Part:
+    _require(isinstance(values, dict), f"{name} = {values!r}: a table is needed")
     fields = {field.name: field for field in dataclasses.fields(part)}
     for key, value in values.items():
         _require(key in fields, f"unknown key {name}.{key}: the keys are {', '.join(fields)}")

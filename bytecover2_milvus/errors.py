@@ -18,6 +18,7 @@ with 1.
     ├── DeviceError              a device was asked for and is not to be had
     ├── CheckpointError          missing, damaged or mismatched checkpoint
     ├── ExportError              the exported graph does not reproduce the network
+    ├── OutputError              a file or folder that cannot be written
     └── CollectionError          what Milvus refused, or what we refuse to ask of it
         ├── MilvusUnavailable    no answer at the URI
         ├── CollectionLocked     the embedded folder is open in another process
@@ -76,6 +77,10 @@ class CheckpointError(BytecoverError):
 
 class ExportError(BytecoverError):
     """The exported graph does not reproduce the network."""
+
+
+class OutputError(BytecoverError):
+    """A file or folder that cannot be written."""
 
 
 class CollectionError(BytecoverError):

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from bytecover2_milvus.config import Config, FrontEnd, Network, Training
-from bytecover2_milvus.errors import CheckpointError, ConfigError, ManifestError
+from bytecover2_milvus.errors import CheckpointError, ConfigError, ManifestError, OutputError
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler, augment, stretch, transpose
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
-from bytecover2_milvus.training.train import insert_pca_fc, learning_rate, pooled_embeddings, train, validate
+from bytecover2_milvus.training.train import (
+    VALIDATION,
+    insert_pca_fc,
+    learning_rate,
+    pooled_embeddings,
+    train,
+    validate,
+)
 
 CONFIG = Config(
     front_end=FrontEnd(time_pooling=40, scale="sqrt"),
@@ -54,10 +63,10 @@ def cache(tmp_path_factory) -> FeatureCache:
 def bytecover(corpus, cache, tmp_path_factory) -> Checkpoint:
     """A ByteCover that has learned the four songs by heart."""
     torch.set_num_threads(1)  # the network is so small that threads only wait for each other
-    config = with_training(CONFIG, steps=60)
+    config = with_training(CONFIG, steps=120)
     out = tmp_path_factory.mktemp("bytecover")
     losses = []
-    best = train(config, corpus, cache, out, data_workers=0, accelerator="cpu", report=lambda p: losses.append(p.loss))
+    best = train(config, corpus, cache, out, data_workers=0, device="cpu", report=lambda p: losses.append(p.loss))
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     return load_checkpoint(best)
 
@@ -75,7 +84,7 @@ def test_the_papers_phases_follow_each_other(bytecover, corpus, cache, tmp_path)
 
     frozen_config = with_training(pca.config, phase="frozen", steps=5)
     frozen = load_checkpoint(
-        train(frozen_config, corpus, cache, tmp_path / "frozen", init=pca, data_workers=0, accelerator="cpu")
+        train(frozen_config, corpus, cache, tmp_path / "frozen", init=pca, data_workers=0, device="cpu")
     )
     changed = {name for name, value in frozen.network.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {
@@ -89,10 +98,19 @@ def test_the_papers_phases_follow_each_other(bytecover, corpus, cache, tmp_path)
 
     joint_config = with_training(pca.config, phase="joint", steps=5)
     joint = load_checkpoint(
-        train(joint_config, corpus, cache, tmp_path / "joint", init=frozen, data_workers=0, accelerator="cpu")
+        train(joint_config, corpus, cache, tmp_path / "joint", init=frozen, data_workers=0, device="cpu")
     )
     assert not torch.equal(joint.network.backbone.conv1.weight, frozen.network.backbone.conv1.weight)
     assert not joint.network.bnneck.bias.any()
+
+
+def test_what_a_checkpoint_reached_is_not_said_of_the_one_that_starts_from_it(bytecover, corpus, cache, tmp_path):
+    reached = replace(bytecover, facts={"Works": "4", VALIDATION: "0.99"})
+    pooled = pooled_embeddings(bytecover.network, bytecover.config, corpus, cache)
+    assert insert_pca_fc(reached, pooled, 6).facts == {"Works": "4"}
+    config = with_training(CONFIG, steps=1)
+    best = train(config, corpus, cache, tmp_path, init=reached, facts=reached.facts, data_workers=0, device="cpu")
+    assert load_checkpoint(best).facts == {"Works": "4"}
 
 
 def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path):
@@ -103,7 +121,7 @@ def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path)
         if progress.step == 17:
             raise Cut
 
-    arguments = {"data_workers": 0, "accelerator": "cpu"}
+    arguments = {"data_workers": 0, "device": "cpu"}
     whole = load_checkpoint(train(CONFIG, corpus, cache, tmp_path / "whole", **arguments))
     with pytest.raises(Cut):
         train(CONFIG, corpus, cache, tmp_path / "parts", report=cut, **arguments)
@@ -117,21 +135,27 @@ def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path)
 
 
 def test_a_folder_of_another_run_is_refused(corpus, cache, tmp_path):
-    train(with_training(CONFIG, steps=1), corpus, cache, tmp_path, data_workers=0, accelerator="cpu")
+    train(with_training(CONFIG, steps=1), corpus, cache, tmp_path, data_workers=0, device="cpu")
     with pytest.raises(CheckpointError, match="another configuration"):
-        train(with_training(CONFIG, steps=2), corpus, cache, tmp_path, data_workers=0, accelerator="cpu")
+        train(with_training(CONFIG, steps=2), corpus, cache, tmp_path, data_workers=0, device="cpu")
 
 
 def test_bf16_trains(corpus, cache, tmp_path):
     config = with_training(CONFIG, steps=2, precision="bf16-mixed")
     losses = []
-    train(config, corpus, cache, tmp_path, data_workers=0, accelerator="cpu", report=lambda p: losses.append(p.loss))
+    train(config, corpus, cache, tmp_path, data_workers=0, device="cpu", report=lambda p: losses.append(p.loss))
     assert np.isfinite(losses).all()
 
 
 def test_later_phases_need_a_checkpoint(corpus, cache, tmp_path):
     with pytest.raises(ConfigError, match="--init"):
-        train(with_training(CONFIG, phase="joint"), corpus, cache, tmp_path, data_workers=0, accelerator="cpu")
+        train(with_training(CONFIG, phase="joint"), corpus, cache, tmp_path, data_workers=0, device="cpu")
+
+
+@pytest.mark.parametrize("setting", [{"precision": "16-mixed"}, {"save_every": 0}, {"noise": -0.1}, {"mask_bins": 84}])
+def test_settings_that_no_run_can_have_are_refused(setting):
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        with_training(CONFIG, **setting)
 
 
 def test_batches_depend_on_seed_and_step_alone(corpus, cache):
@@ -180,6 +204,19 @@ def test_single_tracks_are_no_works_to_learn_from(tmp_path):
         Corpus.of_manifest([Track(tmp_path / "a.wav", "a", "one"), Track(tmp_path / "b.wav", "b", "two")])
 
 
+def test_workers_fill_the_cache_and_this_process_keeps_its_threads(corpus, cache, tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        filled = FeatureCache(tmp_path, CONFIG.front_end)
+        assert list(filled.fill(corpus, workers=1)) == [track.track_id for _, track in corpus.tracks()]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    for _, track in corpus.tracks():
+        np.testing.assert_array_equal(filled.load(track), cache.load(track))
+
+
 class TestCheckpoint:
     def test_comes_back_as_it_was(self, bytecover, tmp_path):
         path = tmp_path / "a.safetensors"
@@ -203,5 +240,5 @@ class TestCheckpoint:
 
     def test_an_unwritable_place_leaves_nothing_behind(self, bytecover, tmp_path):
         (tmp_path / "file").write_text("in the way")
-        with pytest.raises(CheckpointError, match="cannot be written"):
+        with pytest.raises(OutputError, match="cannot be written"):
             bytecover.save(tmp_path / "file" / "a.safetensors")

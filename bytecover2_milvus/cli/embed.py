@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -31,6 +30,7 @@ def embed(files: tuple[Path, ...], out: Path, bundle: Path | None, device: str) 
     from ..audio import find_audio, load_audio
     from ..embedder import Embedder
     from ..errors import AudioError
+    from ..writing import whole_file
 
     paths = find_audio(files)
     embedder = Embedder(bundle, device)
@@ -45,13 +45,8 @@ def embed(files: tuple[Path, ...], out: Path, bundle: Path | None, device: str) 
             bar.update(advance=1, note=path.name)
     if not embedded:
         raise click.ClickException("no embedding to write")
-    part = out.with_name(out.name + ".part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, embeddings=np.stack(embeddings), paths=np.array(embedded), model_id=embedder.model_id)
-        os.replace(part, out)
-    except OSError as error:
-        raise click.ClickException(f"{out}: cannot be written ({error.strerror})") from error
+    with whole_file(out) as part, part.open("wb") as file:
+        np.savez(file, embeddings=np.stack(embeddings), paths=np.array(embedded), model_id=embedder.model_id)
     click.echo(f"{len(embedded)} embeddings of {embedder.dim} values in {out}", err=True)
     if len(embedded) < len(paths):
         sys.exit(1)

@@ -52,9 +52,17 @@ def corpus_options(command: Any) -> Any:
     "--config", "config_file", type=click.Path(path_type=Path), help="TOML file; the defaults are the paper's."
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help='One setting, e.g. training.phase="frozen".'
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One setting, e.g. 'training.phase=\"frozen\"'.",
 )
-@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from.")
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    help="Checkpoint to start from; the network and its front end are as they are there.",
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run.")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end.")
@@ -78,9 +86,10 @@ def train(
     \b
     Example:
       bytecover2-milvus train --songs composed@0-1000 --validation-songs traditional \\
-        --set network.feature_dim="none" --out runs/bytecover
+        --set 'network.feature_dim="none"' --out runs/bytecover
     """
     from ..training.checkpoint import load_checkpoint
+    from ..training.train import VALIDATION
     from ..training.train import train as run
 
     initial = load_checkpoint(init) if init else None
@@ -90,14 +99,13 @@ def train(
     if validation_songs or validation_manifest:
         validation, _ = _corpus(validation_songs, validation_manifest, arrangements, cache, workers, config)
 
-    maps = []
     with progress_bar("train", config.training.steps) as bar:
 
         def report(progress: Any) -> None:
-            text = f"loss {progress.loss:.3f}"
+            loss = f"loss {progress.loss:.3f}"
             if progress.validation:
-                maps.append(progress.validation.map)
-            bar.update(completed=progress.step, note=text + (f", validation MAP {maps[-1]:.3f}" if maps else ""))
+                bar.print(f"step {progress.step}: {loss}, validation MAP {progress.validation.map:.3f}")
+            bar.update(completed=progress.step, note=loss)
 
         facts = {
             "Trained on": ", ".join(Path(source).name for source in (*songs, *filter(None, [manifest]))),
@@ -111,12 +119,17 @@ def train(
             out,
             init=initial,
             validation=validation,
-            accelerator=device,
+            device=device,
             data_workers=workers,
             facts=(initial.facts if initial else {}) | facts,
             report=report,
         )
-    result = {"checkpoint": str(best), "steps": config.training.steps, "validation_map": max(maps, default=None)}
+    reached = load_checkpoint(best).facts.get(VALIDATION)
+    result = {
+        "checkpoint": str(best),
+        "steps": config.training.steps,
+        "validation_map": None if reached is None else float(reached),
+    }
     click.echo(json.dumps(result) if as_json else f"{best}")
 
 
@@ -153,7 +166,7 @@ def fit_pca(
 
 
 def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None) -> Config:
-    """The configuration of a run: the initial checkpoint's network, the TOML file's tables, then single settings."""
+    """The TOML file's tables, front end and network those of the initial checkpoint if there is one, then settings."""
     import tomllib
 
     from ..config import Config
@@ -166,7 +179,7 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
         try:
             parsed = tomllib.loads(setting)
         except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"--set {setting}: not KEY=VALUE in TOML ({error})") from error
+            raise ConfigError(f"--set {setting}: not KEY=VALUE in TOML; a word needs quotes ({error})") from error
         for part, values in parsed.items():
             if not isinstance(values, dict):
                 raise ConfigError(f"--set {setting}: name the table too, as training.{setting}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import io
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from ..config import SAMPLE_RATE
 from ..manifest import Track
+from ..processes import map_in_processes
+from ..writing import whole_file
 from .arrange import arrange
 from .render import render
 from .score import Song
@@ -21,10 +21,14 @@ def render_tracks(songs: Sequence[Song], seeds: Sequence[int], folder: Path, wor
 
     A file that is there already is kept. Each is yielded as the `Track` of a manifest as it is ready: the song is its
     work, the arrangement's facts are its metadata.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
     """
     jobs = [(song, seed) for song in songs for seed in seeds]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(partial(_render_track, folder), jobs, chunksize=2)
+    yield from map_in_processes(partial(_render_track, folder), jobs, workers, chunksize=2)
 
 
 def _render_track(folder: Path, job: tuple[Song, int]) -> Track:
@@ -34,10 +38,10 @@ def _render_track(folder: Path, job: tuple[Song, int]) -> Track:
     arrangement = arrange(song, seed)
     path = folder / song.song_id / f"{seed}.flac"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        soundfile.write(part, render(arrangement), SAMPLE_RATE, format="FLAC")
-        os.replace(part, path)
+        flac = io.BytesIO()  # written by us, since libsndfile does not say why it cannot write a file
+        soundfile.write(flac, render(arrangement), SAMPLE_RATE, format="FLAC")
+        with whole_file(path) as part:
+            part.write_bytes(flac.getvalue())
     return Track(
         path=path,
         track_id=f"{song.song_id}/{seed}",

@@ -6,20 +6,19 @@ configuration as JSON and the step. A file is written beside its place and renam
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ..config import Config
 from ..errors import CheckpointError, ConfigError
 from ..model.network import ByteCover2
+from ..writing import whole_file
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,13 @@ class Checkpoint:
     facts: dict[str, str] = field(default_factory=dict)  # what the weights were trained on, for the model card
 
     def save(self, path: str | Path) -> None:
+        """Write all of it to one file.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         if self.classifier is not None:
             tensors["classifier.weight"] = self.classifier
@@ -43,16 +49,9 @@ class Checkpoint:
             "step": str(self.step),
             "facts": json.dumps(self.facts),
         }
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part, metadata)
-            os.replace(part, path)
-        except (OSError, SafetensorError) as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise CheckpointError(f"{path}: cannot be written ({error})") from error
+        content = to_bytes({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
+        with whole_file(Path(path)) as part:
+            part.write_bytes(content)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -76,7 +75,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path}: holds no configuration; was it written by bytecover2-milvus train?")
     try:
         config = Config.from_dict(json.loads(metadata["config"]))
-    except ConfigError as error:
+    except (ConfigError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     network = ByteCover2(config.network)
     try:

@@ -7,9 +7,7 @@ same thing, a fine-grained CQT magnitude (n_bins, T) in float16 in the cache; au
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +23,11 @@ from ..config import FrontEnd
 from ..errors import AudioError, ManifestError
 from ..manifest import Track
 from ..model.cqt import ConstantQ, pool_time
+from ..processes import map_in_processes
 from ..songs.arrange import arrange
 from ..songs.render import render
 from ..songs.score import Song
+from ..writing import whole_file
 
 FINE_POOLING = 20  # CQT frames per cached frame at most: 0.46 s leaves room for changes of tempo
 ARRANGEMENT_S = 120.0  # longer arrangements are cut here: no crop reaches further
@@ -151,31 +151,31 @@ class FeatureCache:
         return self.folder / name[:2] / f"{name}.npy"
 
     def load(self, track: CorpusTrack) -> NDArray[np.float16]:
-        """The cached CQT (n_bins, T), computed if it is not there."""
+        """The cached CQT (n_bins, T), computed if it is not there.
+
+        Raises
+        ------
+        AudioError
+            If the track's file gives no usable waveform.
+        OutputError
+            If the cache cannot be written.
+        """
         path = self.path(track)
         try:
             return np.load(path)
         except FileNotFoundError:
             cqt = self._compute(track.source)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{multiprocessing.current_process().pid}.part")
-        with part.open("wb") as file:
+        with whole_file(path) as part, part.open("wb") as file:
             np.save(file, cqt)
-        part.replace(path)
         return cqt
 
     def fill(self, corpus: Corpus, workers: int) -> Iterator[str]:
         """Compute what is missing, in `workers` processes; yields a track_id as each track is ready."""
         tracks = [track for _, track in corpus.tracks()]
-        if workers <= 1:
-            for track in tracks:
-                yield self._fill_one(track)
-            return
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield from pool.map(self._fill_one, tracks, chunksize=4)
+        yield from map_in_processes(self._fill_one, tracks, workers, chunksize=4)
 
     def _fill_one(self, track: CorpusTrack) -> str:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # of this worker: there is one for every core
         if not self.path(track).exists():
             self.load(track)
         return track.track_id

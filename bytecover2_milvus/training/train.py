@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 from ..config import SHORTEST_FRAMES, Config, Training
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, DeviceError, OutputError
 from ..metrics import Evaluation, evaluate
 from ..model.cqt import pool_time, scale_magnitude
 from ..model.losses import batch_hard_triplet, supervised_contrastive
@@ -106,7 +106,7 @@ def train(
     *,
     init: Checkpoint | None = None,
     validation: Corpus | None = None,
-    accelerator: str = "auto",
+    device: str = "auto",
     data_workers: int = 1,
     facts: dict[str, str] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -127,7 +127,8 @@ def train(
         Where phases "frozen" and "joint" start.
     validation : Corpus, optional
         Works that are in no training batch; the best MAP decides ``best.safetensors``.
-    accelerator : {"auto", "cpu", "cuda"}
+    device : {"auto", "cpu", "cuda"}
+        "auto" is CUDA where it works, else the CPU.
     data_workers : int
         Processes that prepare batches; 0 prepares them in this one.
     facts : dict of str, optional
@@ -141,10 +142,20 @@ def train(
         If the configuration, the phase and the checkpoint do not fit together.
     CheckpointError
         If the folder holds a run of another configuration.
+    DeviceError
+        If `device` is "cuda" and torch cannot use it.
+    OutputError
+        If the folder or a checkpoint cannot be written.
     """
     training, out = config.training, Path(out)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"CUDA was asked for but torch {torch.__version__} cannot use it; choose cpu or auto")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
     fabric = Fabric(
-        accelerator=accelerator,
+        accelerator="cuda" if device != "cpu" and torch.cuda.is_available() else "cpu",
         devices=1,
         precision=training.precision,
         loggers=TensorBoardLogger(out, name="tensorboard", version=""),
@@ -152,7 +163,7 @@ def train(
     resumed = _resume(out / LAST, config)
     network = resumed.network if resumed else initial_network(config, init)
     classifier = _classifier(config, len(corpus.works), resumed, init)
-    facts = facts or {}
+    facts = _without_validation(facts or {})
 
     set_phase(network, training.phase)
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
@@ -170,8 +181,8 @@ def train(
     best = float(resumed.facts.get(VALIDATION, -1)) if resumed else -1.0
 
     def save(path: Path, **running: object) -> None:
-        state = facts | ({VALIDATION: f"{best:.6f}"} if best >= 0 else {})
-        Checkpoint(config, network, facts=state, **running).save(path)
+        reached = {VALIDATION: f"{best:.6f}"} if best >= 0 else {}
+        Checkpoint(config, network, facts=facts | reached, **running).save(path)
 
     batches = DataLoader(
         Subset(TrainingBatches(corpus, cache, training), range(step, training.steps)),
@@ -204,16 +215,21 @@ def train(
             result = validate(network, config, validation, cache, fabric.device)
             fabric.log_dict({"validation/map": result.map, "validation/mr1": result.mr1}, step)
             set_phase(network, training.phase)
-            if result.map > best:
-                best = result.map
+            if (reached := round(result.map, 6)) > best:  # as rounded as saved, or a resumed run would take a tie
+                best = reached
                 save(out / BEST, classifier=classifier.weight)
         if step % training.save_every == 0 or step == training.steps:
             moments = optimizer_tensors(optimizer.optimizer, names)
             save(out / LAST, step=step, classifier=classifier.weight, optimizer=moments)
         report(Progress(step, sum(logged.values()), result))
-    if not (out / BEST).exists():
+    if best < 0:
         save(out / BEST, classifier=classifier.weight)
     return out / BEST
+
+
+def _without_validation(facts: dict[str, str]) -> dict[str, str]:
+    """What stays true when other weights follow from these."""
+    return {name: text for name, text in facts.items() if name != VALIDATION}
 
 
 def _resume(path: Path, config: Config) -> Checkpoint | None:
@@ -291,4 +307,4 @@ def insert_pca_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int)
     network.gem.load_state_dict(checkpoint.network.gem.state_dict())
     network.pca_fc = fit_pca(pooled, dim)
     config = replace(checkpoint.config, network=network_config)
-    return Checkpoint(config, network.eval(), facts=checkpoint.facts)
+    return Checkpoint(config, network.eval(), facts=_without_validation(checkpoint.facts))

@@ -1,0 +1,33 @@
+"""Files that are whole or absent, never half written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import OutputError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the place of `path` when the block ends well, else it is deleted.
+
+    Missing folders are made. Several processes may write the same file: the last one stays.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written: permissions, a full disk, a file where a folder should be.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
