@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -175,9 +176,9 @@ def test_collections_are_listed_described_and_dropped_only_when_confirmed(catalo
     uri = tmp_path / "c.db"
     track = catalogue / "audio" / "composed-0" / "0.flac"
     assert run("ingest", track, "--uri", uri, "--bundle", tiny_bundle, "--workers", 1).returncode == 0
-    (listed,) = (json.loads(line) for line in run("collections", "list", "--uri", uri, "--json").stdout.splitlines())
+    (listed,) = lines(run("collections", "list", "--uri", uri, "--json"), "collection")
     assert listed["collection"] == "tracks" and listed["rows"] == 1
-    described = json.loads(run("collections", "describe", "tracks", "--uri", uri, "--json").stdout)
+    (described,) = lines(run("collections", "describe", "tracks", "--uri", uri, "--json"), "collection")
     assert described["dim"] == 128 and described["index_type"] == "FLAT"
     unconfirmed = subprocess.run(
         [sys.executable, "-m", "bytecover2_milvus", "collections", "drop", "tracks", "--uri", str(uri)],
@@ -194,12 +195,12 @@ def test_collections_are_listed_described_and_dropped_only_when_confirmed(catalo
 
 def test_doctor_says_what_fits_and_what_does_not(store, tiny_bundle, tmp_path):
     process = run("doctor", *store, "--bundle", tiny_bundle, "--json")
-    checks = {line["check"]: line for line in map(json.loads, process.stdout.splitlines())}
+    checks = {line["check"]: line for line in lines(process, "check")}
     assert process.returncode == 0, process.stdout
     assert checks["Milvus"]["status"] == checks["bundle"]["status"] == checks["CPU"]["status"] == "ok"
     assert "8 rows" in checks["collection"]["detail"]
     process = run("doctor", "--uri", "http://127.0.0.1:9", "--bundle", tmp_path, "--json")
-    checks = {line["check"]: line for line in map(json.loads, process.stdout.splitlines())}
+    checks = {line["check"]: line for line in lines(process, "check")}
     assert process.returncode == 1
     assert checks["Milvus"]["status"] == checks["bundle"]["status"] == "failed"
 
@@ -260,6 +261,35 @@ class TestRefusals:
         assert run("ingest", "--uri", tmp_path / "x.db").returncode == 2
         assert run("query").returncode == 2
         assert run("train", "--out", tmp_path / "run").returncode == 2
+
+    @pytest.mark.parametrize("package", ["torch", "lightning_fabric", "safetensors"])
+    def test_missing_package_names_the_command_that_installs_it(self, package, tmp_path):
+        code = f"import sys; sys.modules[{package!r}] = None; from bytecover2_milvus.cli import main; main()"
+        arguments = ["train", "--songs", "composed@0-2", "--out", str(tmp_path)]
+        process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        refused(process, package, 'pip install "bytecover2-milvus[cpu,train]"')
+
+    @pytest.mark.parametrize("folder", ["--out", "--cache"])
+    def test_folder_of_a_training_that_cannot_be_made(self, folder, tmp_path):
+        (tmp_path / "file").write_text("in the way")
+        places = {"--out": tmp_path / "run", "--cache": tmp_path / "cache", folder: tmp_path / "file" / "folder"}
+        options = [text for option in places.items() for text in option]
+        refused(run("train", "--songs", "composed@0-2", "--arrangements", 2, *options), "file/folder")
+
+    def test_ctrl_c_is_one_word_and_no_traceback_of_any_process(self, tmp_path):
+        command = [sys.executable, "-m", "bytecover2_milvus", "train", "--songs", "composed@0-500"]
+        process = subprocess.Popen(
+            [*command, "--out", tmp_path / "run", "--cache", tmp_path / "cache"],
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while not list(tmp_path.glob("cache/*/*")):  # until the workers are at work
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all processes
+        assert process.communicate(timeout=60)[1].split() == ["Aborted!"]
+        assert process.returncode == 1
 
     def test_unknown_setting_of_the_training(self, tmp_path):
         process = run("train", "--songs", "composed@0-2", "--out", tmp_path, "--set", "training.learning_speed=1")

@@ -5,6 +5,7 @@ Nothing heavy is imported here or at the top of the command modules, so ``--help
 
 from __future__ import annotations
 
+import errno
 import logging
 import warnings
 
@@ -22,7 +23,7 @@ from .training import fit_pca, train
 
 
 class _Group(click.Group):
-    """Commands in the order of use; what the package raises on purpose becomes one line on stderr and exit code 1."""
+    """Commands in the order of use; what the user can mend becomes one line on stderr and exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -32,6 +33,14 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except BytecoverError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except ImportError as error:  # training, export and serving each need packages that the others do without
+            missing = f"{error.name} is missing or broken" if error.name else " ".join(str(error).split())
+            raise click.ClickException(f'{missing}: pip install "bytecover2-milvus[cpu,train]"') from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read stdout has seen enough: click ends quietly
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{place}{error.strerror or error}") from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
