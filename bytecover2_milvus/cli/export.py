@@ -24,6 +24,9 @@ def export(checkpoint: Path, out: Path, facts: tuple[str, ...]) -> None:
     from ..export.exporter import write_bundle
     from ..training.checkpoint import load_checkpoint
 
+    for fact in facts:
+        if "=" not in fact:
+            raise click.UsageError(f"--fact {fact}: give NAME=TEXT")
     named = dict(fact.partition("=")[::2] for fact in facts)
     loaded = load_checkpoint(checkpoint)
     bundle = write_bundle(loaded.config, loaded.network, out, facts=loaded.facts | named)
