@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import signal
 import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 from .audio import TruncatedAudio, load_audio
 from .cores import usable_cores
 from .errors import AudioError, UnreadableAudio
+from .processes import ctrl_c_held_back
 
 MAX_WORKERS = 8  # one session embeds no faster than so many decode
 
@@ -143,22 +142,13 @@ class Decoder:
         if self._pool is None:
             spawn = multiprocessing.get_context("spawn")  # a forked copy of a gRPC client hangs
             self._pool = ProcessPoolExecutor(self._workers, spawn, initializer=_end_with_parent)
-        with _ctrl_c_held_back():  # by the workers too, which inherit it: this process ends them
+        with ctrl_c_held_back():  # by the workers too, which inherit it: this process ends them
             return self._pool.submit(_decode, job.path, job.known)
 
     def _end_pool(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
-
-
-@contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
 
 def _end_with_parent() -> None:

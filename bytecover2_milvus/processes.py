@@ -7,12 +7,23 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from .errors import BytecoverError
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+
+@contextmanager
+def ctrl_c_held_back() -> Iterator[None]:
+    """Workers started here inherit that Ctrl-C does not reach them, else each would print a traceback of its own."""
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
 
 def map_in_processes(
@@ -26,12 +37,8 @@ def map_in_processes(
         If a process is killed.
     """
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        # The workers inherit the mask, else each would print a traceback of its own.
-        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with ctrl_c_held_back():
             results = pool.map(function, items, chunksize=chunksize)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
         try:
             yield from results
         except BrokenProcessPool as error:

@@ -197,12 +197,15 @@ def test_doctor_says_what_fits_and_what_does_not(store, tiny_bundle, tmp_path):
     process = run("doctor", *store, "--bundle", tiny_bundle, "--json")
     checks = {line["check"]: line for line in lines(process, "check")}
     assert process.returncode == 0, process.stdout
-    assert checks["Milvus"]["status"] == checks["bundle"]["status"] == checks["CPU"]["status"] == "ok"
+    assert checks["milvus"]["status"] == checks["bundle"]["status"] == checks["cpu"]["status"] == "ok"
     assert "8 rows" in checks["collection"]["detail"]
     process = run("doctor", "--uri", "http://127.0.0.1:9", "--bundle", tmp_path, "--json")
     checks = {line["check"]: line for line in lines(process, "check")}
     assert process.returncode == 1
-    assert checks["Milvus"]["status"] == checks["bundle"]["status"] == "failed"
+    assert checks["milvus"]["status"] == checks["bundle"]["status"] == "failed"
+    process = run("doctor", "--uri", tmp_path / "later.db", "--bundle", tiny_bundle, "--json")
+    assert process.returncode == 0  # what ingest will make is no fault
+    assert {line["check"]: line["status"] for line in lines(process, "check")}["collection"] == "absent"
 
 
 class TestRefusals:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .output import bundle_option, device_option, open_milvus, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from ..collection import Match, TrackCollection
+    from ..embedder import Embedder
+    from ..manifest import Track
+
+SHOWN = 3  # matches of each query
 
 
 @click.command()
@@ -28,66 +37,29 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
     Example:
       bytecover2-milvus demo --out demo
     """
-    import numpy as np
-
-    from ..audio import load_audio
     from ..collection import TrackCollection
-    from ..cores import usable_cores
     from ..embedder import Embedder
-    from ..errors import BytecoverError
-    from ..ingest import ingest
-    from ..manifest import write_manifest
     from ..metrics import evaluate
-    from ..songs.tracks import render_tracks
-    from ..songs.traditional import traditional_songs
 
     embedder = Embedder(bundle, device)
-    songs = traditional_songs()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BytecoverError(f"{out}: cannot be made ({error.strerror}); choose another folder with --out") from error
-    tracks = []
-    with progress_bar("render", len(songs) * arrangements) as bar:
-        for track in render_tracks(songs, range(arrangements), out / "audio", usable_cores()):
-            tracks.append(track)
-            bar.update(advance=1, note=track.track_id)
-    queries, stored = tracks[::arrangements], [track for i, track in enumerate(tracks) if i % arrangements]
-    write_manifest(tracks, out / "manifest.csv")
-
+    tracks = _render(out, arrangements)
+    queries = tracks[::arrangements]
+    stored = [track for index, track in enumerate(tracks) if index % arrangements]
     uri = str(out / "demo.db")
     with open_milvus(uri, "", make=True) as client:
         covers = TrackCollection.open_or_create(client, "demo", embedder)
-        with progress_bar("ingest", len(stored)) as bar:
-            for record in ingest(stored, embedder, covers):
-                if record.status == "failed":
-                    raise BytecoverError(record.reason)
-                bar.update(advance=1, note=record.track_id)
-        with progress_bar("query", len(queries)) as bar:
-            embeddings = []
-            for track in queries:
-                embeddings.append(embedder.embed(load_audio(track.path)))
-                bar.update(advance=1, note=track.track_id)
-        results = covers.search(np.stack(embeddings), limit=3)
+        _ingest(stored, embedder, covers)
+        results = _query(queries, embedder, covers)
         fetched = covers.fetch()
-
-    rows, first = [], 0
-    for query, matches in zip(queries, results, strict=True):
-        for match in matches:
-            right = match.work_id == query.work_id
-            first += right and match.rank == 1
-            rows.append(
-                (
-                    query.track_id,
-                    match.rank,
-                    match.work_id,
-                    match.title,
-                    match.similarity,
-                    "right" if right else "wrong",
-                )
-            )
-    print_table(("query", "rank", "work", "title", "similarity", ""), rows)
     score = evaluate(fetched.embeddings, fetched.work_ids, fetched.track_ids)
+
+    rows = [
+        (query.track_id, match.rank, match.work_id, match.title, match.similarity, _verdict(query, match))
+        for query, matches in zip(queries, results, strict=True)
+        for match in matches
+    ]
+    print_table(("query", "rank", "work", "title", "similarity", ""), rows)
+    first = sum(_verdict(query, matches[0]) == "right" for query, matches in zip(queries, results, strict=True))
     click.echo(f"{first} of {len(queries)} held-out arrangements found their song first, among {len(stored)} tracks.")
     click.echo(
         f"The collection by itself: MAP {score.map:.3f}, MR1 {score.mr1:.2f}, P@10 {score.precision_at_10:.3f} "
@@ -96,3 +68,48 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
     click.echo(f"The audio is in {out / 'audio'}, the manifest is {out / 'manifest.csv'}. With music of your own:")
     click.echo(f"  bytecover2-milvus ingest YOUR_FOLDER --uri {shlex.quote(uri)} --collection mine")
     click.echo(f"  bytecover2-milvus query YOUR_FILE --uri {shlex.quote(uri)} --collection mine")
+
+
+def _render(out: Path, arrangements: int) -> list[Track]:
+    """All tracks, song after song, as audio files with a manifest beside them."""
+    from ..cores import usable_cores
+    from ..manifest import write_manifest
+    from ..songs.tracks import render_tracks
+    from ..songs.traditional import traditional_songs
+
+    songs = traditional_songs()
+    tracks = []
+    with progress_bar("render", len(songs) * arrangements) as bar:
+        for track in render_tracks(songs, range(arrangements), out / "audio", usable_cores()):
+            tracks.append(track)
+            bar.update(advance=1, note=track.track_id)
+    write_manifest(tracks, out / "manifest.csv")
+    return tracks
+
+
+def _ingest(tracks: Sequence[Track], embedder: Embedder, covers: TrackCollection) -> None:
+    from ..errors import AudioError
+    from ..ingest import ingest
+
+    with progress_bar("ingest", len(tracks)) as bar:
+        for record in ingest(tracks, embedder, covers):
+            if record.status == "failed":
+                raise AudioError(record.reason)
+            bar.update(advance=1, note=record.track_id)
+
+
+def _query(queries: Sequence[Track], embedder: Embedder, covers: TrackCollection) -> list[list[Match]]:
+    import numpy as np
+
+    from ..audio import load_audio
+
+    embeddings = []
+    with progress_bar("query", len(queries)) as bar:
+        for track in queries:
+            embeddings.append(embedder.embed(load_audio(track.path)))
+            bar.update(advance=1, note=track.track_id)
+    return covers.search(np.stack(embeddings), limit=SHOWN)
+
+
+def _verdict(query: Track, match: Match) -> str:
+    return "right" if match.work_id == query.work_id else "wrong"

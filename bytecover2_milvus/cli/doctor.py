@@ -43,7 +43,7 @@ def doctor(uri: str, token: str, collection: str, bundle: Path | None, as_json: 
     Example:
       bytecover2-milvus doctor --uri http://localhost:19530
     """
-    checks = [*_installed(), *_works(uri, token, collection, bundle)]
+    checks = [*_installed(), *_bundle(bundle), *_milvus(uri, token, collection, bundle)]
     if as_json:
         for check in checks:
             click.echo(json.dumps(asdict(check)))
@@ -62,34 +62,38 @@ def _installed() -> Iterator[Check]:
             yield Check(package, "absent", f"not installed, for {purpose}")
 
 
-def _works(uri: str, token: str, collection: str, bundle: Path | None) -> Iterator[Check]:
-    from ..collection import TrackCollection
+def _bundle(path: Path | None) -> Iterator[Check]:
+    from ..bundle import default_bundle, open_bundle
     from ..embedder import Embedder
-    from ..errors import BytecoverError, CollectionMissing, DeviceError
+    from ..errors import BundleError, DeviceError
 
-    model_id = None
     try:
-        embedder = Embedder(bundle, "cpu")
-        model_id = embedder.model_id
-        yield Check("bundle", "ok", f"{embedder.contract.name}, {embedder.dim}-d, model {model_id}")
-        yield Check("CPU", "ok", embedder.provider)
-    except BytecoverError as error:
+        contract = open_bundle(path or default_bundle()).contract
+    except BundleError as error:
         yield Check("bundle", "failed", str(error))
-    try:
-        yield Check("CUDA", "ok", Embedder(bundle, "cuda").provider)
-    except DeviceError as error:
-        yield Check("CUDA", "absent", str(error))
-    except BytecoverError:
-        pass  # the bundle's fault, told above
+        return
+    yield Check("bundle", "ok", f"{contract.name}, {contract.embedding_dim}-d, model {contract.model_id}")
+    for device, otherwise in (("cpu", "failed"), ("cuda", "absent")):
+        try:
+            yield Check(device, "ok", Embedder(path, device).provider)
+        except (BundleError, DeviceError) as error:
+            yield Check(device, otherwise, str(error))
+
+
+def _milvus(uri: str, token: str, collection: str, bundle: Path | None) -> Iterator[Check]:
+    from ..bundle import default_bundle, open_bundle
+    from ..collection import TrackCollection
+    from ..errors import BundleError, CollectionError, CollectionMissing, MilvusUnavailable
+
     try:
         with open_milvus(uri, token) as client:
-            yield Check("Milvus", "ok", f"{client.get_server_version()} at {uri}")
-            try:
-                description = TrackCollection.open(client, collection, model_id).describe()
-                yield Check("collection", "ok", f"{collection}: {description['rows']} rows, fits the bundle")
-            except CollectionMissing as error:
-                yield Check("collection", "absent", str(error))
-            except BytecoverError as error:
-                yield Check("collection", "failed", str(error))
-    except BytecoverError as error:
-        yield Check("Milvus", "failed", str(error))
+            yield Check("milvus", "ok", f"{client.get_server_version()} at {uri}")
+            model_id = open_bundle(bundle or default_bundle()).contract.model_id
+            rows = TrackCollection.open(client, collection, model_id).count()
+            yield Check("collection", "ok", f"{collection}: {rows} rows, fits the bundle")
+    except CollectionMissing as error:
+        yield Check("collection", "absent", str(error))
+    except MilvusUnavailable as error:
+        yield Check("milvus", "failed", str(error))
+    except (BundleError, CollectionError) as error:
+        yield Check("collection", "failed", str(error))

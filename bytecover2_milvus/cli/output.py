@@ -55,11 +55,11 @@ collection_option = click.option(
 @contextmanager
 def open_milvus(uri: str, token: str, *, make: bool = False) -> Iterator[MilvusClient]:
     """A connected client, closed at the end so that others may open the folder; `make` makes a missing folder."""
-    from ..errors import MilvusUnavailable
+    from ..errors import CollectionMissing
     from ..milvus import close, connect
 
     if not make and uri.endswith(".db") and "://" not in uri and not Path(uri).expanduser().exists():
-        raise MilvusUnavailable(f"{uri}: no such folder; ingest makes it")
+        raise CollectionMissing(f"{uri}: no such folder; ingest makes it")
     client = connect(uri, token)
     try:
         yield client
