@@ -21,8 +21,8 @@ settings=(--config "$(dirname "$0")/bytecover2-128.toml")
 bytecover2-milvus train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --out "$run/bytecover"
 bytecover2-milvus fit-pca "$run/bytecover/best.safetensors" "${songs[@]}" --dim 128 --out "$run/pca.safetensors"
 bytecover2-milvus train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/pca.safetensors" \
-  --set 'training.phase="frozen"' --set training.steps=200 --set training.learning_rate=1e-3 --out "$run/frozen"
+  --set 'training.phase="frozen"' --set training.steps=150 --set training.learning_rate=1e-3 --out "$run/frozen"
 bytecover2-milvus train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/frozen/best.safetensors" \
-  --set 'training.phase="joint"' --set training.steps=400 --set training.learning_rate=3e-4 \
+  --set 'training.phase="joint"' --set training.steps=300 --set training.learning_rate=3e-4 \
   --set training.triplet_weight=0.1 --out "$run/joint"
 bytecover2-milvus export "$run/joint/best.safetensors" --out "$run/bytecover2-128"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -302,3 +303,47 @@ class TestRefusals:
         track = catalogue / "audio" / "composed-0" / "0.flac"
         process = run("query", track, *store, "--bundle", tiny_bundle, "--device", "cuda", CUDA_VISIBLE_DEVICES="")
         refused(process, "CUDA", "bytecover2-milvus[cuda]")
+
+
+def test_the_recipe_from_songs_to_a_bundle_that_embeds(catalogue, tmp_path):
+    """The paper's four steps as commands, on a network and a number of steps so small that it learns nothing."""
+    songs = ("--songs", "composed@0-3", "--arrangements", 2, "--cache", tmp_path / "cache", "--device", "cpu")
+    small = (
+        "front_end.time_pooling=40",
+        'network.feature_dim="none"',
+        "network.base_width=8",
+        "network.stage_blocks=[1, 1, 1, 1]",
+    )
+    short = ("training.steps=2", "training.crop_s=[20.0]")
+
+    def settings(*pairs: str) -> list[str]:
+        return [word for pair in pairs for word in ("--set", pair)]
+
+    def checkpoint(*arguments: object) -> str:
+        process = run("train", *songs, *arguments, "--json")
+        assert process.returncode == 0, process.stderr
+        (line,) = lines(process, "training_run")
+        return line["checkpoint"]
+
+    bytecover = checkpoint(
+        *settings(*small, *short), "--validation-songs", "traditional@0-2", "--out", tmp_path / "bytecover"
+    )
+    pca = tmp_path / "pca.safetensors"
+    assert run("fit-pca", bytecover, *songs[:-2], "--dim", 4, "--out", pca).returncode == 0
+    frozen = checkpoint(*settings(*short, 'training.phase="frozen"'), "--init", pca, "--out", tmp_path / "frozen")
+    joint = checkpoint(*settings(*short, 'training.phase="joint"'), "--init", frozen, "--out", tmp_path / "joint")
+    bundle = tmp_path / "bundle"
+    exported = run("export", joint, "--out", bundle, "--fact", "Limits=untrained")
+    assert exported.returncode == 0, exported.stderr
+    assert "| Limits | untrained |" in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    out = tmp_path / "v.npz"
+    assert run("embed", catalogue / "audio" / "composed-0", "--bundle", bundle, "--out", out).returncode == 0
+    assert np.load(out)["embeddings"].shape == (2, 4)
+
+
+def test_the_demo_finds_most_songs(tmp_path):
+    process = run("demo", "--out", tmp_path / "my demo", "--arrangements", 3)
+    assert process.returncode == 0, process.stderr
+    found = re.search(r"(\d+) of (\d+) held-out arrangements found their song first", process.stdout)
+    assert int(found[1]) > int(found[2]) / 2
+    assert "MAP" in process.stdout and "my demo" in process.stdout

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,8 +68,10 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
         f"({score.queries} queries, {arrangements - 2} relevant tracks each)."
     )
     click.echo(f"The audio is in {out / 'audio'}, the manifest is {out / 'manifest.csv'}. With music of your own:")
-    click.echo(f"  bytecover2-milvus ingest YOUR_FOLDER --uri {shlex.quote(uri)} --collection mine")
-    click.echo(f"  bytecover2-milvus query YOUR_FILE --uri {shlex.quote(uri)} --collection mine")
+    on_path = shutil.which("bytecover2-milvus")
+    program = "bytecover2-milvus" if on_path else f"{shlex.quote(sys.executable)} -m bytecover2_milvus"
+    click.echo(f"  {program} ingest YOUR_FOLDER --uri {shlex.quote(uri)} --collection mine")
+    click.echo(f"  {program} query YOUR_FILE --uri {shlex.quote(uri)} --collection mine")
 
 
 def _render(out: Path, arrangements: int) -> list[Track]:
