@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mode
 from typing import TYPE_CHECKING
@@ -57,17 +59,25 @@ def _load(path: Path) -> Score:
     if not path.is_file():
         raise SongError(f"{path}: no such file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # notational doubts that do not touch the notes
+        with _without_doubts():
             return partitura.load_musicxml(path)
     # partitura does not check what it reads: a malformed file ends in any of these.
     except (OSError, zipfile.BadZipFile, LxmlError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise SongError(f"{path}: not a readable MusicXML file ({error or type(error).__name__})") from error
 
 
+@contextmanager
+def _without_doubts() -> Iterator[None]:
+    """Silence partitura's warnings: notational doubts that do not touch the notes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _metres(part: Part) -> list[Metre]:
     """Time signature of each bar."""
-    signatures = part.time_signature_map([bar.start.t for bar in part.measures])
+    with _without_doubts():
+        signatures = part.time_signature_map([bar.start.t for bar in part.measures])
     return [Metre(int(numerator), int(denominator)) for numerator, denominator, *_ in signatures]
 
 
