@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import BinaryIO, Generic, TypeVar
 
@@ -92,6 +94,11 @@ class Decoder:
     def __init__(self, workers: int | None = None) -> None:
         self._workers = min(MAX_WORKERS, max(1, usable_cores() - 1)) if workers is None else workers
         self._pool: ProcessPoolExecutor | None = None
+        # A worker that is killed while it sends megabytes would leave this process waiting for the rest of them, so
+        # waveforms come in files and only a few bytes through the pool.
+        self._folder: TemporaryDirectory[str] | None = None
+        self._files: dict[Future[Decoded | AudioError], Path] = {}
+        self._numbers = count()
 
     def __enter__(self) -> Decoder:
         return self
@@ -100,6 +107,8 @@ class Decoder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end_pool()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def decode(self, jobs: Iterable[Job[_Key]]) -> Iterator[tuple[_Key, Decoded | AudioError]]:
         """What each file held, or why it could not be read, in the order in which they are done.
@@ -114,12 +123,14 @@ class Decoder:
         suspects: deque[Job[_Key]] = deque()
         running: dict[Future[Decoded | AudioError], Job[_Key]] = {}
         while True:
-            while len(running) < (1 if suspects else 2 * self._workers):
-                job = suspects.popleft() if suspects else next(waiting, None)
-                if job is None:
-                    break
-                running[self._submit(job)] = job
+            if not suspects:
+                suspects += self._fill(running, waiting)
+            elif not running:
+                job = suspects.popleft()
+                running[self._submit(job)] = job  # with nothing beside it that it could take along
             if not running:
+                if suspects:
+                    continue
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
@@ -129,8 +140,9 @@ class Decoder:
             for future in done:
                 job = running.pop(future)
                 if future.exception() is None:
-                    yield job.key, future.result()
+                    yield job.key, self._take(future)
                 else:
+                    del self._files[future]
                     killed.append(job)
             if len(killed) == 1:
                 reason = "its decoder died, out of memory or through a fault of the codec; convert or leave it out"
@@ -138,12 +150,38 @@ class Decoder:
             else:
                 suspects.extend(killed)
 
+    def _fill(
+        self, running: dict[Future[Decoded | AudioError], Job[_Key]], waiting: Iterator[Job[_Key]]
+    ) -> list[Job[_Key]]:
+        """Give the workers enough to do; the job, if any, at which it turned out that the pool had died."""
+        while len(running) < 2 * self._workers and (job := next(waiting, None)):
+            try:
+                running[self._submit(job)] = job
+            except BrokenProcessPool:  # since it was last waited for
+                self._end_pool()
+                return [job]
+        return []
+
     def _submit(self, job: Job[_Key]) -> Future[Decoded | AudioError]:
         if self._pool is None:
             spawn = multiprocessing.get_context("spawn")  # a forked copy of a gRPC client hangs
             self._pool = ProcessPoolExecutor(self._workers, spawn, initializer=_end_with_parent)
+        if self._folder is None:
+            self._folder = TemporaryDirectory(prefix="bytecover2-")
+        file = Path(self._folder.name) / f"{next(self._numbers)}.npy"
         with ctrl_c_held_back():  # by the workers too, which inherit it: this process ends them
-            return self._pool.submit(_decode, job.path, job.known)
+            future = self._pool.submit(_decode_into, file, job.path, job.known)
+        self._files[future] = file
+        return future
+
+    def _take(self, future: Future[Decoded | AudioError]) -> Decoded | AudioError:
+        """The result of a worker, its waveform read from the file."""
+        file, decoded = self._files.pop(future), future.result()
+        if isinstance(decoded, AudioError) or not file.exists():
+            return decoded
+        waveform = np.load(file)
+        file.unlink()
+        return replace(decoded, waveform=waveform)
 
     def _end_pool(self) -> None:
         if self._pool is not None:
@@ -160,6 +198,20 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _decode_into(file: Path, path: Path, known: Sequence[str]) -> Decoded | AudioError:
+    """As `_decode`, with the waveform in `file`, which is not made where there is none."""
+    decoded = _decode(path, known)
+    if isinstance(decoded, AudioError) or decoded.waveform is None:
+        return decoded
+    try:
+        np.save(file, decoded.waveform)
+    except OSError as error:
+        return UnreadableAudio(
+            f"{path}: no room for its waveform in {file.parent} ({error.strerror}); make room, or set TMPDIR"
+        )
+    return replace(decoded, waveform=None)
 
 
 def _decode(path: Path, known: Sequence[str]) -> Decoded | AudioError:
