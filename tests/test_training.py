@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bytecover2_milvus.config import Config, FrontEnd, Network, Training
-from bytecover2_milvus.errors import CheckpointError, ConfigError, ManifestError, OutputError
+from bytecover2_milvus.errors import CheckpointError, ConfigError, ManifestError, OutputError, SongError
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler, augment, stretch, transpose
@@ -215,6 +215,13 @@ def test_workers_fill_the_cache_and_this_process_keeps_its_threads(corpus, cache
         torch.set_num_threads(threads)
     for _, track in corpus.tracks():
         np.testing.assert_array_equal(filled.load(track), cache.load(track))
+
+
+def test_two_works_of_one_name_are_refused_not_merged(corpus):
+    with pytest.raises(SongError, match="composed-0: the id of two songs"):
+        Corpus.of_songs([compose(0), compose(1), compose(0)], arrangements=2)
+    with pytest.raises(ManifestError, match="composed-0: a work of the songs and of the manifest"):
+        corpus + corpus
 
 
 class TestCheckpoint:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..audio import load_audio
 from ..config import FrontEnd
-from ..errors import AudioError, ManifestError
+from ..errors import AudioError, ManifestError, SongError
 from ..manifest import Track
 from ..model.cqt import ConstantQ, pool_time
 from ..processes import map_in_processes
@@ -89,15 +89,21 @@ class Corpus:
 
     @classmethod
     def of_songs(cls, songs: Iterable[Song], arrangements: int) -> Corpus:
-        """`arrangements` tracks of every song."""
-        return cls(
-            {
-                song.song_id: tuple(
-                    CorpusTrack(SongSource(song, seed), f"{song.song_id}/{seed}") for seed in range(arrangements)
-                )
-                for song in songs
-            }
-        )
+        """`arrangements` tracks of every song.
+
+        Raises
+        ------
+        SongError
+            If two songs have one song_id: one of them would be lost.
+        """
+        works: dict[str, tuple[CorpusTrack, ...]] = {}
+        for song in songs:
+            if song.song_id in works:
+                raise SongError(f"{song.song_id}: the id of two songs; name each source once, or rename a score")
+            works[song.song_id] = tuple(
+                CorpusTrack(SongSource(song, seed), f"{song.song_id}/{seed}") for seed in range(arrangements)
+            )
+        return cls(works)
 
     @classmethod
     def of_manifest(cls, tracks: Sequence[Track]) -> Corpus:
@@ -118,6 +124,9 @@ class Corpus:
         return cls(kept)
 
     def __add__(self, other: Corpus) -> Corpus:
+        """Both corpora's works; a name that both have is refused, as one of the two works would be lost."""
+        if shared := sorted(self.works.keys() & other.works.keys()):
+            raise ManifestError(f"{shared[0]}: a work of the songs and of the manifest; rename it in the manifest")
         return Corpus(self.works | other.works)
 
     @property
