@@ -12,7 +12,7 @@ from bytecover2_milvus.config import Config, FrontEnd, Network, Training
 from bytecover2_milvus.errors import CheckpointError, ConfigError, ManifestError, OutputError, SongError
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.songs.compose import compose
-from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler, augment, stretch, transpose
+from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
 from bytecover2_milvus.training.train import (
@@ -37,6 +37,7 @@ CONFIG = Config(
         mask_bins=0,
         noise=0.0,
         transpose=0,
+        tuning=0.0,
         tempo=1.0,
         equaliser_db=0.0,
         validate_every=30,
@@ -173,23 +174,6 @@ def test_an_epoch_shows_every_work_once_and_never_a_track_twice(corpus):
         assert sorted(work for step in steps for work, _ in step) == [0, 0, 1, 1, 2, 2, 3, 3]
         for step in steps:
             assert len({track.track_id for _, track in step}) == len(step)
-
-
-def test_transposition_fills_with_zeros_and_tempo_keeps_the_ends():
-    cqt = np.arange(1.0, 13.0).reshape(4, 3)
-    assert (transpose(cqt, 1) == [[0, 0, 0], [1, 2, 3], [4, 5, 6], [7, 8, 9]]).all()
-    assert (transpose(cqt, -2) == [[7, 8, 9], [10, 11, 12], [0, 0, 0], [0, 0, 0]]).all()
-    assert (transpose(cqt, 0) == cqt).all()
-    assert stretch(cqt, 5)[0].tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
-
-
-def test_each_augmentation_can_be_switched_off():
-    cqt = np.random.default_rng(0).random((84, 20), dtype=np.float32)
-    off = {"transpose": 0, "equaliser_db": 0.0, "noise": 0.0, "mask_bins": 0}
-    assert (augment(cqt, with_training(CONFIG, **off).training, np.random.default_rng(1)) == cqt).all()
-    for name, value in {"transpose": 6, "equaliser_db": 9.0, "noise": 0.1, "mask_bins": 40}.items():
-        changed = augment(cqt, with_training(CONFIG, **(off | {name: value})).training, np.random.default_rng(2))
-        assert (changed != cqt).any() and np.isfinite(changed).all(), name
 
 
 def test_schedule_warms_up_and_ends_low():

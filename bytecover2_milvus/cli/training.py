@@ -13,6 +13,7 @@ from .output import device_option, progress_bar
 if TYPE_CHECKING:
     from ..config import Config
     from ..training.corpus import Corpus, FeatureCache
+    from ..training.rendering import Rendering
 
 
 def corpus_options(command: Any) -> Any:
@@ -25,6 +26,28 @@ def corpus_options(command: Any) -> Any:
             default=Path(".cache/cqt"),
             show_default=True,
             help="Folder for the CQTs of tracks; may be deleted.",
+        ),
+        click.option(
+            "--sound-font",
+            "sound_fonts",
+            multiple=True,
+            type=click.Path(dir_okay=False, exists=True, path_type=Path),
+            help="General MIDI sound font that plays a part of the arrangements, by FluidSynth. May be given several "
+            "times.",
+        ),
+        click.option(
+            "--degraded",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            show_default=True,
+            help="Share of the played arrangements that go through what recordings do: codecs, rooms, noise.",
+        ),
+        click.option(
+            "--spectral",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            show_default=True,
+            help="Share of the arrangements that are drawn straight to a CQT: ten times as fast as playing them.",
         ),
         click.option(
             "--arrangements", type=click.IntRange(2), default=4, show_default=True, help="Tracks made of each song."
@@ -70,6 +93,9 @@ def train(
     songs: tuple[str, ...],
     manifest: Path | None,
     arrangements: int,
+    spectral: float,
+    degraded: float,
+    sound_fonts: tuple[Path, ...],
     cache: Path,
     workers: int,
     validation_songs: tuple[str, ...],
@@ -89,15 +115,18 @@ def train(
         --set 'network.feature_dim="none"' --out runs/bytecover
     """
     from ..training.checkpoint import load_checkpoint
+    from ..training.rendering import Rendering
     from ..training.train import VALIDATION
     from ..training.train import train as run
 
     initial = load_checkpoint(init) if init else None
     config = _config(config_file, settings, initial.config if initial else None)
-    corpus, features = _corpus(songs, manifest, arrangements, cache, workers, config)
+    rendering = Rendering(spectral, degraded, sound_fonts, cache)
+    corpus, features = _corpus(songs, manifest, arrangements, rendering, workers, config)
     validation = None
     if validation_songs or validation_manifest:
-        validation, _ = _corpus(validation_songs, validation_manifest, arrangements, cache, workers, config)
+        played = Rendering(folder=cache)
+        validation, _ = _corpus(validation_songs, validation_manifest, arrangements, played, workers, config)
 
     with progress_bar("train", config.training.steps) as bar:
 
@@ -143,6 +172,9 @@ def fit_pca(
     songs: tuple[str, ...],
     manifest: Path | None,
     arrangements: int,
+    spectral: float,
+    degraded: float,
+    sound_fonts: tuple[Path, ...],
     cache: Path,
     workers: int,
     dim: int,
@@ -156,10 +188,12 @@ def fit_pca(
         --out runs/pca.safetensors
     """
     from ..training.checkpoint import load_checkpoint
+    from ..training.rendering import Rendering
     from ..training.train import insert_pca_fc, pooled_embeddings
 
     start = load_checkpoint(checkpoint)
-    corpus, features = _corpus(songs, manifest, arrangements, cache, workers, start.config)
+    rendering = Rendering(spectral, degraded, sound_fonts, cache)
+    corpus, features = _corpus(songs, manifest, arrangements, rendering, workers, start.config)
     pooled = pooled_embeddings(start.network, start.config, corpus, features)
     insert_pca_fc(start, pooled, dim).save(out)
     click.echo(f"{out}")
@@ -188,7 +222,12 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
 
 
 def _corpus(
-    songs: tuple[str, ...], manifest: Path | None, arrangements: int, cache: Path, workers: int, config: Config
+    songs: tuple[str, ...],
+    manifest: Path | None,
+    arrangements: int,
+    rendering: Rendering,
+    workers: int,
+    config: Config,
 ) -> tuple[Corpus, FeatureCache]:
     """The works to learn from, every track's CQT in the cache."""
     from ..manifest import read_manifest
@@ -197,10 +236,14 @@ def _corpus(
 
     if not songs and not manifest:
         raise click.UsageError("nothing to learn from: give --songs or --manifest")
-    corpus = Corpus.of_songs((song for spec in songs for song in select_songs(spec)), arrangements)
+    scores = rendering.folder / "songs"
+    chosen = (song for spec in songs for song in select_songs(spec, scores, workers))
+    corpus = Corpus.of_songs(chosen, arrangements, rendering)
     if manifest:
         corpus += Corpus.of_manifest(read_manifest(manifest))
-    features = FeatureCache(cache, config.front_end)
+    features = FeatureCache(rendering.folder, config.front_end)
+    if songs:
+        rendering.prepare(config.front_end)
     with progress_bar("prepare", corpus.n_tracks) as bar:
         for track_id in features.fill(corpus, workers):
             bar.update(advance=1, note=track_id)

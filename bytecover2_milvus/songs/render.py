@@ -96,7 +96,7 @@ def _drums(hits: NDArray, n_samples: int, rng: np.random.Generator) -> NDArray[n
     """All drum hits; a gain of 1 is a snare about as loud as a part."""
     stem = np.zeros(n_samples, dtype=np.float32)
     kits = rng.spawn(len(DRUM_SOUNDS))
-    kit = {i: _strike(DRUM_SOUNDS[i], kits[i]) for i in np.unique(hits["sound"]).tolist()}
+    kit = {i: drum_strike(DRUM_SOUNDS[i], kits[i]) for i in np.unique(hits["sound"]).tolist()}
     starts = np.round(hits["onset_s"] * SAMPLE_RATE).astype(np.int64)
     for start, sound, velocity in zip(starts.tolist(), hits["sound"].tolist(), hits["velocity"].tolist(), strict=True):
         if start < n_samples:
@@ -122,7 +122,7 @@ _DRUM_RECIPES: dict[str, tuple[float, float, float, float, tuple[float, float], 
 }
 
 
-def _strike(sound: str, rng: np.random.Generator) -> NDArray[np.float32]:
+def drum_strike(sound: str, rng: np.random.Generator) -> NDArray[np.float32]:
     """One drum as one kit has it."""
     hz, sweep, tone_level, noise_level, (low, high), tone_s, noise_s = _DRUM_RECIPES[sound]
     size = rng.uniform(0.8, 1.25)  # larger drums are lower and ring longer

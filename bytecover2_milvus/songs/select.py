@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from itertools import islice
+from pathlib import Path
 
 from ..errors import SongError
 from .score import Song
 
 
-def select_songs(spec: str) -> list[Song]:
+def select_songs(spec: str, cache: Path | None = None, workers: int = 1) -> list[Song]:
     """The songs that `spec` names.
 
     Parameters
@@ -18,6 +19,10 @@ def select_songs(spec: str) -> list[Song]:
         ``composed`` (composed at random; needs a range of seeds), ``traditional`` (the melodies that come with the
         package), or the path of a score or of a folder of scores. ``@FROM-TO`` behind it takes a part, FROM included,
         TO not: ``composed@0-1000``, ``scores/@0-500``.
+    cache : Path, optional
+        Folder that keeps what was read from scores.
+    workers : int
+        Processes that read scores.
 
     Raises
     ------
@@ -41,7 +46,7 @@ def select_songs(spec: str) -> list[Song]:
     else:
         from .readers import read_songs
 
-        songs = list(islice(read_songs(source), start, stop))
+        songs = list(islice(read_songs(source, cache, workers), start, stop))
     if not songs:
         raise SongError(f"{spec}: no song there")
     return songs

@@ -22,21 +22,20 @@ from ..audio import load_audio
 from ..config import FrontEnd
 from ..errors import AudioError, ManifestError, SongError
 from ..manifest import Track
-from ..model.cqt import ConstantQ, pool_time
 from ..processes import map_in_processes
-from ..songs.arrange import arrange
-from ..songs.render import render
 from ..songs.score import Song
 from ..writing import whole_file
+from .rendering import Rendering, analyse
 
 FINE_POOLING = 20  # CQT frames per cached frame at most: 0.46 s leaves room for changes of tempo
-ARRANGEMENT_S = 120.0  # longer arrangements are cut here: no crop reaches further
+
+_PLAYED = Rendering()
 
 
 class Source(Protocol):
-    """One track that can be turned into a waveform, and a name for what it sounds like."""
+    """One track whose CQT can be had, and a name for what it sounds like."""
 
-    def waveform(self) -> NDArray[np.float32]: ...
+    def cqt(self, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]: ...
 
     @property
     def fingerprint(self) -> str: ...
@@ -48,13 +47,14 @@ class SongSource:
 
     song: Song
     seed: int
+    rendering: Rendering
 
-    def waveform(self) -> NDArray[np.float32]:
-        return render(arrange(self.song, self.seed), max_duration_s=ARRANGEMENT_S)
+    def cqt(self, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]:
+        return self.rendering.cqt(self.song, self.seed, front_end, pooling)
 
     @cached_property
     def fingerprint(self) -> str:
-        return f"{__version__} {ARRANGEMENT_S} {self.song!r} {self.seed}"
+        return f"{__version__} {self.rendering.fingerprint} {self.song!r} {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class FileSource:
 
     path: Path
 
-    def waveform(self) -> NDArray[np.float32]:
-        return load_audio(self.path)
+    def cqt(self, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]:
+        return analyse(load_audio(self.path), front_end, pooling)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -88,8 +88,8 @@ class Corpus:
     works: dict[str, tuple[CorpusTrack, ...]]
 
     @classmethod
-    def of_songs(cls, songs: Iterable[Song], arrangements: int) -> Corpus:
-        """`arrangements` tracks of every song.
+    def of_songs(cls, songs: Iterable[Song], arrangements: int, rendering: Rendering = _PLAYED) -> Corpus:
+        """`arrangements` tracks of every song, as `rendering` turns them into CQTs.
 
         Raises
         ------
@@ -101,7 +101,7 @@ class Corpus:
             if song.song_id in works:
                 raise SongError(f"{song.song_id}: the id of two songs; name each source once, or rename a score")
             works[song.song_id] = tuple(
-                CorpusTrack(SongSource(song, seed), f"{song.song_id}/{seed}") for seed in range(arrangements)
+                CorpusTrack(SongSource(song, seed, rendering), f"{song.song_id}/{seed}") for seed in range(arrangements)
             )
         return cls(works)
 
@@ -173,7 +173,8 @@ class FeatureCache:
         try:
             return np.load(path)
         except FileNotFoundError:
-            cqt = self._compute(track.source)
+            cqt = track.source.cqt(self.front_end, self.pooling)
+            cqt = (cqt / max(cqt.max(), 1e-12)).astype(np.float16)
         with whole_file(path) as part, part.open("wb") as file:
             np.save(file, cqt)
         return cqt
@@ -188,9 +189,3 @@ class FeatureCache:
         if not self.path(track).exists():
             self.load(track)
         return track.track_id
-
-    @torch.inference_mode()
-    def _compute(self, source: Source) -> NDArray[np.float16]:
-        constant_q = ConstantQ(self.front_end)
-        cqt = pool_time(constant_q(torch.from_numpy(source.waveform())[None]), self.pooling)[0].numpy()
-        return (cqt / max(cqt.max(), 1e-12)).astype(np.float16)
