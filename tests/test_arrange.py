@@ -90,7 +90,7 @@ def test_covers_vary_as_covers_do(arrangements: list[Arrangement]) -> None:
     without_drums = np.mean([not len(arrangement.drums) for arrangement in arrangements])
     assert 0.2 < without_drums < 0.6
     ratios = [a.bpm / compose(seed).bpm for seed, a in enumerate(arrangements[:50])]
-    assert 0.7 <= min(ratios) < 0.8 < 1.25 < max(ratios) <= 1.4
+    assert 0.58 <= min(ratios) < 0.8 < 1.25 < max(ratios) <= 1.7
 
 
 def test_siblings_share_the_melody_and_nothing_else() -> None:

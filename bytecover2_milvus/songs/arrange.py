@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 
 from .bands import BAND_WEIGHTS, BANDS
 from .form import ENDINGS, Segment, draw_form
+from .medley import with_guest, with_vamp
 from .patterns import Metre
 from .performance import Performance
-from .players import HARMONIES, Harmony, Players
+from .players import Players
+from .reharmonise import HARMONIES, Harmony
 from .score import Song
+
+TEMPI_BPM = (40.0, 240.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
     """What one player plays."""
 
-    role: str  # "lead", "second voice", "solo", "fills", "comping" or "bass"
+    role: str  # "lead", "second voice", "solo", "fills", "backing", "comping" or "bass"
     instrument: str  # a key of INSTRUMENTS
     style: str  # of the pattern; empty for melodies
     notes: NDArray  # (n_notes,) of NOTE_DTYPE
@@ -93,13 +97,17 @@ def arrange(song: Song, seed: int) -> Arrangement:
     """
     rng = seeded(song.song_id, seed, "arrange")
     band = BANDS[rng.choice(len(BANDS), p=BAND_WEIGHTS)]
+    if rng.random() < 0.06:
+        song = with_guest(song, rng)
     metre = Metre.of(song)
-    bpm = song.bpm * float(np.exp(rng.uniform(np.log(0.7), np.log(1.4))))
+    song = with_vamp(song, metre, rng)
+    widest = 1.7 if rng.random() < 0.15 else 1.4
+    bpm = float(np.clip(song.bpm * np.exp(rng.uniform(-1, 1) * np.log(widest)), *TEMPI_BPM))
     transpose = int(rng.integers(-6, 7))
     tuning_cents = float(np.clip(rng.normal(0, 15), -40, 40))
     swing = float(rng.uniform(0.55, 0.68)) if metre.step == 0.5 and rng.random() < band.swing else 0.5
     ending = str(rng.choice(ENDINGS))
-    segments = draw_form(song, metre, bpm, ending, max(band.n_comping) > 0, rng)
+    segments = draw_form(song, len(song.sections) - 1, metre, bpm, ending, max(band.n_comping) > 0, rng)
     harmony = Harmony(song, str(rng.choice(HARMONIES)), transpose, rng)
     players = Players(song, band, metre, segments, harmony, rng)
     performance = Performance(segments, band, metre, bpm, swing, ending, rng)
@@ -114,7 +122,7 @@ def arrange(song: Song, seed: int) -> Arrangement:
         duration_s=performance.end_s + float(rng.uniform(1.0, 3.0)),
         parts=parts,
         drums=performance.drums(hits),
-        drum_gain=float(rng.uniform(0.2, 0.9)),
+        drum_gain=float(np.exp(rng.uniform(np.log(0.15), np.log(2.5)))),
         transpose=transpose,
         tuning_cents=tuning_cents,
         bpm=bpm,

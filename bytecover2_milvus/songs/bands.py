@@ -49,12 +49,13 @@ BANDS: tuple[Band, ...] = (
         "pop group", _SUNG, ("piano", "electric guitar", "steel guitar", "synth pad", "strings", "electric piano"),
         ("block", "pulse", "eighths", "strum", "pad", "arpeggio up", "stabs", "broken"), (2, 3),
         ("electric bass", "synth bass"), ("pulse", "eighths", "syncopated", "dotted"),
-        ("rock", "half time", "breakbeat", "four on the floor"),
+        ("rock", "half time", "breakbeat", "four on the floor", "wash", "motown", "sixteenths", "disco"),
     ),
     Band(
         "rock group", ("voice", "voice", "driven guitar", "electric guitar"),
         ("driven guitar", "electric guitar", "organ"), ("power", "eighths", "strum", "riff", "block"), (1, 2),
-        ("electric bass",), ("eighths", "pulse", "dotted"), ("rock", "half time", "train"),
+        ("electric bass",), ("eighths", "pulse", "dotted"),
+        ("rock", "half time", "train", "wash", "wash", "toms", "motown"),
     ),
     Band(
         "singer with guitar", _SUNG, ("nylon guitar", "steel guitar"),
@@ -99,7 +100,7 @@ BANDS: tuple[Band, ...] = (
         "dance producer", ("voice", "synth lead", "square lead", "pluck synth"),
         ("synth pad", "pluck synth", "piano", "strings"),
         ("offbeat", "eighths", "broken", "stabs", "pad", "arpeggio up"), (2, 3),
-        ("synth bass",), ("eighths", "octaves", "syncopated", "pulse"), ("four on the floor", "breakbeat"),
+        ("synth bass",), ("eighths", "octaves", "syncopated", "pulse"), ("four on the floor", "breakbeat", "disco"),
         rubato=0.0, jitter_s=0.0, ornaments=0.0,
     ),
     Band(

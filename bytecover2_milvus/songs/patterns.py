@@ -23,10 +23,10 @@ COMPING_STYLES = (
 BASS_STYLES = ("whole", "pulse", "root-fifth", "eighths", "octaves", "walking", "syncopated", "dotted")
 DRUM_STYLES = (
     "rock", "four on the floor", "half time", "shuffle", "waltz", "brushes", "shaker", "one drop", "bossa", "march",
-    "train", "breakbeat",
+    "train", "breakbeat", "wash", "motown", "disco", "sixteenths", "toms", "percussion",
 )  # fmt: skip
 DRUM_SOUNDS = (
-    "kick", "snare", "rim", "clap", "hat", "open hat", "ride", "crash", "tom", "shaker", "brush",
+    "kick", "snare", "rim", "clap", "hat", "open hat", "ride", "crash", "tom", "shaker", "brush", "tambourine", "conga",
 )  # fmt: skip
 
 
@@ -63,6 +63,10 @@ class Metre:
     @property
     def steps(self) -> tuple[float, ...]:
         return tuple(i * self.step for i in range(round(self.beats / self.step)))
+
+    def felt(self, rate: float) -> Metre:
+        """The same music counted in bars `rate` times as long: 2 is half-time feel, 0.5 double-time feel."""
+        return Metre(self.beats * rate, tuple(pulse * rate for pulse in self.pulses), self.step * rate)
 
 
 class Hit(NamedTuple):
@@ -202,6 +206,27 @@ def drum_bar(style: str, metre: Metre, rng: np.random.Generator) -> tuple[tuple[
             fine = [b + d for b in steps for d in (0, step / 2)]
             hits = [(0.0, "kick", 1.0)] + [(b, "kick", 0.8) for b in fine if rng.random() < 0.2]
             hits += [(b, "snare", 0.9) for b in weak] + [(b, "snare", 0.3) for b in fine if rng.random() < 0.15] + hats
+        case "wash":  # cymbals left ringing
+            ringing = str(rng.choice(["open hat", "crash", "ride"]))
+            hits = [(b, "kick", 1.0) for b in strong] + [(b, "snare", 1.0) for b in weak] + ghost
+            hits += [(b, ringing, 0.6) for b in pulses]
+        case "motown":  # the snare on every pulse
+            hits = [(b, "snare", 0.9) for b in pulses] + [(b, "kick", 0.9) for b in strong] + hats
+            hits += [(b, "tambourine", 0.6) for b in pulses]
+        case "disco":
+            hits = [(b, "kick", 1.0) for b in pulses] + [(b, "snare", 0.8) for b in weak]
+            hits += [(b, "hat" if b in pulses else "open hat", 0.5) for b in steps]
+        case "sixteenths":
+            fine = [b + d for b in steps for d in (0, step / 2)]
+            hits = [(0.0, "kick", 1.0)] + [(b, "kick", 0.9) for b in fine if rng.random() < 0.15]
+            hits += [(b, "snare", 0.9) for b in weak] + [(b, "hat", 0.5 if b in pulses else 0.3) for b in fine]
+        case "toms":
+            hits = [(b, "tom", 0.9 if b in pulses else 0.5) for b in steps if b in pulses or rng.random() < 0.5]
+            hits += [(b, "kick", 1.0) for b in strong]
+        case "percussion":
+            fine = [b + d for b in steps for d in (0, step / 2)]
+            hits = [(b, "conga", 0.8 if b in pulses else 0.5) for b in fine if b == 0 or rng.random() < 0.5]
+            hits += [(b, str(rng.choice(["shaker", "tambourine"])), 0.5) for b in steps]
         case _:
             raise KeyError(style)
     return tuple(hits)
