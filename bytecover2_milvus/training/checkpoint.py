@@ -108,12 +108,16 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
     CheckpointError
         If the moments of a parameter are missing.
     """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(names))}
     index_of = {name: index for index, name in enumerate(names)}
     for key, value in tensors.items():
         name, _, moment = key.rpartition(".")
         if name not in index_of:
             raise CheckpointError(f"optimizer state of an unknown parameter {name}: the checkpoint is of another phase")
+        parameter = parameters[index_of[name]]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter).copy_(value)  # in the parameter's memory format
         state[index_of[name]][moment] = value
     missing = [names[index] for index, moments in state.items() if not moments]
     if missing:
