@@ -44,10 +44,19 @@ def render(arrangement: Arrangement, max_duration_s: float | None = None) -> NDA
         mix += np.float32(part.gain) * _stem(part, arrangement.tuning_cents, n_samples, player)
     if len(arrangement.drums):
         mix += np.float32(arrangement.drum_gain) * _drums(arrangement.drums, n_samples, drummer)
-    mix = _compress(_room(mix, room), room)
-    if arrangement.fade_out_s:
-        before_end = arrangement.duration_s * SAMPLE_RATE - np.arange(n_samples, dtype=np.float32)
-        mix *= np.clip(before_end / (arrangement.fade_out_s * SAMPLE_RATE), 0, 1) ** 2
+    return at_peak(fade_out(_compress(_room(mix, room), room), arrangement))
+
+
+def fade_out(mix: NDArray[np.float32], arrangement: Arrangement) -> NDArray[np.float32]:
+    """`mix`, or its beginning, with the fade-out that the arrangement asks for, if it does."""
+    if not arrangement.fade_out_s:
+        return mix
+    before_end = arrangement.duration_s * SAMPLE_RATE - np.arange(len(mix), dtype=np.float32)
+    return mix * np.clip(before_end / (arrangement.fade_out_s * SAMPLE_RATE), 0, 1) ** 2
+
+
+def at_peak(mix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`mix` scaled to a peak of 0.9; silence stays silence."""
     peak = np.abs(mix).max(initial=0)
     return mix * np.float32(PEAK / peak) if peak > 0 else mix
 
@@ -107,7 +116,7 @@ def _drums(hits: NDArray, n_samples: int, rng: np.random.Generator) -> NDArray[n
 
 # Per sound: pitch at the end of the sweep (Hz; 0 for none), sweep in octaves, its loudness, noise loudness, band of the
 # noise (Hz), time constants of tone and noise (s).
-_DRUM_RECIPES: dict[str, tuple[float, float, float, float, tuple[float, float], float, float]] = {
+DRUM_RECIPES: dict[str, tuple[float, float, float, float, tuple[float, float], float, float]] = {
     "kick": (50, 2.0, 4.0, 0.4, (100, 3000), 0.11, 0.012),
     "snare": (185, 0.4, 1.6, 1.8, (400, 9000), 0.06, 0.09),
     "rim": (420, 0.3, 1.5, 0.8, (1500, 6000), 0.02, 0.01),
@@ -126,7 +135,7 @@ _DRUM_RECIPES: dict[str, tuple[float, float, float, float, tuple[float, float], 
 
 def drum_strike(sound: str, rng: np.random.Generator) -> NDArray[np.float32]:
     """One drum as one kit has it."""
-    hz, sweep, tone_level, noise_level, (low, high), tone_s, noise_s = _DRUM_RECIPES[sound]
+    hz, sweep, tone_level, noise_level, (low, high), tone_s, noise_s = DRUM_RECIPES[sound]
     size = rng.uniform(0.8, 1.25)  # larger drums are lower and ring longer
     tone_s, noise_s = tone_s * size, noise_s * rng.uniform(0.6, 1.5)
     n_samples = int(5 * max(tone_s, noise_s) * SAMPLE_RATE)

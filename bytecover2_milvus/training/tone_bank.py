@@ -29,9 +29,11 @@ from ..config import SAMPLE_RATE, FrontEnd
 from ..errors import ConfigError
 from ..model.cqt import ConstantQ, octave_kernels
 from ..songs.instruments import INSTRUMENTS
+from ..songs.midi import DRUM_CHANNEL
 from ..songs.patterns import DRUM_SOUNDS
 from ..songs.performance import HIGHEST_PITCH, LOWEST_PITCH
-from ..songs.render import drum_strike
+from ..songs.render import DRUM_RECIPES, drum_strike
+from ..songs.soundfont import DRUM_KEYS, PROGRAMS, play
 from ..writing import whole_file
 
 FRAME_HOPS = 5  # CQT frames per frame of the bank: 0.116 s
@@ -112,8 +114,10 @@ class ToneBank:
 
 def bank_path(folder: Path, front_end: FrontEnd, sound_fonts: Sequence[Path]) -> Path:
     """Where a folder keeps the bank for these; the name tells banks of other instruments or fonts apart."""
-    facts = [__version__, front_end.fmin, front_end.n_octaves, repr(INSTRUMENTS), VARIANTS, STEP, N_FRAMES]
-    facts += [[font.name, font.stat().st_size] for font in sound_fonts]
+    facts = [__version__, front_end.fmin, front_end.n_octaves, repr(INSTRUMENTS), repr(DRUM_RECIPES)]
+    facts += [VARIANTS, STEP, N_FRAMES]
+    if sound_fonts:
+        facts += [repr(PROGRAMS), repr(DRUM_KEYS), [[font.name, font.stat().st_size] for font in sound_fonts]]
     return folder / f"tones-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.npz"
 
 
@@ -191,8 +195,6 @@ def _own_drums(constant_q: ConstantQ) -> Iterator[tuple[str, bool, NDArray[np.fl
 
 
 def _font_sounds(constant_q: ConstantQ, font: Path) -> Iterator[tuple[str, bool, float, NDArray[np.float32]]]:
-    from ..songs.soundfont import PROGRAMS
-
     users: dict[int, list[str]] = {}
     for name, programs in PROGRAMS.items():
         for program in programs:
@@ -203,8 +205,6 @@ def _font_sounds(constant_q: ConstantQ, font: Path) -> Iterator[tuple[str, bool,
 
 
 def _font_drums(constant_q: ConstantQ, font: Path) -> Iterator[tuple[str, bool, NDArray[np.float32]]]:
-    from ..songs.soundfont import DRUM_CHANNEL, DRUM_KEYS
-
     keys = sorted({key for keys in DRUM_KEYS.values() for key in keys})
     loudest = None
     for program in _KIT_PROGRAMS:
@@ -217,8 +217,6 @@ def _font_drums(constant_q: ConstantQ, font: Path) -> Iterator[tuple[str, bool, 
 def _font_notes(font: Path, keys: Sequence[int], program: int, channel: int) -> NDArray[np.float32]:
     """One note after the other, as FluidSynth plays them dry: (n_keys, _N_SAMPLES)."""
     import mido
-
-    from ..songs.soundfont import play
 
     slot_s = _N_SAMPLES / SAMPLE_RATE
     lead_s = _LEAD / SAMPLE_RATE
