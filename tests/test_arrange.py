@@ -11,6 +11,7 @@ from bytecover2_milvus.errors import SongError
 from bytecover2_milvus.songs.arrange import Arrangement, arrange
 from bytecover2_milvus.songs.bands import BANDS
 from bytecover2_milvus.songs.compose import compose
+from bytecover2_milvus.songs.form import Segment
 from bytecover2_milvus.songs.instruments import INSTRUMENTS
 from bytecover2_milvus.songs.patterns import (
     BASS_STYLES,
@@ -22,6 +23,7 @@ from bytecover2_milvus.songs.patterns import (
     drum_bar,
     play_pattern,
 )
+from bytecover2_milvus.songs.reharmonise import HARMONIES, Harmony
 from bytecover2_milvus.songs.score import Chord, Note, Section, Song
 
 
@@ -120,11 +122,10 @@ def test_a_tune_without_chords_gets_a_drone() -> None:
     bare = Song(
         **{**vars(tune), "song_id": "bare", "sections": (Section("A", 64.0, tune.sections[0].melody, ()),)},
     )
-    for seed in range(10):
-        for part in arrange(bare, seed).parts:
-            if part.role == "bass" and part.style == "pulse":
-                pitch_classes = set((np.round(part.notes["pitch"]).astype(int) % 12).tolist())
-                assert len(pitch_classes) == 1
+    for manner in HARMONIES:
+        harmony = Harmony(bare, manner, 2, np.random.default_rng(0))
+        chords = harmony.chords(Segment(0, 8.0, 24.0, at=4.0, key=1))
+        assert chords == [Chord(4.0, 16.0, 3, "5")], manner
 
 
 def test_a_song_without_beats_is_refused() -> None:

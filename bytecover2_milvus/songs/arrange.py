@@ -136,7 +136,7 @@ def arrange(song: Song, seed: int) -> Arrangement:
 
 
 def _label(song: Song, segment: Segment) -> str:
-    if segment.kind in ("intro", "ending"):
-        return segment.kind
     name = song.sections[segment.section].name
+    if segment.kind in ("intro", "ending") and name != "vamp":
+        return segment.kind
     return name if segment.kind == "sung" else f"{name}({segment.kind})"
