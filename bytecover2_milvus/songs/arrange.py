@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .adapt import in_other_metre, in_parallel_mode
 from .bands import BAND_WEIGHTS, BANDS
 from .form import ENDINGS, Segment, draw_form
 from .medley import with_guest, with_vamp
@@ -97,6 +98,10 @@ def arrange(song: Song, seed: int) -> Arrangement:
     """
     rng = seeded(song.song_id, seed, "arrange")
     band = BANDS[rng.choice(len(BANDS), p=BAND_WEIGHTS)]
+    if rng.random() < 0.03:
+        song = in_parallel_mode(song)
+    if rng.random() < 0.06:
+        song = in_other_metre(song, rng)
     if rng.random() < 0.06:
         song = with_guest(song, rng)
     metre = Metre.of(song)
@@ -136,7 +141,7 @@ def arrange(song: Song, seed: int) -> Arrangement:
 
 
 def _label(song: Song, segment: Segment) -> str:
-    if segment.kind in ("intro", "ending"):
-        return segment.kind
     name = song.sections[segment.section].name
+    if segment.kind in ("intro", "ending") and name != "vamp":
+        return segment.kind
     return name if segment.kind == "sung" else f"{name}({segment.kind})"

@@ -26,23 +26,22 @@ class Band:
     freedom: float = 0.12  # chance per note of a changed rhythm
 
 
-_PLUCKED = ("nylon guitar", "steel guitar", "harp")
 _KEYS = ("piano", "upright piano", "electric piano")
-_SUNG = ("voice", "voice", "voice")
+_SUNG = ("voice", "voice", "raw voice")
 _ANY_LEAD = (
-    "voice", "choir", "flute", "whistle", "violin", "cello", "saxophone", "clarinet", "harmonica", "accordion",
-    "trumpet",
-    "nylon guitar", "steel guitar", "electric guitar", "driven guitar", "banjo", "harp", "piano", "electric piano",
-    "harpsichord", "vibraphone", "organ", "synth lead", "square lead", "pluck synth",
+    "voice", "raw voice", "choir", "flute", "whistle", "violin", "cello", "oboe", "saxophone", "clarinet", "harmonica",
+    "accordion", "trumpet", "nylon guitar", "steel guitar", "electric guitar", "driven guitar", "fuzz guitar",
+    "pedal steel", "mandolin", "banjo", "harp", "piano", "electric piano", "harpsichord", "marimba", "vibraphone",
+    "organ", "synth lead", "square lead", "pluck synth",
 )  # fmt: skip
 _ANY_COMPING = (
     "choir", "strings", "accordion", "brass", "nylon guitar", "steel guitar", "electric guitar", "driven guitar",
-    "banjo",
-    "harp", "piano", "upright piano", "electric piano", "harpsichord", "vibraphone", "organ", "church organ",
+    "fuzz guitar", "muted guitar", "mandolin", "banjo", "harp", "piano", "upright piano", "electric piano", "clavinet",
+    "harpsichord", "marimba", "vibraphone", "organ", "church organ",
     "synth pad",
     "pluck synth",
 )  # fmt: skip
-_ANY_BASS = ("double bass", "electric bass", "synth bass", "tuba")
+_ANY_BASS = ("double bass", "electric bass", "driven bass", "synth bass", "tuba")
 
 BANDS: tuple[Band, ...] = (
     Band(
@@ -52,9 +51,9 @@ BANDS: tuple[Band, ...] = (
         ("rock", "half time", "breakbeat", "four on the floor", "wash", "motown", "sixteenths", "disco"),
     ),
     Band(
-        "rock group", ("voice", "voice", "driven guitar", "electric guitar"),
-        ("driven guitar", "electric guitar", "organ"), ("power", "eighths", "strum", "riff", "block"), (1, 2),
-        ("electric bass",), ("eighths", "pulse", "dotted"),
+        "rock group", ("voice", "raw voice", "raw voice", "driven guitar", "electric guitar"),
+        ("driven guitar", "fuzz guitar", "electric guitar", "organ"), ("power", "eighths", "strum", "riff", "block"),
+        (1, 2, 3), ("electric bass", "driven bass"), ("eighths", "pulse", "dotted"),
         ("rock", "half time", "train", "wash", "wash", "toms", "motown"),
     ),
     Band(
@@ -91,8 +90,8 @@ BANDS: tuple[Band, ...] = (
         swing=0.2, ornaments=0.25, freedom=0.1,
     ),
     Band(
-        "country band", ("voice", "voice", "violin", "steel guitar", "banjo", "harmonica"),
-        ("steel guitar", "banjo", "upright piano", "electric guitar"),
+        "country band", ("voice", "voice", "raw voice", "violin", "steel guitar", "pedal steel", "banjo", "harmonica"),
+        ("steel guitar", "banjo", "upright piano", "electric guitar", "pedal steel", "mandolin"),
         ("boom-chuck", "strum", "arpeggio up", "offbeat"), (1, 2),
         ("electric bass", "double bass"), ("root-fifth", "pulse"), ("train", "rock", "brushes", "shuffle"), swing=0.3,
     ),
@@ -106,6 +105,23 @@ BANDS: tuple[Band, ...] = (
     Band(
         "reggae group", ("voice", "voice", "organ", "trumpet", "saxophone"), ("electric guitar", "organ", "piano"),
         ("offbeat", "backbeat"), (1, 2), ("electric bass",), ("syncopated", "dotted"), ("one drop", "rock"), swing=0.4,
+    ),
+    Band(
+        "soul revue", ("voice", "raw voice", "raw voice", "saxophone"),
+        ("clavinet", "muted guitar", "organ", "brass", "electric piano", "piano"),
+        ("riff", "stabs", "offbeat", "backbeat", "charleston", "pad"), (2, 3),
+        ("electric bass",), ("syncopated", "walking", "eighths"), ("sixteenths", "motown", "rock", "shuffle"),
+        swing=0.3, ornaments=0.25, freedom=0.3, rubato=0.015,
+    ),
+    Band(
+        "garage band", ("raw voice",), ("fuzz guitar", "driven guitar"), ("power", "eighths", "strum"), (1, 2),
+        ("driven bass",), ("eighths", "pulse"), ("wash", "rock", "toms", "motown"), rubato=0.03, jitter_s=0.025,
+    ),
+    Band(
+        "blues band", ("raw voice", "voice", "electric guitar", "harmonica"),
+        ("electric guitar", "upright piano", "organ", "driven guitar"), ("boom-chuck", "charleston", "eighths", "riff"),
+        (1, 2), ("electric bass", "double bass"), ("walking", "pulse"), ("shuffle", "rock", "half time"),
+        swing=0.7, ornaments=0.2, freedom=0.35, jitter_s=0.02,
     ),
     Band(
         "bossa trio", ("voice", "flute", "nylon guitar", "saxophone"), ("nylon guitar", "electric piano", "piano"),
@@ -141,6 +157,6 @@ BANDS: tuple[Band, ...] = (
 )  # fmt: skip
 
 # Chances of being drawn. Mixed company is as likely as a third of the others together; a melody alone is rare.
-_SHARES = {"mixed company": 6.0, "pop group": 2.0, "singer with guitar": 1.5, "melody alone": 0.5}
+_SHARES = {"mixed company": 6.0, "pop group": 2.0, "singer with guitar": 1.5, "melody alone": 0.5, "rock group": 1.5}
 _TOTAL = sum(_SHARES.get(band.name, 1.0) for band in BANDS)
 BAND_WEIGHTS: tuple[float, ...] = tuple(_SHARES.get(band.name, 1.0) / _TOTAL for band in BANDS)

@@ -74,7 +74,8 @@ class Performance:
             spread, drift = rng.choice([0.04, 0.08, 0.08, 0.15, 0.2]), rng.choice([0.0, 0.0, 0.1, 0.2])  # semitones
             knots = rng.normal(0, drift, 12)
             off = rng.normal(0, spread, n_notes) + np.interp(onset, np.linspace(0, self.beats[-1], 12), knots)
-            pitch += np.round(off, 1)  # in tenths: equal tones are made once
+            step = max(0.1, spread)
+            pitch += step * np.round(off / step)  # in steps: equal tones are made once
         late_s = rng.normal(0, self.jitter_s) + rng.normal(0, self.jitter_s, n_notes)  # by habit, and by accident
         notes = np.zeros(n_notes, dtype=NOTE_DTYPE)
         notes["onset_s"] = np.maximum(0, self._seconds(onset) + late_s)

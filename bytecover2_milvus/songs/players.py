@@ -96,7 +96,7 @@ class Players:
         pitches = [note.pitch for section in self.song.sections for note in section.melody] or [60]
         middle = self.transpose + (min(pitches) + max(pitches)) / 2
         plays = INSTRUMENTS[instrument]
-        return 12 * round(((plays.lowest + plays.highest) / 2 + self.rng.uniform(-4, 4) - middle) / 12)
+        return 12 * round(((plays.lowest + plays.highest) / 2 + self.rng.uniform(-8, 8) - middle) / 12)
 
     def _melody(self, i: int, octave: int, manner: Manner) -> list[Event]:
         """The melody of segment `i`, delivered anew each time."""

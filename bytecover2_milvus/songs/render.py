@@ -137,6 +137,7 @@ def drum_strike(sound: str, rng: np.random.Generator) -> NDArray[np.float32]:
     """One drum as one kit has it."""
     hz, sweep, tone_level, noise_level, (low, high), tone_s, noise_s = DRUM_RECIPES[sound]
     size = rng.uniform(0.8, 1.25)  # larger drums are lower and ring longer
+    low *= rng.uniform(0.35, 1.3)  # cymbals and skins reach down into the band as far as the microphone lets them
     tone_s, noise_s = tone_s * size, noise_s * rng.uniform(0.6, 1.5)
     n_samples = int(5 * max(tone_s, noise_s) * SAMPLE_RATE)
     time_s = np.arange(n_samples) / SAMPLE_RATE
