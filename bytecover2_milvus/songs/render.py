@@ -44,10 +44,19 @@ def render(arrangement: Arrangement, max_duration_s: float | None = None) -> NDA
         mix += np.float32(part.gain) * _stem(part, arrangement.tuning_cents, n_samples, player)
     if len(arrangement.drums):
         mix += np.float32(arrangement.drum_gain) * _drums(arrangement.drums, n_samples, drummer)
-    mix = _compress(_room(mix, room), room)
-    if arrangement.fade_out_s:
-        before_end = arrangement.duration_s * SAMPLE_RATE - np.arange(n_samples, dtype=np.float32)
-        mix *= np.clip(before_end / (arrangement.fade_out_s * SAMPLE_RATE), 0, 1) ** 2
+    return at_peak(fade_out(_compress(_room(mix, room), room), arrangement))
+
+
+def fade_out(mix: NDArray[np.float32], arrangement: Arrangement) -> NDArray[np.float32]:
+    """`mix`, or its beginning, with the fade-out that the arrangement asks for, if it does."""
+    if not arrangement.fade_out_s:
+        return mix
+    before_end = arrangement.duration_s * SAMPLE_RATE - np.arange(len(mix), dtype=np.float32)
+    return mix * np.clip(before_end / (arrangement.fade_out_s * SAMPLE_RATE), 0, 1) ** 2
+
+
+def at_peak(mix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`mix` scaled to a peak of 0.9; silence stays silence."""
     peak = np.abs(mix).max(initial=0)
     return mix * np.float32(PEAK / peak) if peak > 0 else mix
 
