@@ -43,10 +43,11 @@ def _tune(n_bars: int, repeats: int = 1) -> Song:
 
 
 def _figures(arrangement: Arrangement, n: int = 5) -> set[tuple[int, ...]]:
-    """Groups of `n` successive notes of the lead, in the key of the song."""
-    lead = next(part for part in arrangement.parts if part.role == "lead")
-    tones = np.round(lead.notes["pitch"]).astype(int) - arrangement.transpose
-    return {tuple((tones[i : i + n] % 12).tolist()) for i in range(len(tones) - n + 1)}
+    """Groups of `n` successive pitch classes of the lead, in the key of the song; a tone struck again is one tone."""
+    leads = np.concatenate([part.notes for part in arrangement.parts if part.role == "lead"])
+    tones = np.round(np.sort(leads, order="onset_s")["pitch"]).astype(int) - arrangement.transpose
+    tones = tones[np.diff(tones, prepend=-1) != 0] % 12
+    return {tuple(tones[i : i + n].tolist()) for i in range(len(tones) - n + 1)}
 
 
 def _shared(one: Arrangement, other: Arrangement) -> float:
@@ -100,8 +101,9 @@ def test_siblings_share_the_melody_and_nothing_else() -> None:
     families = [[arrange(compose(song), seed) for seed in range(4)] for song in range(6)]
     siblings = [_shared(a, b) for family in families for a, b in combinations(family, 2)]
     strangers = [_shared(a, b) for one, other in combinations(families, 2) for a, b in zip(one, other, strict=True)]
-    assert np.median(siblings) > 0.5
-    assert np.median(strangers) < 0.1
+    assert np.median(siblings) > 0.4
+    assert np.percentile(siblings, 10) > 0.15
+    assert np.percentile(strangers, 90) < 0.1
     for family in families:
         facts = {(a.transpose, round(a.bpm), a.instruments, a.style) for a in family}
         assert len(facts) == len(family)

@@ -48,6 +48,8 @@ class Arrangement:
     drum_gain: float
     transpose: int  # semitones
     tuning_cents: float  # off A = 440 Hz
+    mode: str  # as it is played: rarely not the song's
+    beats_per_bar: int  # likewise
     bpm: float
     style: str  # the kind of band
     drum_style: str  # empty for none
@@ -66,7 +68,7 @@ class Arrangement:
         drums = f", {self.drum_style} drums" if self.drum_style else ""
         return (
             f"{self.song_id} #{self.seed}: {self.style}, {self.transpose:+d} semitones {self.tuning_cents:+.0f} cents, "
-            f"{self.bpm:.0f} bpm, chords {self.harmony}; {players}{drums}; {' '.join(self.form)}; "
+            f"{self.mode}, {self.beats_per_bar} beats, {self.bpm:.0f} bpm, chords {self.harmony}; {players}{drums}; {' '.join(self.form)}; "
             f"{self.duration_s:.0f} s"
         )
 
@@ -98,7 +100,7 @@ def arrange(song: Song, seed: int) -> Arrangement:
     """
     rng = seeded(song.song_id, seed, "arrange")
     band = BANDS[rng.choice(len(BANDS), p=BAND_WEIGHTS)]
-    if rng.random() < 0.03:
+    if rng.random() < 0.015:
         song = in_parallel_mode(song)
     if rng.random() < 0.06:
         song = in_other_metre(song, rng)
@@ -109,7 +111,7 @@ def arrange(song: Song, seed: int) -> Arrangement:
     widest = 1.7 if rng.random() < 0.15 else 1.4
     bpm = float(np.clip(song.bpm * np.exp(rng.uniform(-1, 1) * np.log(widest)), *TEMPI_BPM))
     transpose = int(rng.integers(-6, 7))
-    tuning_cents = float(np.clip(rng.normal(0, 15), -40, 40))
+    tuning_cents = float(np.clip(rng.normal(0, 18), -50, 50))
     swing = float(rng.uniform(0.55, 0.68)) if metre.step == 0.5 and rng.random() < band.swing else 0.5
     ending = str(rng.choice(ENDINGS))
     segments = draw_form(song, len(song.sections) - 1, metre, bpm, ending, max(band.n_comping) > 0, rng)
@@ -130,6 +132,8 @@ def arrange(song: Song, seed: int) -> Arrangement:
         drum_gain=float(np.exp(rng.uniform(np.log(0.15), np.log(2.5)))),
         transpose=transpose,
         tuning_cents=tuning_cents,
+        mode=song.mode,
+        beats_per_bar=song.beats_per_bar,
         bpm=bpm,
         style=band.name,
         drum_style=drum_style,

@@ -151,12 +151,15 @@ BANDS: tuple[Band, ...] = (
     Band("melody alone", _ANY_LEAD, (), (), (0,), rubato=0.05, ornaments=0.12, freedom=0.2),
     # The last one is whoever happens to be there: no rule of taste that a network could lean on.
     Band(
-        "mixed company", _ANY_LEAD, _ANY_COMPING, COMPING_STYLES, (1, 2, 3), _ANY_BASS, BASS_STYLES, DRUM_STYLES,
-        swing=0.25, rubato=0.02, ornaments=0.1, freedom=0.2,
+        "mixed company", _ANY_LEAD + 3 * _SUNG, _ANY_COMPING, COMPING_STYLES, (1, 2, 3), _ANY_BASS, BASS_STYLES,
+        DRUM_STYLES, swing=0.25, rubato=0.02, ornaments=0.1, freedom=0.2,
     ),
 )  # fmt: skip
 
-# Chances of being drawn. Mixed company is as likely as a third of the others together; a melody alone is rare.
-_SHARES = {"mixed company": 6.0, "pop group": 2.0, "singer with guitar": 1.5, "melody alone": 0.5, "rock group": 1.5}
+# Chances of being drawn, weighted towards what is recorded most. A melody alone is rare.
+_SHARES = {
+    "mixed company": 6.0, "pop group": 3.0, "rock group": 2.5, "soul revue": 1.5, "singer with guitar": 1.5,
+    "country band": 1.5, "orchestra": 0.7, "marching band": 0.4, "music box": 0.4, "chapel": 0.5, "melody alone": 0.4,
+}  # fmt: skip
 _TOTAL = sum(_SHARES.get(band.name, 1.0) for band in BANDS)
 BAND_WEIGHTS: tuple[float, ...] = tuple(_SHARES.get(band.name, 1.0) / _TOTAL for band in BANDS)

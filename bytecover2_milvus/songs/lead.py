@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from .patterns import Event, voicing
+from .patterns import Event
 from .score import Chord, Note
+from .voicings import voicing
 
 SECOND_VOICES = ("thirds", "thirds", "sixths", "third above", "octave", "octave below", "unison")  # to draw from
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .score import Chord, Song
+from .voicings import nearest, voicing
 
 COMPING_STYLES = (
     "block", "pad", "halves", "pulse", "eighths", "offbeat", "backbeat", "boom-chuck", "arpeggio up", "arpeggio down",
@@ -239,18 +240,13 @@ def drum_fill(metre: Metre, rng: np.random.Generator) -> tuple[tuple[float, str,
     return tuple((b, sound, 0.5 + 0.4 * b / metre.beats) for b in metre.steps if b >= start)
 
 
-def voicing(chord: Chord, centre: float) -> list[int]:
-    """The chord with every tone as near `centre` as it can be: common tones stay where they are when chords change."""
-    return sorted(nearest(pitch_class, centre) for pitch_class in chord.pitch_classes)
-
-
-def nearest(pitch_class: int, centre: float) -> int:
-    """The MIDI number of a pitch class that lies nearest to `centre`."""
-    return round(centre + (pitch_class - centre + 6) % 12 - 6)
-
-
 def play_pattern(
-    pattern: Sequence[Hit], chords: Sequence[Chord], span: tuple[float, float], metre: Metre, centre: float
+    pattern: Sequence[Hit],
+    chords: Sequence[Chord],
+    span: tuple[float, float],
+    metre: Metre,
+    centre: float,
+    kind: str = "close",
 ) -> list[Event]:
     """A pattern over the chords between two beats; no tone outlasts its chord by more than half a step.
 
@@ -260,11 +256,13 @@ def play_pattern(
         At least one, in beats of the arrangement, in order.
     centre : float
         MIDI number around which the chords lie.
+    kind : str
+        Of `VOICINGS`.
     """
     events: list[Event] = []
     start, stop = span
     changes = np.array([chord.onset for chord in chords])
-    voicings = [voicing(chord, centre) for chord in chords]
+    voicings = [voicing(chord, centre, kind) for chord in chords]
     for bar in np.arange(start, stop - 1e-6, metre.beats).tolist():
         hits = list(pattern)
         # A chord that enters between the hits of a sparse pattern would go unheard.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from .lead import SECOND_VOICES, Manner, deliver, echo, fill_gaps, improvise, se
 from .patterns import Event, Metre, bass_bar, comping_bar, drum_bar, drum_fill, play_pattern
 from .reharmonise import Harmony
 from .score import Note, Song
+from .voicings import VOICINGS
 
 _FEELS = (0.5, 1, 1, 1, 1, 1, 1, 2)  # the accompaniment's bars for one of the melody: to draw from
 _BACKING = ("choir", "choir", "voice", "strings", "synth pad", "organ", "brass")
@@ -54,7 +54,7 @@ class Players:
         sings = not INSTRUMENTS[self.lead].decays
         self.manner = Manner(
             freedom=band.freedom * rng.uniform(0.3, 1.7),
-            ornaments=band.ornaments * rng.uniform(0.2, 2.0),
+            ornaments=min(0.3, band.ornaments * rng.uniform(0.2, 2.0)),
             glides=float(rng.choice([0.0, 0.1, 0.3])) * (1.0 if self.lead == "voice" else 0.5) * sings,
             legato=float(rng.uniform(0.7, 1.0)),
             back_phrasing=float(rng.choice([0.0, 0.0, 0.0, 0.08])),
@@ -63,15 +63,14 @@ class Players:
             displacement=float(rng.choice([0.0, 0.0, 0.0, 0.15])),
             blue=float(rng.choice([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5])),
         )
-        self.spoken = int(rng.integers(len(song.sections))) if rng.random() < 0.04 else -1  # a section
+        sung = sorted({segment.section for segment in segments if segment.kind == "sung"})
+        self.spoken = int(rng.choice(sung)) if len(sung) > 1 and rng.random() < 0.03 else -1  # a section
 
     def lines(self) -> list[Line]:
         """Everyone who plays notes."""
         rng, band = self.rng, self.band
-        octave = self._octave(self.lead)
-        sung = {i: self._melody(i, octave, self.manner) for i, s in enumerate(self.segments) if s.kind == "sung"}
+        sung, lines = self._leads()
         tutti = {i: events for i, events in sung.items() if i > 0 and self.segments[i].fullness > 0.5}
-        lines = [Line("lead", self.lead, "", [*chain.from_iterable(sung.values())], _gain(0.45, 2.0, rng))]
         if rng.random() < 0.3:
             kind = str(rng.choice(SECOND_VOICES))
             player = self.lead if rng.random() < 0.6 else str(rng.choice(band.leads))
@@ -90,6 +89,21 @@ class Players:
         if band.basses and rng.random() < 0.88:
             lines.append(self._bass())
         return [line for line in lines if line.events]
+
+    def _leads(self) -> tuple[dict[int, list[Event]], list[Line]]:
+        """The melody by segment, and who brings it: one lead, or two who take turns with the sections."""
+        rng, loudness = self.rng, _gain(0.45, 2.0, self.rng)
+        leads = [self.lead, str(rng.choice(self.band.leads))] if rng.random() < 0.12 else [self.lead]
+        octaves = [self._octave(lead) for lead in leads]
+        high = int(rng.integers(len(self.song.sections))) if rng.random() < 0.12 else -1  # a section an octave higher
+        sung: dict[int, list[Event]] = {}
+        turns: list[list[Event]] = [[] for _ in leads]
+        for i, segment in enumerate(self.segments):
+            if segment.kind == "sung":
+                turn = segment.section % len(leads)
+                sung[i] = self._melody(i, octaves[turn] + 12 * (segment.section == high), self.manner)
+                turns[turn] += sung[i]
+        return sung, [Line("lead", *each, loudness) for each in zip(leads, ["", ""], turns, strict=False) if each[2]]
 
     def _octave(self, instrument: str) -> int:
         """Semitones, a multiple of 12, that bring the melody where the instrument is at home."""
@@ -150,6 +164,7 @@ class Players:
         style, other_style = (str(rng.choice(self.band.comping_styles)) for _ in range(2))
         plays = INSTRUMENTS[instrument]
         centre = float(np.clip(rng.normal(57, 5), plays.lowest + 7, plays.highest - 12))
+        voicing = str(rng.choice(VOICINGS))
         figure = comping_bar(style, metre, rng)
         other = comping_bar(other_style, metre, rng) if rng.random() < 0.4 else figure  # for every second section
         last = comping_bar("roll" if plays.decays else "block", metre, rng)
@@ -161,7 +176,7 @@ class Players:
                 continue
             odd = names.index(self.song.sections[segment.section].name) % 2
             pattern = last if segment.kind == "ending" else other if odd else figure
-            events += play_pattern(pattern, chords, (segment.at, segment.end), metre, centre)
+            events += play_pattern(pattern, chords, (segment.at, segment.end), metre, centre, voicing)
         return Line("comping", instrument, style, events, gain)
 
     def _backing(self) -> Line:
