@@ -100,15 +100,15 @@ def _phrased(notes: Sequence[Note], manner: Manner, rng: np.random.Generator) ->
 
 def _phrases(notes: Sequence[Note]) -> list[list[Note]]:
     """Cut at rests, and after a long note when a phrase has gone on for a while."""
-    phrases: list[list[Note]] = [[]]
-    for note, following in zip(notes, [*notes[1:], None], strict=True):
-        phrases[-1].append(note)
-        if following is None:
-            break
-        rest = following.onset - note.onset - note.duration
-        if rest > 0.7 or (len(phrases[-1]) >= 6 and note.duration >= 1.4):
+    phrases: list[list[Note]] = []
+    before: Note | None = None
+    for note in notes:
+        rest = note.onset - before.onset - before.duration if before else 0.0
+        if before is None or rest > 0.7 or (len(phrases[-1]) >= 6 and before.duration >= 1.4):
             phrases.append([])
-    return phrases if notes else []
+        phrases[-1].append(note)
+        before = note
+    return phrases
 
 
 def _rephrased(event: Event, kind: float, following: Note | None, after: float) -> list[Event]:
