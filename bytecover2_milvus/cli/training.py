@@ -30,6 +30,28 @@ def corpus_options(command: Any) -> Any:
             "--arrangements", type=click.IntRange(2), default=4, show_default=True, help="Tracks made of each song."
         ),
         click.option(
+            "--degradation",
+            "degradations",
+            multiple=True,
+            metavar="KIND",
+            help="What may happen to a degraded copy, such as codec or room; all kinds by default.",
+        ),
+        click.option(
+            "--variants",
+            type=click.IntRange(1),
+            default=3,
+            show_default=True,
+            help="Degraded copies of each recording.",
+        ),
+        click.option(
+            "--unlabelled",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Recordings without labels, files or folders: each is a work of its own, learned from degraded "
+            "copies. May be given several times.",
+        ),
+        click.option(
             "--manifest", type=click.Path(path_type=Path), help="Recordings: CSV or JSON lines with path and work_id."
         ),
         click.option(
@@ -61,7 +83,7 @@ def corpus_options(command: Any) -> Any:
 @click.option(
     "--init",
     type=click.Path(path_type=Path),
-    help="Checkpoint to start from; the network and its front end are as they are there.",
+    help="Checkpoint or bundle to start from; the network and its front end are as they are there.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run.")
 @device_option
@@ -69,6 +91,9 @@ def corpus_options(command: Any) -> Any:
 def train(
     songs: tuple[str, ...],
     manifest: Path | None,
+    unlabelled: tuple[Path, ...],
+    variants: int,
+    degradations: tuple[str, ...],
     arrangements: int,
     cache: Path,
     workers: int,
@@ -83,21 +108,29 @@ def train(
 ) -> None:
     """Train the network on songs or recordings; the same command resumes a run that was cut off.
 
+    A recording that cannot be used is left out with a warning.
+
     \b
     Example:
       bytecover2-milvus train --songs composed@0-1000 --validation-songs traditional \\
         --set 'network.feature_dim="none"' --out runs/bytecover
+      bytecover2-milvus train --unlabelled music/ --songs composed@0-200 --init bundles/mine \\
+        --set 'training.phase="joint"' --out runs/adapted
     """
     from ..training.checkpoint import load_checkpoint
+    from ..training.corpus import FeatureCache
     from ..training.train import VALIDATION
     from ..training.train import train as run
 
     initial = load_checkpoint(init) if init else None
     config = _config(config_file, settings, initial.config if initial else None)
-    corpus, features = _corpus(songs, manifest, arrangements, cache, workers, config)
+    features = FeatureCache(cache, config.front_end)
+    corpus = _corpus(songs, manifest, unlabelled, variants, degradations, arrangements)
+    corpus = _prepared(corpus, features, workers)
     validation = None
     if validation_songs or validation_manifest:
-        validation, _ = _corpus(validation_songs, validation_manifest, arrangements, cache, workers, config)
+        validation = _corpus(validation_songs, validation_manifest, arrangements=arrangements)
+        validation = _prepared(validation, features, workers)
 
     with progress_bar("train", config.training.steps) as bar:
 
@@ -108,7 +141,7 @@ def train(
             bar.update(completed=progress.step, note=loss)
 
         facts = {
-            "Trained on": ", ".join(Path(source).name for source in (*songs, *filter(None, [manifest]))),
+            "Trained on": ", ".join(Path(source).name for source in (*songs, *filter(None, [manifest]), *unlabelled)),
             "Works": str(len(corpus.works)),
             "Tracks": str(corpus.n_tracks),
         }
@@ -142,6 +175,9 @@ def fit_pca(
     checkpoint: Path,
     songs: tuple[str, ...],
     manifest: Path | None,
+    unlabelled: tuple[Path, ...],
+    variants: int,
+    degradations: tuple[str, ...],
     arrangements: int,
     cache: Path,
     workers: int,
@@ -156,10 +192,13 @@ def fit_pca(
         --out runs/pca.safetensors
     """
     from ..training.checkpoint import load_checkpoint
+    from ..training.corpus import FeatureCache
     from ..training.train import insert_pca_fc, pooled_embeddings
 
     start = load_checkpoint(checkpoint)
-    corpus, features = _corpus(songs, manifest, arrangements, cache, workers, start.config)
+    features = FeatureCache(cache, start.config.front_end)
+    corpus = _corpus(songs, manifest, unlabelled, variants, degradations, arrangements)
+    corpus = _prepared(corpus, features, workers)
     pooled = pooled_embeddings(start.network, start.config, corpus, features)
     insert_pca_fc(start, pooled, dim).save(out)
     click.echo(f"{out}")
@@ -188,20 +227,40 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
 
 
 def _corpus(
-    songs: tuple[str, ...], manifest: Path | None, arrangements: int, cache: Path, workers: int, config: Config
-) -> tuple[Corpus, FeatureCache]:
-    """The works to learn from, every track's CQT in the cache."""
+    songs: tuple[str, ...],
+    manifest: Path | None,
+    unlabelled: tuple[Path, ...] = (),
+    variants: int = 1,
+    degradations: tuple[str, ...] = (),
+    arrangements: int = 2,
+) -> Corpus:
+    """The works to learn from; a recording of the manifest's works is not a work of its own as well."""
+    from ..audio import find_audio
     from ..manifest import read_manifest
     from ..songs.select import select_songs
-    from ..training.corpus import Corpus, FeatureCache
+    from ..training.corpus import Corpus
 
-    if not songs and not manifest:
-        raise click.UsageError("nothing to learn from: give --songs or --manifest")
+    if not songs and not manifest and not unlabelled:
+        raise click.UsageError("nothing to learn from: give --songs, --manifest or --unlabelled")
     corpus = Corpus.of_songs((song for spec in songs for song in select_songs(spec)), arrangements)
-    if manifest:
-        corpus += Corpus.of_manifest(read_manifest(manifest))
-    features = FeatureCache(cache, config.front_end)
+    labelled = read_manifest(manifest) if manifest else []
+    if labelled:
+        corpus += Corpus.of_manifest(labelled)
+    if unlabelled:
+        known = {track.path.resolve() for track in labelled if track.work_id}
+        recordings = [path for path in find_audio(unlabelled) if path.resolve() not in known]
+        corpus += Corpus.of_recordings(recordings, variants, degradations or None)
+    return corpus
+
+
+def _prepared(corpus: Corpus, features: FeatureCache, workers: int) -> Corpus:
+    """The corpus with every CQT in the cache, without what gives none; each file's fault is said once."""
+    usable, said = [], set()
     with progress_bar("prepare", corpus.n_tracks) as bar:
-        for track_id in features.fill(corpus, workers):
-            bar.update(advance=1, note=track_id)
-    return corpus, features
+        for prepared in features.fill(corpus, workers):
+            bar.update(advance=1, note=prepared.track_id)
+            usable.append(prepared.usable)
+            if prepared.warning and prepared.warning not in said:
+                bar.print(f"{'warning' if prepared.usable else 'left out'}: {prepared.warning}")
+            said.add(prepared.warning)
+    return corpus.where(usable)
