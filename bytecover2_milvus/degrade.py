@@ -68,9 +68,7 @@ def degrade(
     ConfigError
         If `kinds` is empty or holds a name that is no key of `DEGRADATIONS`.
     """
-    chosen = list(DEGRADATIONS) if kinds is None else list(kinds)
-    if unknown := sorted(set(chosen) - set(DEGRADATIONS)) or not chosen:
-        raise ConfigError(f"degradations {unknown if chosen else chosen}: choose from {', '.join(DEGRADATIONS)}")
+    chosen = chosen_kinds(kinds)
     rng = np.random.default_rng(seed)
     count = min(int(rng.integers(1, LONGEST_CHAIN + 1)), len(chosen))
     drawn = set(rng.choice(chosen, size=count, replace=False).tolist())
@@ -78,6 +76,21 @@ def degrade(
         if kind in drawn:
             waveform = change(waveform, rng)
     return waveform / np.float32(max(1.0, _peak(waveform)))
+
+
+def chosen_kinds(kinds: Iterable[str] | None) -> list[str]:
+    """The keys of `DEGRADATIONS` that are among `kinds`, in their order; all of them where `kinds` is None.
+
+    Raises
+    ------
+    ConfigError
+        If `kinds` is empty or holds a name that is no key of `DEGRADATIONS`.
+    """
+    wanted = set(DEGRADATIONS if kinds is None else kinds)
+    if not wanted or wanted - DEGRADATIONS.keys():
+        unknown = ", ".join(sorted(wanted - DEGRADATIONS.keys())) or "none"
+        raise ConfigError(f"degradations: {unknown}; choose from {', '.join(DEGRADATIONS)}")
+    return [kind for kind in DEGRADATIONS if kind in wanted]
 
 
 def retune(waveform: Waveform, cents: float) -> Waveform:

@@ -14,7 +14,7 @@ from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
-from bytecover2_milvus.training.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.corpus import Corpus, FeatureCache, Prepared
 from bytecover2_milvus.training.train import (
     VALIDATION,
     insert_pca_fc,
@@ -193,7 +193,7 @@ def test_workers_fill_the_cache_and_this_process_keeps_its_threads(corpus, cache
     torch.set_num_threads(2)
     try:
         filled = FeatureCache(tmp_path, CONFIG.front_end)
-        assert list(filled.fill(corpus, workers=1)) == [track.track_id for _, track in corpus.tracks()]
+        assert list(filled.fill(corpus, workers=1)) == [Prepared(track.track_id) for _, track in corpus.tracks()]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)

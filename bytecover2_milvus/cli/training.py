@@ -13,7 +13,6 @@ from .output import device_option, progress_bar
 if TYPE_CHECKING:
     from ..config import Config
     from ..training.corpus import Corpus, FeatureCache
-    from ..training.rendering import Rendering
 
 
 def corpus_options(command: Any) -> Any:
@@ -53,6 +52,28 @@ def corpus_options(command: Any) -> Any:
             "--arrangements", type=click.IntRange(2), default=4, show_default=True, help="Tracks made of each song."
         ),
         click.option(
+            "--degradation",
+            "degradations",
+            multiple=True,
+            metavar="KIND",
+            help="What may happen to a degraded copy, such as codec or room; all kinds by default.",
+        ),
+        click.option(
+            "--variants",
+            type=click.IntRange(1),
+            default=3,
+            show_default=True,
+            help="Degraded copies of each recording.",
+        ),
+        click.option(
+            "--unlabelled",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Recordings without labels, files or folders: each is a work of its own, learned from degraded "
+            "copies. May be given several times.",
+        ),
+        click.option(
             "--manifest", type=click.Path(path_type=Path), help="Recordings: CSV or JSON lines with path and work_id."
         ),
         click.option(
@@ -84,18 +105,12 @@ def corpus_options(command: Any) -> Any:
 @click.option(
     "--init",
     type=click.Path(path_type=Path),
-    help="Checkpoint to start from; the network and its front end are as they are there.",
+    help="Checkpoint or bundle to start from; the network and its front end are as they are there.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run.")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end.")
 def train(
-    songs: tuple[str, ...],
-    manifest: Path | None,
-    arrangements: int,
-    spectral: float,
-    degraded: float,
-    sound_fonts: tuple[Path, ...],
     cache: Path,
     workers: int,
     validation_songs: tuple[str, ...],
@@ -106,27 +121,34 @@ def train(
     out: Path,
     device: str,
     as_json: bool,
+    **material: Any,
 ) -> None:
     """Train the network on songs or recordings; the same command resumes a run that was cut off.
+
+    A recording that cannot be used is left out with a warning.
 
     \b
     Example:
       bytecover2-milvus train --songs composed@0-1000 --validation-songs traditional \\
         --set 'network.feature_dim="none"' --out runs/bytecover
+      bytecover2-milvus train --unlabelled music/ --songs composed@0-200 --init bundles/mine \\
+        --set 'training.phase="joint"' --out runs/adapted
     """
     from ..training.checkpoint import load_checkpoint
-    from ..training.rendering import Rendering
+    from ..training.corpus import FeatureCache
     from ..training.train import VALIDATION
     from ..training.train import train as run
 
     initial = load_checkpoint(init) if init else None
     config = _config(config_file, settings, initial.config if initial else None)
-    rendering = Rendering(spectral, degraded, sound_fonts, cache)
-    corpus, features = _corpus(songs, manifest, arrangements, rendering, workers, config)
+    features = FeatureCache(cache, config.front_end)
+    corpus = _corpus(features, workers, **material)
     validation = None
     if validation_songs or validation_manifest:
-        played = Rendering(folder=cache)
-        validation, _ = _corpus(validation_songs, validation_manifest, arrangements, played, workers, config)
+        arrangements = material["arrangements"]
+        validation = _corpus(
+            features, workers, songs=validation_songs, manifest=validation_manifest, arrangements=arrangements
+        )
 
     with progress_bar("train", config.training.steps) as bar:
 
@@ -136,8 +158,9 @@ def train(
                 bar.print(f"step {progress.step}: {loss}, validation MAP {progress.validation.map:.3f}")
             bar.update(completed=progress.step, note=loss)
 
+        sources = (*material["songs"], *filter(None, [material["manifest"]]), *material["unlabelled"])
         facts = {
-            "Trained on": ", ".join(Path(source).name for source in (*songs, *filter(None, [manifest]))),
+            "Trained on": ", ".join(Path(source).name for source in sources),
             "Works": str(len(corpus.works)),
             "Tracks": str(corpus.n_tracks),
         }
@@ -169,16 +192,11 @@ def train(
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Checkpoint to write.")
 def fit_pca(
     checkpoint: Path,
-    songs: tuple[str, ...],
-    manifest: Path | None,
-    arrangements: int,
-    spectral: float,
-    degraded: float,
-    sound_fonts: tuple[Path, ...],
     cache: Path,
     workers: int,
     dim: int,
     out: Path,
+    **material: Any,
 ) -> None:
     """Insert a PCA-FC layer, fitted on the pooled embeddings of whole tracks, into a ByteCover checkpoint.
 
@@ -188,12 +206,12 @@ def fit_pca(
         --out runs/pca.safetensors
     """
     from ..training.checkpoint import load_checkpoint
-    from ..training.rendering import Rendering
+    from ..training.corpus import FeatureCache
     from ..training.train import insert_pca_fc, pooled_embeddings
 
     start = load_checkpoint(checkpoint)
-    rendering = Rendering(spectral, degraded, sound_fonts, cache)
-    corpus, features = _corpus(songs, manifest, arrangements, rendering, workers, start.config)
+    features = FeatureCache(cache, start.config.front_end)
+    corpus = _corpus(features, workers, **material)
     pooled = pooled_embeddings(start.network, start.config, corpus, features)
     insert_pca_fc(start, pooled, dim).save(out)
     click.echo(f"{out}")
@@ -222,29 +240,50 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
 
 
 def _corpus(
-    songs: tuple[str, ...],
-    manifest: Path | None,
-    arrangements: int,
-    rendering: Rendering,
+    features: FeatureCache,
     workers: int,
-    config: Config,
-) -> tuple[Corpus, FeatureCache]:
-    """The works to learn from, every track's CQT in the cache."""
+    songs: tuple[str, ...] = (),
+    manifest: Path | None = None,
+    unlabelled: tuple[Path, ...] = (),
+    variants: int = 1,
+    degradations: tuple[str, ...] = (),
+    arrangements: int = 2,
+    spectral: float = 0.0,
+    degraded: float = 0.0,
+    sound_fonts: tuple[Path, ...] = (),
+) -> Corpus:
+    """The works to learn from, every CQT in the cache; a recording of the manifest's works is not a work of its own."""
+    from ..audio import find_audio
     from ..manifest import read_manifest
     from ..songs.select import select_songs
-    from ..training.corpus import Corpus, FeatureCache
+    from ..training.corpus import Corpus
+    from ..training.rendering import Rendering
 
-    if not songs and not manifest:
-        raise click.UsageError("nothing to learn from: give --songs or --manifest")
-    scores = rendering.folder / "songs"
-    chosen = (song for spec in songs for song in select_songs(spec, scores, workers))
+    if not songs and not manifest and not unlabelled:
+        raise click.UsageError("nothing to learn from: give --songs, --manifest or --unlabelled")
+    rendering = Rendering(spectral, degraded, sound_fonts, features.folder)
+    chosen = (song for spec in songs for song in select_songs(spec, features.folder / "songs", workers))
     corpus = Corpus.of_songs(chosen, arrangements, rendering)
-    if manifest:
-        corpus += Corpus.of_manifest(read_manifest(manifest))
-    features = FeatureCache(rendering.folder, config.front_end)
     if songs:
-        rendering.prepare(config.front_end)
+        rendering.prepare(features.front_end)
+    labelled = read_manifest(manifest) if manifest else []
+    if labelled:
+        corpus += Corpus.of_manifest(labelled)
+    if unlabelled:
+        known = {track.path.resolve() for track in labelled if track.work_id}
+        recordings = [path for path in find_audio(unlabelled) if path.resolve() not in known]
+        corpus += Corpus.of_recordings(recordings, variants, degradations or None)
+    return _prepared(corpus, features, workers)
+
+
+def _prepared(corpus: Corpus, features: FeatureCache, workers: int) -> Corpus:
+    """The corpus with every CQT in the cache, without what gives none; each file's fault is said once."""
+    usable, said = [], set()
     with progress_bar("prepare", corpus.n_tracks) as bar:
-        for track_id in features.fill(corpus, workers):
-            bar.update(advance=1, note=track_id)
-    return corpus, features
+        for prepared in features.fill(corpus, workers):
+            bar.update(advance=1, note=prepared.track_id)
+            usable.append(prepared.usable)
+            if prepared.warning and prepared.warning not in said:
+                bar.print(f"{'warning' if prepared.usable else 'left out'}: {prepared.warning}")
+            said.add(prepared.warning)
+    return corpus.where(usable)
