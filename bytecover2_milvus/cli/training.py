@@ -94,10 +94,10 @@ def train(
 
     initial = load_checkpoint(init) if init else None
     config = _config(config_file, settings, initial.config if initial else None)
-    corpus, features = _corpus(songs, manifest, arrangements, cache, workers, config)
+    corpus, features = prepare_corpus(songs, manifest, arrangements, cache, workers, config)
     validation = None
     if validation_songs or validation_manifest:
-        validation, _ = _corpus(validation_songs, validation_manifest, arrangements, cache, workers, config)
+        validation, _ = prepare_corpus(validation_songs, validation_manifest, arrangements, cache, workers, config)
 
     with progress_bar("train", config.training.steps) as bar:
 
@@ -156,10 +156,11 @@ def fit_pca(
         --out runs/pca.safetensors
     """
     from ..training.checkpoint import load_checkpoint
-    from ..training.train import insert_pca_fc, pooled_embeddings
+    from ..training.reduce import insert_pca_fc
+    from ..training.train import pooled_embeddings
 
     start = load_checkpoint(checkpoint)
-    corpus, features = _corpus(songs, manifest, arrangements, cache, workers, start.config)
+    corpus, features = prepare_corpus(songs, manifest, arrangements, cache, workers, start.config)
     pooled = pooled_embeddings(start.network, start.config, corpus, features)
     insert_pca_fc(start, pooled, dim).save(out)
     click.echo(f"{out}")
@@ -167,14 +168,22 @@ def fit_pca(
 
 def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None) -> Config:
     """The TOML file's tables, front end and network those of the initial checkpoint if there is one, then settings."""
+    from ..config import Config
+
+    table = (Config.from_toml(path) if path else Config()).to_dict()
+    if initial:
+        table |= {part: initial.to_dict()[part] for part in ("front_end", "network")}
+    return with_settings(Config.from_dict(table), settings)
+
+
+def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
+    """`config` with each ``table.key=value`` of `settings`, in TOML, put in its place."""
     import tomllib
 
     from ..config import Config
     from ..errors import ConfigError
 
-    table = (Config.from_toml(path) if path else Config()).to_dict()
-    if initial:
-        table |= {part: initial.to_dict()[part] for part in ("front_end", "network")}
+    table = config.to_dict()
     for setting in settings:
         try:
             parsed = tomllib.loads(setting)
@@ -187,7 +196,7 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
     return Config.from_dict(table)
 
 
-def _corpus(
+def prepare_corpus(
     songs: tuple[str, ...], manifest: Path | None, arrangements: int, cache: Path, workers: int, config: Config
 ) -> tuple[Corpus, FeatureCache]:
     """The works to learn from, every track's CQT in the cache."""
