@@ -180,8 +180,14 @@ class FeatureCache:
 
     def fill(self, corpus: Corpus, workers: int) -> Iterator[str]:
         """Compute what is missing, in `workers` processes; yields a track_id as each track is ready."""
-        tracks = [track for _, track in corpus.tracks()]
-        yield from map_in_processes(self._fill_one, tracks, workers, chunksize=4)
+        missing = []
+        for _, track in corpus.tracks():
+            if self.path(track).exists():
+                yield track.track_id
+            else:
+                missing.append(track)
+        if missing:
+            yield from map_in_processes(self._fill_one, missing, workers, chunksize=4)
 
     def _fill_one(self, track: CorpusTrack) -> str:
         torch.set_num_threads(1)  # of this worker: there is one for every core
