@@ -54,7 +54,7 @@ from bytecover2_milvus.training.reduce import (
     pooled_batches,
     train_head,
 )
-from bytecover2_milvus.training.train import pooled_embeddings, train
+from bytecover2_milvus.training.train import pooled_embeddings, torch_device, train
 from bytecover2_milvus.writing import whole_file
 
 DIMS = (32, 64, 128, 256, 512, 1024, 1536, 2048)  # of Figure 2
@@ -98,25 +98,21 @@ class Ablation:
     validation: Corpus
     cache: FeatureCache
     out: Path
-    device: str = "auto"
-    data_workers: int = 1
-
-    @property
-    def torch_device(self) -> torch.device:
-        return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+    device: torch.device
+    data_workers: int
 
     def shared(self) -> Shared:
         """Computed once and kept in ``pooled.safetensors``."""
         path = self.out / "pooled.safetensors"
         if not path.exists():
-            network = self.checkpoint.network.to(self.torch_device)
+            network = self.checkpoint.network.to(self.device)
             config = self.checkpoint.config
             tensors = {
-                name: torch.from_numpy(pooled_embeddings(network, config, corpus, self.cache, self.torch_device))
+                name: torch.from_numpy(pooled_embeddings(network, config, corpus, self.cache, self.device))
                 for name, corpus in (("tracks", self.corpus), ("validation", self.validation))
             }
             network.cpu()
-            batches = pooled_batches(self.checkpoint, self.corpus, self.cache, self.frozen, self.torch_device)
+            batches = pooled_batches(self.checkpoint, self.corpus, self.cache, self.frozen, self.device)
             for step, (pooled, work) in enumerate(batches):
                 tensors |= {f"pooled.{step}": pooled, f"work.{step}": work}
             with whole_file(path) as part:
@@ -147,21 +143,21 @@ class Ablation:
             return Score(**json.loads(path.read_text(encoding="utf-8")))
         final, pooled = self.start(system, shared), shared.validation
         if system.trained:
-            final = train_head(final, self.frozen, shared.batches, len(self.corpus.works), self.torch_device)
+            final = train_head(final, self.frozen, shared.batches, len(self.corpus.works), self.device)
             best = train(
                 replace(final.config, training=self.joint),
                 self.corpus,
                 self.cache,
                 folder,
                 init=final,
-                device=self.device,
+                device=self.device.type,
                 data_workers=self.data_workers,
                 facts=final.facts,
                 report=lambda progress: report(progress.step, progress.loss),
             )
             final = load_checkpoint(best)
-            network = final.network.to(self.torch_device)
-            pooled = pooled_embeddings(network, final.config, self.validation, self.cache, self.torch_device)
+            network = final.network.to(self.device)
+            pooled = pooled_embeddings(network, final.config, self.validation, self.cache, self.device)
             network.cpu()
         with torch.inference_mode():
             embeddings = F.normalize(final.network.eval().head(torch.from_numpy(pooled))[1], dim=1).numpy()
@@ -255,7 +251,7 @@ def _dims(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int,
     default=",".join(map(str, DIMS)),
     show_default=True,
     callback=_dims,
-    help="D of FC, PCA and PCA-FC, up to the backbone's width.",
+    help="D of FC, PCA and PCA-FC; what exceeds the backbone's width is left out.",
 )
 @click.option("--steps-frozen", type=click.IntRange(1), default=150, show_default=True)
 @click.option("--steps-joint", type=click.IntRange(1), default=150, show_default=True)
@@ -304,7 +300,7 @@ def main(
             validation,
             features,
             out,
-            device,
+            torch_device(device),
             workers,
         )
         ablation.claim()

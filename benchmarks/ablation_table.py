@@ -42,8 +42,8 @@ class Score:
 class Comparison:
     """By how much the MAP of one system is above another's, on the same queries."""
 
-    better: str
-    worse: str
+    system: str
+    against: str
     difference: float
     low: float  # 95 % bootstrap interval by work
     high: float
@@ -56,10 +56,10 @@ def comparisons(scores: Sequence[Score]) -> list[Comparison]:
     found = []
     for dim in sorted({dim for _, dim in by_system}):
         fc, pca, pca_fc = (by_system[reduction, dim] for reduction in REDUCTIONS)
-        for better, worse in ((pca_fc, pca), (pca, fc), (pca_fc, trained_on)):
-            difference = np.subtract(better.average_precisions, worse.average_precisions)
-            low, high = bootstrap_interval(difference, better.query_work_ids, seed=0)
-            found.append(Comparison(better.system, worse.system, float(difference.mean()), low, high))
+        for one, other in ((pca_fc, pca), (pca, fc), (pca_fc, trained_on)):
+            difference = np.subtract(one.average_precisions, other.average_precisions)
+            low, high = bootstrap_interval(difference, one.query_work_ids, seed=0)
+            found.append(Comparison(one.system, other.system, float(difference.mean()), low, high))
     return found
 
 
@@ -82,9 +82,9 @@ def table_markdown(scores: Sequence[Score], found: Sequence[Comparison]) -> str:
     named = {score.system for score in paper}
     lines += ["", "| difference in MAP, query by query | | 95 % |", "|---|---|---|"]
     lines += [
-        f"| {line.better} minus {line.worse} | {line.difference:+.3f} | {line.low:+.3f} to {line.high:+.3f} |"
+        f"| {line.system} minus {line.against} | {line.difference:+.3f} | {line.low:+.3f} to {line.high:+.3f} |"
         for line in found
-        if {line.better, line.worse} <= named
+        if {line.system, line.against} <= named
     ]
     lines += ["", f"| MAP by D | {' | '.join(REDUCTIONS)} |", f"|---|{'---|' * len(REDUCTIONS)}"]
     reduced = {(score.reduction, score.dim): score for score in scores if score.reduction}

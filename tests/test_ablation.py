@@ -157,7 +157,7 @@ class TestCommand:
         assert scores["ByteCover-256"]["further_steps"] == scores["ByteCoverPCA-128"]["further_steps"] == 0
         assert scores["ByteCover-256, trained on"]["further_steps"] == scores["ByteCover2-128"]["further_steps"] == 2
         for line in written["comparisons"]:
-            difference = scores[line["better"]]["map"] - scores[line["worse"]]["map"]
+            difference = scores[line["system"]]["map"] - scores[line["against"]]["map"]
             assert line["difference"] == pytest.approx(difference)
         table = (out / "ablation.md").read_text()
         for line in (

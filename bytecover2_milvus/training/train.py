@@ -97,6 +97,19 @@ def loss_terms(
     return terms
 
 
+def torch_device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" means here; "auto" is CUDA where it works, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        If `name` is "cuda" and torch cannot use it.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"CUDA was asked for but torch {torch.__version__} cannot use it; choose cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def train(
     config: Config,
     corpus: Corpus,
@@ -147,14 +160,13 @@ def train(
         If the folder or a checkpoint cannot be written.
     """
     training, out = config.training, Path(out)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"CUDA was asked for but torch {torch.__version__} cannot use it; choose cpu or auto")
+    accelerator = torch_device(device).type
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
     fabric = Fabric(
-        accelerator="cuda" if device != "cpu" and torch.cuda.is_available() else "cpu",
+        accelerator=accelerator,
         devices=1,
         precision=training.precision,
         loggers=TensorBoardLogger(out, name="tensorboard", version=""),
