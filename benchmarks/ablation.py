@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from benchmarks.ablation_table import REDUCTIONS, Score, comparisons, plot, tabl
 from bytecover2_milvus.cli.output import device_option, progress_bar
 from bytecover2_milvus.cli.training import corpus_options, prepare_corpus, with_settings
 from bytecover2_milvus.config import Training
-from bytecover2_milvus.errors import BytecoverError, CheckpointError
+from bytecover2_milvus.errors import BytecoverError, CheckpointError, ConfigError
 from bytecover2_milvus.metrics import bootstrap_interval, evaluate
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
@@ -215,7 +215,7 @@ def systems(pooled_dim: int, dims: Sequence[int]) -> list[System]:
     return lines
 
 
-def _digest(parts: object) -> str:
+def _digest(parts: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -285,8 +285,12 @@ def main(
     out: Path,
 ) -> None:
     """Compare ByteCover, ByteCoverFC, ByteCoverPCA and ByteCover2 at several dimensions, all from CHECKPOINT."""
+    if not validation_songs and not validation_manifest:
+        raise click.UsageError("nothing to score on: give --validation-songs or --validation-manifest")
     try:
         start = load_checkpoint(checkpoint)
+        if start.config.network.feature_dim is not None:
+            raise ConfigError(f"{checkpoint}: has a PCA-FC already; give the ByteCover that it was made from")
         training = with_settings(start.config, settings).training
         corpus, features = prepare_corpus(songs, manifest, arrangements, cache, workers, start.config)
         validation, _ = prepare_corpus(

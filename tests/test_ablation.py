@@ -190,6 +190,16 @@ class TestCommand:
         assert result.exit_code == 1
         assert "an ablation with another joint; choose an empty folder with --out" in result.stderr
 
+    def test_what_cannot_be_compared_is_refused_before_anything_is_prepared(self, bytecover, pooled, tmp_path):
+        path = tmp_path / "reduced.safetensors"
+        insert_pca_fc(bytecover, pooled, 16).save(path)
+        songs = ["--songs", "composed@0-4", "--out", str(tmp_path / "out")]
+        result = CliRunner().invoke(main, [str(path), *songs, "--validation-songs", "composed@0-4"])
+        assert result.exit_code == 1 and "has a PCA-FC already" in result.stderr
+        result = CliRunner().invoke(main, [str(path), *songs])
+        assert result.exit_code == 2 and "nothing to score on" in result.stderr
+        assert not (tmp_path / "out").exists()
+
 
 def call(arguments: list[str]) -> Result:
     result = CliRunner().invoke(main, arguments)
