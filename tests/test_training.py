@@ -15,9 +15,9 @@ from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache, Prepared
+from bytecover2_milvus.training.reduce import insert_pca_fc
 from bytecover2_milvus.training.train import (
     VALIDATION,
-    insert_pca_fc,
     learning_rate,
     pooled_embeddings,
     train,

@@ -142,11 +142,11 @@ def train(
     initial = load_checkpoint(init) if init else None
     config = _config(config_file, settings, initial.config if initial else None)
     features = FeatureCache(cache, config.front_end)
-    corpus = _corpus(features, workers, **material)
+    corpus = prepare_corpus(features, workers, **material)
     validation = None
     if validation_songs or validation_manifest:
         arrangements = material["arrangements"]
-        validation = _corpus(
+        validation = prepare_corpus(
             features, workers, songs=validation_songs, manifest=validation_manifest, arrangements=arrangements
         )
 
@@ -207,11 +207,12 @@ def fit_pca(
     """
     from ..training.checkpoint import load_checkpoint
     from ..training.corpus import FeatureCache
-    from ..training.train import insert_pca_fc, pooled_embeddings
+    from ..training.reduce import insert_pca_fc
+    from ..training.train import pooled_embeddings
 
     start = load_checkpoint(checkpoint)
     features = FeatureCache(cache, start.config.front_end)
-    corpus = _corpus(features, workers, **material)
+    corpus = prepare_corpus(features, workers, **material)
     pooled = pooled_embeddings(start.network, start.config, corpus, features)
     insert_pca_fc(start, pooled, dim).save(out)
     click.echo(f"{out}")
@@ -219,14 +220,22 @@ def fit_pca(
 
 def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None) -> Config:
     """The TOML file's tables, front end and network those of the initial checkpoint if there is one, then settings."""
+    from ..config import Config
+
+    table = (Config.from_toml(path) if path else Config()).to_dict()
+    if initial:
+        table |= {part: initial.to_dict()[part] for part in ("front_end", "network")}
+    return with_settings(Config.from_dict(table), settings)
+
+
+def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
+    """`config` with each ``table.key=value`` of `settings`, in TOML, put in its place."""
     import tomllib
 
     from ..config import Config
     from ..errors import ConfigError
 
-    table = (Config.from_toml(path) if path else Config()).to_dict()
-    if initial:
-        table |= {part: initial.to_dict()[part] for part in ("front_end", "network")}
+    table = config.to_dict()
     for setting in settings:
         try:
             parsed = tomllib.loads(setting)
@@ -239,7 +248,7 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
     return Config.from_dict(table)
 
 
-def _corpus(
+def prepare_corpus(
     features: FeatureCache,
     workers: int,
     songs: tuple[str, ...] = (),

@@ -267,7 +267,11 @@ class FeatureCache:
     def fill(self, corpus: Corpus, workers: int) -> Iterator[Prepared]:
         """Compute what is missing, in `workers` processes; yields in the order of the corpus' tracks."""
         tracks = [track for _, track in corpus.tracks()]
-        yield from map_in_processes(self._fill_one, tracks, workers, chunksize=4)
+        missing = [not self.path(track).exists() for track in tracks]
+        absent = [track for track, needed in zip(tracks, missing, strict=True) if needed]
+        computed = map_in_processes(self._fill_one, absent, workers, chunksize=4) if absent else iter(())
+        for track, needed in zip(tracks, missing, strict=True):
+            yield next(computed) if needed else Prepared(track.track_id)
 
     def _fill_one(self, track: CorpusTrack) -> Prepared:
         torch.set_num_threads(1)  # of this worker: there is one for every core
