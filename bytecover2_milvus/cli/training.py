@@ -12,6 +12,7 @@ from .output import device_option, progress_bar
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..training.checkpoint import Checkpoint
     from ..training.corpus import Corpus, FeatureCache
 
 
@@ -141,7 +142,7 @@ def train(
             bar.update(completed=progress.step, note=loss)
 
         facts = {
-            "Trained on": ", ".join(Path(source).name for source in (*songs, *filter(None, [manifest]), *unlabelled)),
+            "Trained on": _trained_on((*songs, *filter(None, [manifest]), *unlabelled), initial),
             "Works": str(len(corpus.works)),
             "Tracks": str(corpus.n_tracks),
         }
@@ -204,6 +205,13 @@ def fit_pca(
     click.echo(f"{out}")
 
 
+def _trained_on(sources: tuple[str | Path, ...], initial: Checkpoint | None) -> str:
+    """The names of the sources, after those of what the run starts from."""
+    names = ", ".join(Path(source).name or Path(source).resolve().name for source in sources)
+    before = initial.facts.get("Trained on", names) if initial else names
+    return names if before == names else f"{before}; then {names}"
+
+
 def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None) -> Config:
     """The TOML file's tables, front end and network those of the initial checkpoint if there is one, then settings."""
     import tomllib
@@ -243,11 +251,10 @@ def _corpus(
     if not songs and not manifest and not unlabelled:
         raise click.UsageError("nothing to learn from: give --songs, --manifest or --unlabelled")
     corpus = Corpus.of_songs((song for spec in songs for song in select_songs(spec)), arrangements)
-    labelled = read_manifest(manifest) if manifest else []
-    if labelled:
-        corpus += Corpus.of_manifest(labelled)
+    labelled = Corpus.of_manifest(read_manifest(manifest)) if manifest else Corpus({})
+    corpus += labelled
     if unlabelled:
-        known = {track.path.resolve() for track in labelled if track.work_id}
+        known = {track.source.path.resolve() for _, track in labelled.tracks()}
         recordings = [path for path in find_audio(unlabelled) if path.resolve() not in known]
         corpus += Corpus.of_recordings(recordings, variants, degradations or None)
     return corpus
