@@ -208,9 +208,9 @@ def noise(waveform: Waveform, rng: np.random.Generator) -> Waveform:
 
 
 def equaliser(waveform: Waveform, rng: np.random.Generator) -> Waveform:
-    """A tilt of up to 4 dB per octave either way, and bumps of 4 dB over it."""
+    """A tilt of up to 3 dB per octave either way, and bumps of 4 dB (standard deviation) on it, an octave apart."""
     octaves = np.arange(-5, 6)  # around 500 Hz
-    gain_db = rng.uniform(-4, 4) * octaves / 2 + rng.normal(0, 4, size=len(octaves))
+    gain_db = rng.uniform(-3, 3) * octaves + rng.normal(0, 4, size=len(octaves))
     return _filter(waveform, lambda hz: 10 ** (np.interp(np.log2(np.maximum(hz, 10) / 500), octaves, gain_db) / 20))
 
 

@@ -12,7 +12,6 @@ import torch
 
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE, Config, FrontEnd, Network, Training
-from bytecover2_milvus.degrade import DEGRADATIONS
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import AudioError, ConfigError, ManifestError
 from bytecover2_milvus.manifest import Track
@@ -84,10 +83,9 @@ def test_every_recording_is_a_work_of_itself_and_its_copies(recordings, folder):
 
 def test_copies_follow_the_content_and_the_variant_not_the_place(folder, tmp_path):
     moved = Path(shutil.copy(folder / "1.flac", tmp_path / "elsewhere.flac"))
-    kinds = tuple(DEGRADATIONS)
-    one, same = (FileSource(path, 2, kinds).waveform() for path in (folder / "1.flac", moved))
+    one, same = (FileSource(path, variant=2).waveform() for path in (folder / "1.flac", moved))
     assert np.array_equal(one, same)
-    assert not np.array_equal(one, FileSource(moved, 3, kinds).waveform())
+    assert not np.array_equal(one, FileSource(moved, variant=3).waveform())
 
 
 def test_fingerprints_differ_by_file_variant_and_kinds(folder):

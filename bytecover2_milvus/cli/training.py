@@ -12,6 +12,7 @@ from .output import device_option, progress_bar
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..training.checkpoint import Checkpoint
     from ..training.corpus import Corpus, FeatureCache
 
 
@@ -160,7 +161,7 @@ def train(
 
         sources = (*material["songs"], *filter(None, [material["manifest"]]), *material["unlabelled"])
         facts = {
-            "Trained on": ", ".join(Path(source).name for source in sources),
+            "Trained on": _trained_on(sources, initial),
             "Works": str(len(corpus.works)),
             "Tracks": str(corpus.n_tracks),
         }
@@ -216,6 +217,13 @@ def fit_pca(
     pooled = pooled_embeddings(start.network, start.config, corpus, features)
     insert_pca_fc(start, pooled, dim).save(out)
     click.echo(f"{out}")
+
+
+def _trained_on(sources: tuple[str | Path, ...], initial: Checkpoint | None) -> str:
+    """The names of the sources, after those of what the run starts from."""
+    names = ", ".join(Path(source).name or Path(source).resolve().name for source in sources)
+    before = initial.facts.get("Trained on", names) if initial else names
+    return names if before == names else f"{before}; then {names}"
 
 
 def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None) -> Config:
@@ -275,11 +283,10 @@ def prepare_corpus(
     corpus = Corpus.of_songs(chosen, arrangements, rendering)
     if songs:
         rendering.prepare(features.front_end)
-    labelled = read_manifest(manifest) if manifest else []
-    if labelled:
-        corpus += Corpus.of_manifest(labelled)
+    labelled = Corpus.of_manifest(read_manifest(manifest)) if manifest else Corpus({})
+    corpus += labelled
     if unlabelled:
-        known = {track.path.resolve() for track in labelled if track.work_id}
+        known = {track.source.path.resolve() for _, track in labelled.tracks()}
         recordings = [path for path in find_audio(unlabelled) if path.resolve() not in known]
         corpus += Corpus.of_recordings(recordings, variants, degradations or None)
     return _prepared(corpus, features, workers)

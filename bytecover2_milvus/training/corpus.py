@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..audio import TruncatedAudio, load_audio
 from ..config import SAMPLE_RATE, FrontEnd
-from ..degrade import chosen_kinds, degrade
+from ..degrade import DEGRADATIONS, chosen_kinds, degrade
 from ..errors import AudioError, ManifestError, SongError
 from ..manifest import Track
 from ..processes import map_in_processes
@@ -68,7 +68,7 @@ class FileSource:
 
     path: Path
     variant: int = 0  # 0 is the file as it is, every other number another degraded copy of it
-    kinds: tuple[str, ...] = ()  # of degradations that copies draw from
+    kinds: tuple[str, ...] = tuple(DEGRADATIONS)  # that copies draw from
 
     def cqt(self, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]:
         waveform = load_audio(self.path)
@@ -152,10 +152,10 @@ class Corpus:
         AudioError
             If there is no file.
         """
-        kinds = tuple(chosen_kinds(kinds))
+        drawn = tuple(chosen_kinds(kinds))
         works = {
             f"recording/{path.resolve().as_posix()}": tuple(
-                CorpusTrack(FileSource(path, variant, kinds), f"{path.as_posix()}#{variant}")
+                CorpusTrack(FileSource(path, variant, drawn), f"{path.as_posix()}#{variant}")
                 for variant in range(variants + 1)
             )
             for path in _distinct(paths)
