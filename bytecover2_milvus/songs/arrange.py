@@ -68,7 +68,8 @@ class Arrangement:
         drums = f", {self.drum_style} drums" if self.drum_style else ""
         return (
             f"{self.song_id} #{self.seed}: {self.style}, {self.transpose:+d} semitones {self.tuning_cents:+.0f} cents, "
-            f"{self.mode}, {self.beats_per_bar} beats, {self.bpm:.0f} bpm, chords {self.harmony}; {players}{drums}; {' '.join(self.form)}; "
+            f"{self.mode}, {self.beats_per_bar} beats, {self.bpm:.0f} bpm, "
+            f"chords {self.harmony}; {players}{drums}; {' '.join(self.form)}; "
             f"{self.duration_s:.0f} s"
         )
 

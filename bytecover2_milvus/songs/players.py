@@ -71,7 +71,7 @@ class Players:
         rng, band = self.rng, self.band
         sung, lines = self._leads()
         tutti = {i: events for i, events in sung.items() if i > 0 and self.segments[i].fullness > 0.5}
-        if rng.random() < 0.3:
+        if rng.random() < 0.25:
             kind = str(rng.choice(SECOND_VOICES))
             player = self.lead if rng.random() < 0.6 else str(rng.choice(band.leads))
             events = [event for i in tutti for event in second_voice(sung[i], kind, self.scales[i])]
@@ -82,9 +82,9 @@ class Players:
             lines.append(self._fills(sung))
         for i in range(n_comping):
             lines.append(self._comping(threshold=0.9 * i / n_comping, gain=_gain(0.25, 1.2, rng) / n_comping**0.5))
-        if n_comping and rng.random() < 0.15:  # the same again by another player
+        if n_comping and rng.random() < 0.1:  # the same again by another player
             lines.append(replace(lines[-1], instrument=str(rng.choice(_DOUBLES)), gain=_gain(0.2, 0.8, rng)))
-        if n_comping and rng.random() < (0.3 if n_comping > 1 else 0.08):
+        if n_comping and rng.random() < (0.25 if n_comping > 1 else 0.08):
             lines.append(self._backing())
         if band.basses and rng.random() < 0.88:
             lines.append(self._bass())
