@@ -120,7 +120,7 @@ def test_transposing_the_notes_turns_the_chroma(semitones: int) -> None:
     moved = _mean_chroma(replace(arrangement, parts=tuple(parts)))
     agreement = [np.corrcoef(np.roll(chroma, shift), moved)[0, 1] for shift in range(12)]
     assert np.argmax(agreement) == semitones % 12
-    assert max(agreement) > 0.7  # the room and its equaliser stay where they are
+    assert max(agreement) > 0.6  # the room and its equaliser stay where they are
 
 
 def _mean_chroma(arrangement: Arrangement) -> NDArray[np.float64]:
