@@ -133,6 +133,18 @@ def test_a_tune_without_chords_gets_a_drone() -> None:
         assert chords == [Chord(4.0, 16.0, 3, "5")], manner
 
 
+@pytest.mark.parametrize("beats", [2, 3, 5, 7, 12])
+def test_a_section_without_melody_and_any_metre_can_be_arranged(beats: int) -> None:
+    melody = tuple(Note(float(i), 1.0, 60 + i % 5) for i in range(8 * beats))
+    chords = (Chord(0.0, 8.0 * beats, 0),)
+    sections = (Section("A", 8.0 * beats, melody, chords), Section("B", 8.0 * beats, (), chords))
+    song = Song("s", "s", "test", 0, "major", beats, 100.0, sections, (0, 1, 0))
+    for seed in range(6):
+        arrangement = arrange(song, seed)
+        assert any(part.role == "lead" for part in arrangement.parts)
+        assert all(part.notes["onset_s"].max() < arrangement.duration_s for part in arrangement.parts)
+
+
 def test_a_song_without_beats_is_refused() -> None:
     with pytest.raises(SongError, match="scale: a form without beats"):
         arrange(_tune(n_bars=0), 0)
