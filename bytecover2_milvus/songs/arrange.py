@@ -68,8 +68,9 @@ class Arrangement:
         drums = f", {self.drum_style} drums" if self.drum_style else ""
         return (
             f"{self.song_id} #{self.seed}: {self.style}, {self.transpose:+d} semitones {self.tuning_cents:+.0f} cents, "
-            f"{self.mode}, {self.beats_per_bar} beats, {self.bpm:.0f} bpm, chords {self.harmony}; {players}{drums}; "
-            f"{' '.join(self.form)}; {self.duration_s:.0f} s"
+            f"{self.mode}, {self.beats_per_bar} beats, {self.bpm:.0f} bpm, "
+            f"chords {self.harmony}; {players}{drums}; {' '.join(self.form)}; "
+            f"{self.duration_s:.0f} s"
         )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..config import SAMPLE_RATE
 
 _TABLE_BITS = 12  # wavetables of 4096 samples: reading without interpolation stays 60 dB clean
+_BREATH_SAMPLES = 2**13  # of noise, over and over: too long to be heard as a tone
 _HIGHEST_PARTIAL_HZ = 10_000.0  # below the Nyquist frequency with room for vibrato
 
 Formants = tuple[tuple[float, float, float], ...]  # (centre in Hz, width in Hz, gain)
@@ -114,16 +115,20 @@ class Instrument:
         time_s = np.arange(n_samples, dtype=np.float32) / np.float32(SAMPLE_RATE)
         phase = self._phase(frequency, glide, time_s, rng)
         attack_table, steady_table = self._tables(frequency, rng)
-        steady = steady_table[phase >> np.uint32(32 - _TABLE_BITS)]
-        change = np.exp(time_s * np.float32(-1 / self.fade_s))
-        tone = steady + change * (attack_table - steady_table)[phase >> np.uint32(32 - _TABLE_BITS)]  # (n_samples,)
+        place = phase >> np.uint32(32 - _TABLE_BITS)
+        tone = steady_table[place]  # (n_samples,)
+        fading = slice(int(5 * self.fade_s * SAMPLE_RATE))
+        change = np.exp(time_s[fading] * np.float32(-1 / self.fade_s))
+        tone[fading] += change * (attack_table - steady_table)[place[fading]]
         if self.unison_cents:
             ratio = 2 ** (self.unison_cents / 1200)
             second = self._phase(frequency * ratio, glide, time_s, rng)
             tone = 0.7 * (tone + steady_table[second >> np.uint32(32 - _TABLE_BITS)])
         chiff = rng.standard_normal(int(self.noise_s * SAMPLE_RATE), dtype=np.float32)
         if self.breath:
-            tone += np.float32(self.breath) * rng.standard_normal(n_samples, dtype=np.float32)
+            tone += np.float32(self.breath) * np.resize(
+                rng.standard_normal(_BREATH_SAMPLES, dtype=np.float32), n_samples
+            )
         tone *= self._envelope(pitch, time_s)
         if self.noise:
             chiff *= np.float32(self.noise) * np.linspace(1, 0, len(chiff), dtype=np.float32) ** 3

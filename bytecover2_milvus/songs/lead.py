@@ -82,7 +82,7 @@ def _phrased(notes: Sequence[Note], manner: Manner, rng: np.random.Generator) ->
         if moved < manner.rephrasing:
             shift, pace = float(rng.choice([-1, -0.5, 0.5, 0.5, 1])), float(rng.choice([0.75, 0.9, 1, 1, 1.15]))
         first, last = phrase[0].onset, phrase[-1]
-        limit = phrases[i + 1][0].onset if i + 1 < len(phrases) else np.inf
+        limit = phrases[i + 1][0].onset if i + 1 < len(phrases) else last.onset + last.duration
         sung_until = phrased[-1].onset if phrased else -1.0
         if first + shift <= max(0.0, sung_until) or first + shift + pace * (last.onset - first) >= limit:
             shift, pace = 0.0, 1.0
@@ -100,14 +100,16 @@ def _phrased(notes: Sequence[Note], manner: Manner, rng: np.random.Generator) ->
 
 def _phrases(notes: Sequence[Note]) -> list[list[Note]]:
     """Cut at rests, and after a long note when a phrase has gone on for a while."""
-    phrases: list[list[Note]] = []
-    before: Note | None = None
-    for note in notes:
-        rest = note.onset - before.onset - before.duration if before else 0.0
-        if before is None or rest > 0.7 or (len(phrases[-1]) >= 6 and before.duration >= 1.4):
-            phrases.append([])
+    if not notes:
+        return []
+    phrases: list[list[Note]] = [[]]
+    for note, following in zip(notes, [*notes[1:], None], strict=True):
         phrases[-1].append(note)
-        before = note
+        if following is None:
+            break
+        rest = following.onset - note.onset - note.duration
+        if rest > 0.7 or (len(phrases[-1]) >= 6 and note.duration >= 1.4):
+            phrases.append([])
     return phrases
 
 

@@ -8,6 +8,7 @@ figure while the chords change below it.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -261,19 +262,20 @@ def play_pattern(
     """
     events: list[Event] = []
     start, stop = span
-    changes = np.array([chord.onset for chord in chords])
+    changes = [chord.onset for chord in chords]
     voicings = [voicing(chord, centre, kind) for chord in chords]
     for bar in np.arange(start, stop - 1e-6, metre.beats).tolist():
         hits = list(pattern)
         # A chord that enters between the hits of a sparse pattern would go unheard.
-        for beat in changes[(changes > bar + 0.01) & (changes < min(bar + metre.beats, stop) - 0.01)] - bar:
+        first, last = bisect_right(changes, bar + 0.01), bisect_left(changes, min(bar + metre.beats, stop) - 0.01)
+        for beat in (change - bar for change in changes[first:last]):
             if all(abs(hit.beat - beat) > metre.step + 0.01 for hit in pattern):
-                hits.append(pattern[0]._replace(beat=float(beat)))
+                hits.append(pattern[0]._replace(beat=beat))
         for hit in hits:
             onset = bar + hit.beat
             if onset >= stop - 1e-6:
                 continue
-            index = max(0, int(np.searchsorted(changes, onset + 1e-6, side="right")) - 1)
+            index = max(0, bisect_right(changes, onset + 1e-6) - 1)
             chord, following = chords[index], chords[min(index + 1, len(chords) - 1)]
             end = min(onset + hit.duration, chord.onset + chord.duration + metre.step / 2, stop)
             tones = _tones(hit.tones, chord, following, voicings[index], centre)
@@ -287,12 +289,12 @@ def _tones(tones: str | int, chord: Chord, following: Chord, voiced: list[int], 
     if isinstance(tones, int):
         octave, index = divmod(tones, len(voiced))
         return [voiced[index] + 12 * octave]
+    if tones == "all":
+        return voiced
     root = nearest(chord.root, centre)
     bass = root if chord.bass is None else nearest(chord.bass, centre)
     intervals = [(pitch_class - chord.root) % 12 for pitch_class in chord.pitch_classes]
     match tones:
-        case "all":
-            return voiced
         case "upper":
             return voiced[-3:]
         case "power":

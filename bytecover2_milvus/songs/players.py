@@ -71,7 +71,7 @@ class Players:
         rng, band = self.rng, self.band
         sung, lines = self._leads()
         tutti = {i: events for i, events in sung.items() if i > 0 and self.segments[i].fullness > 0.5}
-        if rng.random() < 0.3:
+        if rng.random() < 0.25:
             kind = str(rng.choice(SECOND_VOICES))
             player = self.lead if rng.random() < 0.6 else str(rng.choice(band.leads))
             events = [event for i in tutti for event in second_voice(sung[i], kind, self.scales[i])]
@@ -82,9 +82,9 @@ class Players:
             lines.append(self._fills(sung))
         for i in range(n_comping):
             lines.append(self._comping(threshold=0.9 * i / n_comping, gain=_gain(0.25, 1.2, rng) / n_comping**0.5))
-        if n_comping and rng.random() < 0.15:  # the same again by another player
+        if n_comping and rng.random() < 0.1:  # the same again by another player
             lines.append(replace(lines[-1], instrument=str(rng.choice(_DOUBLES)), gain=_gain(0.2, 0.8, rng)))
-        if n_comping and rng.random() < (0.3 if n_comping > 1 else 0.08):
+        if n_comping and rng.random() < (0.25 if n_comping > 1 else 0.08):
             lines.append(self._backing())
         if band.basses and rng.random() < 0.88:
             lines.append(self._bass())
@@ -168,14 +168,12 @@ class Players:
         figure = comping_bar(style, metre, rng)
         other = comping_bar(other_style, metre, rng) if rng.random() < 0.4 else figure  # for every second section
         last = comping_bar("roll" if plays.decays else "block", metre, rng)
-        names = sorted({section.name for section in self.song.sections})
         events: list[Event] = []
         for segment, chords in zip(self.segments, self.chords, strict=True):
             lays_out = threshold > 0 and rng.random() < (0.6 if segment.kind == "intro" else 0.1)
             if segment.fullness <= threshold or lays_out:
                 continue
-            odd = names.index(self.song.sections[segment.section].name) % 2
-            pattern = last if segment.kind == "ending" else other if odd else figure
+            pattern = last if segment.kind == "ending" else other if segment.section % 2 else figure
             events += play_pattern(pattern, chords, (segment.at, segment.end), metre, centre, voicing)
         return Line("comping", instrument, style, events, gain)
 
@@ -195,11 +193,12 @@ class Players:
         instrument, style = str(rng.choice(self.band.basses)), str(rng.choice(self.band.bass_styles))
         centre = float(rng.uniform(34, 42))
         figure, last = bass_bar(style, metre, rng), bass_bar("whole", metre, rng)
+        other = bass_bar(str(rng.choice(self.band.bass_styles)), metre, rng) if rng.random() < 0.3 else figure
         enters = rng.uniform(SOLO, 0.4)
         events: list[Event] = []
         for segment, chords in zip(self.segments, self.chords, strict=True):
             if segment.fullness > enters and (segment.kind != "intro" or rng.random() < 0.5):
-                pattern = last if segment.kind == "ending" else figure
+                pattern = last if segment.kind == "ending" else other if segment.section % 2 else figure
                 events += play_pattern(pattern, chords, (segment.at, segment.end), metre, centre)
         return Line("bass", instrument, style, events, _gain(0.25, 1.8, rng))
 
@@ -213,6 +212,7 @@ class Players:
         bar, fills = drum_bar(style, metre, rng), rng.random() < 0.7
         if rng.random() < 0.12:
             bar = (*bar, *drum_bar("percussion", metre, rng))
+        other = drum_bar(str(rng.choice(self.band.drums)), metre, rng) if rng.random() < 0.4 and not waltzes else bar
         enters = int(rng.choice([0, 0, 1, 2])) if len(self.segments) > 3 else 0
         threshold = rng.uniform(SOLO, 0.6)
         hits: list[tuple[float, str, float]] = []
@@ -224,12 +224,13 @@ class Players:
                 continue
             if fills and rng.random() < 0.5:
                 hits.append((segment.at, "crash", 0.6))
+            groove = other if segment.section % 2 else bar
             n_bars = int(np.ceil(segment.n_beats / metre.beats - 1e-6))
             for k in range(n_bars):
-                figure = bar
+                figure = groove
                 if fills and k == n_bars - 1 > 0:
                     fill = drum_fill(metre, rng)
-                    figure = (*(hit for hit in bar if hit[0] < fill[0][0]), *fill)
+                    figure = (*(hit for hit in groove if hit[0] < fill[0][0]), *fill)
                 start = segment.at + k * metre.beats
                 hits += [(start + beat, sound, v) for beat, sound, v in figure if start + beat < segment.end - 1e-6]
         return style, hits

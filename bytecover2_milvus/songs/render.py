@@ -18,7 +18,7 @@ from .instruments import INSTRUMENTS, Instrument
 from .patterns import DRUM_SOUNDS
 
 PEAK = 0.9
-_N_FFT = 2**16  # of the convolution with the room, block by block
+_N_FFT = 2**17  # of the convolution with the room, block by block
 
 
 def render(arrangement: Arrangement, max_duration_s: float | None = None) -> NDArray[np.float32]:
