@@ -107,7 +107,7 @@ def pooled_batches(
     With 72 tracks in a batch, a thousand batches at full width take 590 MB.
     """
     device = torch.device(device)
-    network = copy.deepcopy(checkpoint.network).eval().to(device)
+    network = copy.deepcopy(checkpoint.network).eval().to(device, memory_format=torch.channels_last)
     batches = []
     for cqt, work in map(TrainingBatches(corpus, cache, training).__getitem__, range(training.steps)):
         cqt = scale_magnitude(cqt.to(device), checkpoint.config.front_end.scale)
