@@ -37,7 +37,7 @@ def compose(seed: int) -> Song:
     Returns
     -------
     song : Song
-        Two to four sections in a form of 1 to 4 minutes, ``song_id`` "composed-<seed>".
+        One to three sections in a form of 1 to 4 minutes, ``song_id`` "composed-<seed>".
     """
     rng = np.random.default_rng([0xC0DE, seed])
     return _Composer(rng).song(seed)
