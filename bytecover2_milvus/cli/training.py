@@ -83,12 +83,16 @@ def train(
 ) -> None:
     """Train the network on songs or recordings; the same command resumes a run that was cut off.
 
+    Under torchrun the processes share every batch, one GPU or some cores each.
+
     \b
     Example:
       bytecover2-milvus train --songs composed@0-1000 --validation-songs traditional \\
         --set 'network.feature_dim="none"' --out runs/bytecover
+      torchrun --nproc-per-node 4 -m bytecover2_milvus train --songs composed@0-1000 --out runs/bytecover
     """
     from ..training.checkpoint import load_checkpoint
+    from ..training.ranks import launched
     from ..training.train import VALIDATION
     from ..training.train import train as run
 
@@ -99,10 +103,11 @@ def train(
     if validation_songs or validation_manifest:
         validation, _ = _corpus(validation_songs, validation_manifest, arrangements, cache, workers, config)
 
-    with progress_bar("train", config.training.steps) as bar:
+    rank, _ = launched()
+    with progress_bar("train", config.training.steps, quiet=rank > 0) as bar:
 
         def report(progress: Any) -> None:
-            loss = f"loss {progress.loss:.3f}"
+            loss = f"loss {progress.loss:.3f}, {progress.tracks_per_s:.0f} tracks/s"
             if progress.validation:
                 bar.print(f"step {progress.step}: {loss}, validation MAP {progress.validation.map:.3f}")
             bar.update(completed=progress.step, note=loss)
@@ -124,6 +129,8 @@ def train(
             facts=(initial.facts if initial else {}) | facts,
             report=report,
         )
+    if rank > 0:
+        return
     reached = load_checkpoint(best).facts.get(VALIDATION)
     result = {
         "checkpoint": str(best),
@@ -190,10 +197,11 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
 def _corpus(
     songs: tuple[str, ...], manifest: Path | None, arrangements: int, cache: Path, workers: int, config: Config
 ) -> tuple[Corpus, FeatureCache]:
-    """The works to learn from, every track's CQT in the cache."""
+    """The works to learn from, every track's CQT in the cache; of several ranks, each computes its share of them."""
     from ..manifest import read_manifest
     from ..songs.select import select_songs
     from ..training.corpus import Corpus, FeatureCache
+    from ..training.ranks import launched
 
     if not songs and not manifest:
         raise click.UsageError("nothing to learn from: give --songs or --manifest")
@@ -201,7 +209,9 @@ def _corpus(
     if manifest:
         corpus += Corpus.of_manifest(read_manifest(manifest))
     features = FeatureCache(cache, config.front_end)
-    with progress_bar("prepare", corpus.n_tracks) as bar:
-        for track_id in features.fill(corpus, workers):
+    rank, ranks = launched()
+    share = Corpus(dict(list(corpus.works.items())[rank::ranks]))
+    with progress_bar("prepare", share.n_tracks, quiet=rank > 0) as bar:
+        for track_id in features.fill(share, workers):
             bar.update(advance=1, note=track_id)
     return corpus, features

@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file with weights, configuration and, of a running training, what resuming needs.
 
 Tensors are named ``network.*``, ``classifier.*`` and ``optimizer.<parameter>.<moment>``; the metadata holds the
-configuration as JSON and the step. A file is written beside its place and renamed, so it is whole or absent.
+configuration as JSON, the step and a fingerprint of the training data. A file is written beside its place and renamed,
+so it is whole or absent.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from ..writing import whole_file
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network with its configuration; `step`, `classifier` and `optimizer` are there while training runs."""
+    """A network with its configuration; `step`, `classifier`, `optimizer` and `corpus` are of a running training."""
 
     config: Config
     network: ByteCover2
     step: int = 0
     classifier: Tensor | None = None  # (n_works, D)
     optimizer: dict[str, Tensor] = field(default_factory=dict)  # "<parameter name>.<moment>"
+    corpus: str = ""  # fingerprint of the training data
     facts: dict[str, str] = field(default_factory=dict)  # what the weights were trained on, for the model card
 
     def save(self, path: str | Path) -> None:
@@ -47,6 +49,7 @@ class Checkpoint:
         metadata = {
             "config": json.dumps(self.config.to_dict()),
             "step": str(self.step),
+            "corpus": self.corpus,
             "facts": json.dumps(self.facts),
         }
         content = to_bytes({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
@@ -90,6 +93,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         step=int(metadata.get("step", 0)),
         classifier=tensors.get("classifier.weight"),
         optimizer=_under("optimizer.", tensors),
+        corpus=metadata.get("corpus", ""),
         facts=json.loads(metadata.get("facts", "{}")),
     )
 
