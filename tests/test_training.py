@@ -262,26 +262,29 @@ def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.fixture(scope="module")
+def pca(bytecover, corpus, cache) -> Checkpoint:
+    return insert_pca_fc(bytecover, pooled_embeddings(bytecover.network, bytecover.config, corpus, cache), 6)
+
+
+@pytest.fixture(scope="module")
+def frozen(pca) -> Checkpoint:
+    """Only the triplet loss on features, which no batch statistics reach: ranks and one process must agree."""
+    terms = {"triplet_weight": 1.0, "cross_entropy_weight": 0.0, "tracks_per_work": 3}
+    return replace(pca, config=with_training(pca.config, phase="frozen", steps=5, **terms))
+
+
+@pytest.fixture(scope="module")
+def folder(pca, frozen, cache, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    pca.save(folder / "pca.safetensors")
+    frozen.save(folder / "frozen.safetensors")
+    torchrun(Path(__file__).parent / "two_ranks.py", folder, cache.folder)
+    return folder
+
+
 class TestTwoRanks:
     """What two processes do together, against one process alone."""
-
-    @pytest.fixture(scope="class")
-    def pca(self, bytecover, corpus, cache) -> Checkpoint:
-        return insert_pca_fc(bytecover, pooled_embeddings(bytecover.network, bytecover.config, corpus, cache), 6)
-
-    @pytest.fixture(scope="class")
-    def frozen(self, pca) -> Checkpoint:
-        """Only the triplet loss on features, which no batch statistics reach: ranks and one process must agree."""
-        terms = {"triplet_weight": 1.0, "cross_entropy_weight": 0.0, "tracks_per_work": 3}
-        return replace(pca, config=with_training(pca.config, phase="frozen", steps=5, **terms))
-
-    @pytest.fixture(scope="class")
-    def folder(self, pca, frozen, cache, tmp_path_factory) -> Path:
-        folder = tmp_path_factory.mktemp("ranks")
-        pca.save(folder / "pca.safetensors")
-        frozen.save(folder / "frozen.safetensors")
-        torchrun(Path(__file__).parent / "two_ranks.py", folder, cache.folder)
-        return folder
 
     def test_loss_and_gradients_are_those_of_one_process(self, folder, pca, cache, tmp_path):
         alone = gradients(launch("cpu", "32-true", tmp_path), pca, uneven_corpus(), cache)
