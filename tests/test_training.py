@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from two_ranks import gradients, uneven_corpus
 
 from bytecover2_milvus.config import Config, FrontEnd, Network, Training
 from bytecover2_milvus.errors import CheckpointError, ConfigError, ManifestError, OutputError, SongError
@@ -15,6 +22,7 @@ from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache, Prepared
+from bytecover2_milvus.training.ranks import launch
 from bytecover2_milvus.training.reduce import insert_pca_fc
 from bytecover2_milvus.training.train import (
     VALIDATION,
@@ -139,6 +147,9 @@ def test_a_folder_of_another_run_is_refused(corpus, cache, tmp_path):
     train(with_training(CONFIG, steps=1), corpus, cache, tmp_path, data_workers=0, device="cpu")
     with pytest.raises(CheckpointError, match="another configuration"):
         train(with_training(CONFIG, steps=2), corpus, cache, tmp_path, data_workers=0, device="cpu")
+    exchanged = Corpus(dict(reversed(corpus.works.items())))  # as many works, but labels would mean others
+    with pytest.raises(CheckpointError, match="on other tracks"):
+        train(with_training(CONFIG, steps=1), exchanged, cache, tmp_path, data_workers=0, device="cpu")
 
 
 def test_bf16_trains(corpus, cache, tmp_path):
@@ -146,6 +157,13 @@ def test_bf16_trains(corpus, cache, tmp_path):
     losses = []
     train(config, corpus, cache, tmp_path, data_workers=0, device="cpu", report=lambda p: losses.append(p.loss))
     assert np.isfinite(losses).all()
+
+
+def test_a_step_reports_its_speed(corpus, cache, tmp_path):
+    speeds = []
+    config = with_training(CONFIG, steps=2)
+    train(config, corpus, cache, tmp_path, data_workers=0, device="cpu", report=lambda p: speeds.append(p.tracks_per_s))
+    assert len(speeds) == 2 and all(0 < speed < 1e6 for speed in speeds)
 
 
 def test_later_phases_need_a_checkpoint(corpus, cache, tmp_path):
@@ -165,6 +183,17 @@ def test_batches_depend_on_seed_and_step_alone(corpus, cache):
     for step in (0, 7):
         torch.testing.assert_close(one[step], other[step], rtol=0, atol=0)
     assert not torch.equal(one[0][0][:, :, :10], one[1][0][:, :, :10])
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_share_the_batch_of_one_process(corpus, cache, ranks):
+    config = with_training(CONFIG, mask_bins=12, noise=0.02, transpose=6, tempo=1.3, equaliser_db=9.0).training
+    cqt, work = TrainingBatches(corpus, cache, config)[3]
+    for rank in range(ranks):
+        share, all_work = TrainingBatches(corpus, cache, config, rank, ranks)[3]
+        assert torch.equal(share, cqt[rank::ranks]) and torch.equal(all_work, work)
+    with pytest.raises(ConfigError, match="5 processes share batches of 4 works"):
+        TrainingBatches(corpus, cache, config, 0, 5)
 
 
 def test_an_epoch_shows_every_work_once_and_never_a_track_twice(corpus):
@@ -206,6 +235,82 @@ def test_two_works_of_one_name_are_refused_not_merged(corpus):
         Corpus.of_songs([compose(0), compose(1), compose(0)], arrangements=2)
     with pytest.raises(ManifestError, match="composed-0: a work of the songs and of the manifest"):
         corpus + corpus
+
+
+def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Two processes on this machine's CPU, from start to end."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def pca(bytecover, corpus, cache) -> Checkpoint:
+    return insert_pca_fc(bytecover, pooled_embeddings(bytecover.network, bytecover.config, corpus, cache), 6)
+
+
+@pytest.fixture(scope="module")
+def frozen(pca) -> Checkpoint:
+    """Only the triplet loss on features, which no batch statistics reach: ranks and one process must agree."""
+    terms = {"triplet_weight": 1.0, "cross_entropy_weight": 0.0, "tracks_per_work": 3}
+    return replace(pca, config=with_training(pca.config, phase="frozen", steps=5, **terms))
+
+
+@pytest.fixture(scope="module")
+def folder(pca, frozen, cache, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    pca.save(folder / "pca.safetensors")
+    frozen.save(folder / "frozen.safetensors")
+    torchrun(Path(__file__).parent / "two_ranks.py", folder, cache.folder)
+    return folder
+
+
+class TestTwoRanks:
+    """What two processes do together, against one process alone."""
+
+    def test_loss_and_gradients_are_those_of_one_process(self, folder, pca, cache, tmp_path):
+        alone = gradients(launch("cpu", "32-true", tmp_path), pca, uneven_corpus(), cache)
+        ranks = [load_file(folder / f"gradients{rank}.safetensors") for rank in (0, 1)]
+        assert ranks[0].keys() == ranks[1].keys() == alone.keys()
+        for name, expected in alone.items():
+            scale = expected.abs().max().item()
+            assert scale > 0, name
+            for rank in ranks:
+                torch.testing.assert_close(rank[name], expected, rtol=0, atol=1e-4 * scale, msg=name)
+
+    def test_a_run_without_batch_statistics_is_that_of_one_process(self, folder, pca, frozen, cache, tmp_path):
+        best = train(frozen.config, uneven_corpus(), cache, tmp_path, init=pca, data_workers=0, device="cpu")
+        alone = load_checkpoint(best).network.pca_fc.weight
+        together = load_checkpoint(folder / "frozen" / "best.safetensors").network.pca_fc.weight
+        moved = (alone - pca.network.pca_fc.weight).abs().max().item()
+        assert moved > 1e-3
+        torch.testing.assert_close(together, alone, rtol=0, atol=0.01 * moved)
+
+    def test_both_ranks_end_with_the_same_weights(self, folder):
+        ranks = [load_file(folder / f"learned{rank}.safetensors") for rank in (0, 1)]
+        for name, value in ranks[0].items():
+            assert torch.equal(value, ranks[1][name]), name
+
+    def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(self, folder):
+        whole, parts = (load_checkpoint(folder / run / "last.safetensors") for run in ("whole", "parts"))
+        assert whole.step == parts.step == 6
+        for name, value in whole.network.state_dict().items():
+            assert torch.equal(value, parts.network.state_dict()[name]), name
+
+    def test_the_command_writes_and_prints_once(self, cache, tmp_path):
+        settings = ["training.crop_s=[20.0]", 'network.feature_dim="none"', "network.base_width=8"]
+        settings += ["network.stage_blocks=[1,1,1,1]", "front_end.time_pooling=40", "training.steps=2"]
+        settings += ["training.works_per_batch=4", "training.tracks_per_work=2"]
+        sources = ["--songs", "composed@0-4", "--arrangements", "2", "--cache", cache.folder, "--workers", "1"]
+        sets = [word for setting in settings for word in ("--set", setting)]
+        command = ["-m", "bytecover2_milvus", "train", *sources, *sets, "--device", "cpu", "--json"]
+        printed = torchrun(*command, "--out", tmp_path / "run").stdout.splitlines()
+        assert [json.loads(line)["steps"] for line in printed] == [2]
+        files = sorted(path.name for path in (tmp_path / "run").iterdir())
+        assert files == ["best.safetensors", "last.safetensors", "tensorboard"]
+        assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
 
 
 class TestCheckpoint:

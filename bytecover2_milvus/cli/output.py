@@ -90,8 +90,8 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
-    """A bar while a terminal watches; nothing where stderr is a file."""
+def progress_bar(title: str, total: int | None, *, quiet: bool = False) -> Iterator[Bar]:
+    """A bar while a terminal watches; nothing where stderr is a file, or if `quiet`."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
@@ -108,7 +108,7 @@ def progress_bar(title: str, total: int | None) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
-        disable=not Console(stderr=True).is_terminal,
+        disable=quiet or not Console(stderr=True).is_terminal,
     )
     with progress:
         yield Bar(progress, progress.add_task(title, total=total, note=""))

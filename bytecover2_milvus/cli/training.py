@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,8 @@ def train(
 ) -> None:
     """Train the network on songs or recordings; the same command resumes a run that was cut off.
 
-    A recording that cannot be used is left out with a warning.
+    A recording that cannot be used is left out with a warning. Under torchrun the processes share every batch, one GPU
+    or some cores each.
 
     \b
     Example:
@@ -134,9 +136,11 @@ def train(
         --set 'network.feature_dim="none"' --out runs/bytecover
       bytecover2-milvus train --unlabelled music/ --songs composed@0-200 --init bundles/mine \\
         --set 'training.phase="joint"' --out runs/adapted
+      torchrun --nproc-per-node 4 -m bytecover2_milvus train --songs composed@0-1000 --out runs/bytecover
     """
     from ..training.checkpoint import load_checkpoint
     from ..training.corpus import FeatureCache
+    from ..training.ranks import launched
     from ..training.train import VALIDATION
     from ..training.train import train as run
 
@@ -151,10 +155,11 @@ def train(
             features, workers, songs=validation_songs, manifest=validation_manifest, arrangements=arrangements
         )
 
-    with progress_bar("train", config.training.steps) as bar:
+    rank, _ = launched()
+    with progress_bar("train", config.training.steps, quiet=rank > 0) as bar:
 
         def report(progress: Any) -> None:
-            loss = f"loss {progress.loss:.3f}"
+            loss = f"loss {progress.loss:.3f}, {progress.tracks_per_s:.0f} tracks/s"
             if progress.validation:
                 bar.print(f"step {progress.step}: {loss}, validation MAP {progress.validation.map:.3f}")
             bar.update(completed=progress.step, note=loss)
@@ -177,6 +182,8 @@ def train(
             facts=(initial.facts if initial else {}) | facts,
             report=report,
         )
+    if rank > 0:
+        return
     reached = load_checkpoint(best).facts.get(VALIDATION)
     result = {
         "checkpoint": str(best),
@@ -294,8 +301,13 @@ def prepare_corpus(
 
 def _prepared(corpus: Corpus, features: FeatureCache, workers: int) -> Corpus:
     """The corpus with every CQT in the cache, without what gives none; each file's fault is said once."""
+    from ..training.ranks import launched
+
+    rank, ranks = launched()
+    if ranks > 1:  # each computes its share, then sees what the others made of theirs
+        deque(features.fill(corpus.share(rank, ranks), workers), maxlen=0)
     usable, said = [], set()
-    with progress_bar("prepare", corpus.n_tracks) as bar:
+    with progress_bar("prepare", corpus.n_tracks, quiet=rank > 0) as bar:
         for prepared in features.fill(corpus, workers):
             bar.update(advance=1, note=prepared.track_id)
             usable.append(prepared.usable)

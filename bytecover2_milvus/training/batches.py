@@ -1,7 +1,7 @@
 """Training batches: P works with K tracks each, one crop length per batch, augmented.
 
 A batch is a pure function of the corpus, the configuration, the seed and the step, so a run resumes exactly and two
-runs with one seed see the same batches.
+runs with one seed see the same batches. So is every row of it, so it is the same batch on any number of ranks.
 """
 
 from __future__ import annotations
@@ -55,26 +55,38 @@ def crop(cqt: NDArray[np.floating], n_frames: int, rng: np.random.Generator) -> 
 
 
 class TrainingBatches(Dataset):
-    """Batch number `step`: magnitude cqt (B, n_bins, T) float32, not yet scaled, and work (B,) int64."""
+    """Batch number `step`: magnitude cqt (B, n_bins, T) float32, not yet scaled, and work (B,) int64.
 
-    def __init__(self, corpus: Corpus, cache: FeatureCache, training: Training) -> None:
+    Of several ranks, each gets every `ranks`-th row of cqt, and work whole. Rows and not works are shared out, so the
+    statistics of a rank's BatchNorm come from as many works as there are.
+    """
+
+    def __init__(self, corpus: Corpus, cache: FeatureCache, training: Training, rank: int = 0, ranks: int = 1) -> None:
         self.sampler = WorkSampler(corpus, training.works_per_batch, training.tracks_per_work, training.seed)
+        if self.sampler.works_per_batch < ranks:
+            raise ConfigError(
+                f"{ranks} processes share batches of {self.sampler.works_per_batch} works: start no more processes "
+                "than works_per_batch, or train on more works"
+            )
         self.cache = cache
         self.training = training
+        self.rank = rank
+        self.ranks = ranks
 
     def __len__(self) -> int:
         return self.training.steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         training, front_end = self.training, self.cache.front_end
-        rng = np.random.default_rng((training.seed, 2, step))
+        crop_s = np.random.default_rng((training.seed, 2, step)).choice(training.crop_s)
         ratio = front_end.time_pooling // self.cache.pooling  # cached frames per input frame
-        n_frames = max(1, round(float(rng.choice(training.crop_s)) / front_end.frame_s)) * ratio
+        n_frames = max(1, round(float(crop_s) / front_end.frame_s)) * ratio
         tracks = self.sampler.tracks(step)
         rows = []
-        for _, track in tracks:
+        for row in range(self.rank, len(tracks), self.ranks):
+            rng = np.random.default_rng((training.seed, 3, step, row))
             speed = training.tempo ** rng.uniform(-1, 1)
-            excerpt = crop(self.cache.load(track), max(2, round(n_frames * speed)), rng).astype(np.float32)
+            excerpt = crop(self.cache.load(tracks[row][1]), max(2, round(n_frames * speed)), rng).astype(np.float32)
             cqt = stretch(excerpt, n_frames)
             cqt = cqt.reshape(len(cqt), -1, ratio).mean(axis=2)
             rows.append(augment(cqt, training, front_end.frame_s, rng))

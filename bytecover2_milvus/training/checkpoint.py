@@ -1,8 +1,9 @@
 """Checkpoints: one safetensors file with weights, configuration and, of a running training, what resuming needs.
 
 Tensors are named ``network.*``, ``classifier.*`` and ``optimizer.<parameter>.<moment>``; the metadata holds the
-configuration as JSON and the step. A file is written beside its place and renamed, so it is whole or absent. In the
-copy that a bundle carries, matrices and kernels are in half precision; they are float32 again once loaded.
+configuration as JSON, the step and a fingerprint of the training data. A file is written beside its place and renamed,
+so it is whole or absent. In the copy that a bundle carries, matrices and kernels are in half precision; they are
+float32 again once loaded.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from ..writing import whole_file
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network with its configuration; `step`, `classifier` and `optimizer` are there while training runs."""
+    """A network with its configuration; `step`, `classifier`, `optimizer` and `corpus` are of a running training."""
 
     config: Config
     network: ByteCover2
     step: int = 0
     classifier: Tensor | None = None  # (n_works, D)
     optimizer: dict[str, Tensor] = field(default_factory=dict)  # "<parameter name>.<moment>"
+    corpus: str = ""  # fingerprint of the training data
     facts: dict[str, str] = field(default_factory=dict)  # what the weights were trained on, for the model card
 
     def save(self, path: str | Path) -> None:
@@ -58,6 +60,7 @@ class Checkpoint:
         metadata = {
             "config": json.dumps(self.config.to_dict()),
             "step": str(self.step),
+            "corpus": self.corpus,
             "facts": json.dumps(self.facts),
         }
         stored = {
@@ -112,6 +115,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         step=int(metadata.get("step", 0)),
         classifier=tensors.get("classifier.weight"),
         optimizer=_under("optimizer.", tensors),
+        corpus=metadata.get("corpus", ""),
         facts=json.loads(metadata.get("facts", "{}")),
     )
 

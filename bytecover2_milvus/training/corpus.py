@@ -170,6 +170,10 @@ class Corpus:
             raise ManifestError(f"{shared[0]}: a work of the songs and of the manifest; rename it in the manifest")
         return Corpus(self.works | other.works)
 
+    def share(self, rank: int, ranks: int) -> Corpus:
+        """Every `ranks`-th work, from number `rank` on."""
+        return Corpus(dict(list(self.works.items())[rank::ranks]))
+
     def where(self, usable: Sequence[bool]) -> Corpus:
         """Without the tracks, in the order of `tracks`, that are not usable, and without works left with one track.
 

@@ -2,20 +2,22 @@
 
 The paper's recipe is four calls: `train` with phase "bytecover" (no PCA-FC, 2048-d), `reduce.insert_pca_fc`, `train`
 with phase "frozen" (PCA-FC, BNNeck and classifier only), `train` with phase "joint" (everything, at a lower rate).
+
+Started by torchrun, the same loop runs in several processes, each on its share of every batch.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,6 +32,7 @@ from ..model.network import ByteCover2
 from .batches import TrainingBatches
 from .checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
 from .corpus import Corpus, FeatureCache
+from .ranks import gather, launch
 
 LAST = "last.safetensors"  # all that resuming needs
 VALIDATION = "Validation MAP"  # the fact that says how good a checkpoint is
@@ -42,6 +45,7 @@ class Progress:
 
     step: int  # steps done
     loss: float
+    tracks_per_s: float  # of this step, with the wait for its batch
     validation: Evaluation | None = None
 
 
@@ -142,37 +146,35 @@ def train(
     device : {"auto", "cpu", "cuda"}
         "auto" is CUDA where it works, else the CPU.
     data_workers : int
-        Processes that prepare batches; 0 prepares them in this one.
+        Processes that prepare batches, of every rank; 0 prepares them in this one.
     facts : dict of str, optional
         What the weights are trained on, kept in the checkpoint for the model card.
     report : callable
-        Called after every step.
+        Called after every step, on rank 0.
 
     Raises
     ------
     ConfigError
-        If the configuration, the phase and the checkpoint do not fit together.
+        If the configuration, the phase and the checkpoint do not fit together, or a batch has fewer works than there
+        are ranks.
     CheckpointError
-        If the folder holds a run of another configuration.
+        If the folder holds a run of another configuration or on other tracks.
     DeviceError
-        If `device` is "cuda" and torch cannot use it.
+        If `device` is "cuda" and torch cannot use it, or there are more ranks than GPUs.
     OutputError
         If the folder or a checkpoint cannot be written.
     """
     training, out = config.training, Path(out)
-    accelerator = torch_device(device).type
+    fabric = launch(device, training.precision, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=1,
-        precision=training.precision,
-        loggers=TensorBoardLogger(out, name="tensorboard", version=""),
-    )
-    resumed = _resume(out / LAST, config)
+    content = fingerprint(corpus)
+    resumed = _resume(out / LAST, config, content)
     network = resumed.network if resumed else initial_network(config, init)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # on CPUs statistics are those of a rank's share
     classifier = initial_classifier(config, len(corpus.works), resumed, init)
     facts = without_validation(facts or {})
 
@@ -180,9 +182,7 @@ def train(
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     named.append(("classifier.weight", classifier.weight))
     names = [name for name, _ in named]
-    model = fabric.setup_module(network.to(memory_format=torch.channels_last))  # up to a third faster on CPU and GPU
-    model.mark_forward_method("pooled")
-    model.mark_forward_method("head")
+    model = fabric.setup_module(network.to(memory_format=torch.channels_last))  # the faster order for convolutions
     classifier = classifier.to(fabric.device)
     optimizer = torch.optim.Adam([p for _, p in named], weight_decay=training.weight_decay)
     if resumed:
@@ -193,38 +193,39 @@ def train(
 
     def save(path: Path, **running: object) -> None:
         reached = {VALIDATION: f"{best:.6f}"} if best >= 0 else {}
-        Checkpoint(config, network, facts=facts | reached, **running).save(path)
+        if fabric.is_global_zero:
+            Checkpoint(config, network, facts=facts | reached, **running).save(path)
 
+    shares = TrainingBatches(corpus, cache, training, fabric.global_rank, fabric.world_size)
     batches = DataLoader(
-        Subset(TrainingBatches(corpus, cache, training), range(step, training.steps)),
+        Subset(shares, range(step, training.steps)),
         batch_size=None,
         num_workers=data_workers,
         prefetch_factor=4 if data_workers else None,
         pin_memory=fabric.device.type == "cuda",
     )
+    started = time.perf_counter()
     for cqt, work in batches:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
         cqt = scale_magnitude(cqt.to(fabric.device, non_blocking=True), config.front_end.scale)
         work = work.to(fabric.device, non_blocking=True)
-        if training.phase == "frozen":
-            with torch.no_grad():
-                pooled = model.pooled(cqt)
-        else:
-            pooled = model.pooled(cqt)
-        feature, embedding = model.head(pooled)
+        feature, embedding = (gather(fabric, rows, len(work)) for rows in model(cqt))
         terms = loss_terms(feature, embedding, classifier, work, training)
         loss = sum(terms.values())
         optimizer.zero_grad()
         fabric.backward(loss)
+        fabric.all_reduce(classifier.weight.grad)  # equal on all ranks but for rounding
         optimizer.step()
         step += 1
 
         values = torch.stack(list(terms.values())).tolist()  # one wait for the device, not one per term
         logged = {f"loss/{name}": value for name, value in zip(terms, values, strict=True)}
-        fabric.log_dict(logged | {"learning_rate": learning_rate(step - 1, training)}, step)
+        tracks_per_s = len(work) / (time.perf_counter() - started)
+        speed = {"learning_rate": learning_rate(step - 1, training), "tracks_per_s": tracks_per_s}
+        fabric.log_dict(logged | speed, step)
         result = None
-        if validation and (step % training.validate_every == 0 or step == training.steps):
+        if validation and fabric.is_global_zero and (step % training.validate_every == 0 or step == training.steps):
             result = validate(network, config, validation, cache, fabric.device)
             fabric.log_dict({"validation/map": result.map, "validation/mr1": result.mr1}, step)
             set_phase(network, training.phase)
@@ -233,10 +234,13 @@ def train(
                 save(out / BEST, classifier=classifier.weight)
         if step % training.save_every == 0 or step == training.steps:
             moments = optimizer_tensors(optimizer.optimizer, names)
-            save(out / LAST, step=step, classifier=classifier.weight, optimizer=moments)
-        report(Progress(step, sum(logged.values()), result))
+            save(out / LAST, step=step, classifier=classifier.weight, optimizer=moments, corpus=content)
+        if fabric.is_global_zero:
+            report(Progress(step, sum(logged.values()), tracks_per_s, result))
+        started = time.perf_counter()
     if best < 0:
         save(out / BEST, classifier=classifier.weight)
+    fabric.barrier()  # no rank returns before the checkpoint is there
     return out / BEST
 
 
@@ -245,12 +249,25 @@ def without_validation(facts: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in facts.items() if name != VALIDATION}
 
 
-def _resume(path: Path, config: Config) -> Checkpoint | None:
+def fingerprint(corpus: Corpus) -> str:
+    """A hash of all works, tracks and what the tracks sound like, in order: another one, another set of batches."""
+    digest = hashlib.sha256()
+    for work_id, track in corpus.tracks():
+        digest.update(f"{work_id}\n{track.track_id}\n{track.source.fingerprint}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _resume(path: Path, config: Config, corpus: str) -> Checkpoint | None:
     if not path.exists():
         return None
     last = load_checkpoint(path)
     if last.config != config:
         raise CheckpointError(f"{path}: a run of another configuration; choose an empty folder with --out")
+    if last.corpus not in ("", corpus):  # "": saved before checkpoints told
+        raise CheckpointError(
+            f"{path}: a run on other tracks than those given now (songs or files were added, left out, reordered or "
+            "changed, or another version arranges them); give the same, or choose an empty folder with --out"
+        )
     return last
 
 
@@ -282,7 +299,7 @@ def whole_track(cqt: NDArray[np.float16], config: Config, pooling: int, device: 
 def pooled_embeddings(
     network: ByteCover2, config: Config, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
 ) -> NDArray[np.float32]:
-    """Pooled embeddings (N, 2048) of the whole tracks of a corpus in its order, network in eval mode."""
+    """Pooled embeddings (N, 2048) of the whole tracks of a corpus in its order, network in eval mode, in float32."""
     network.eval()
     rows = [
         network.pooled(whole_track(cache.load(track), config, cache.pooling, torch.device(device)))
@@ -294,7 +311,10 @@ def pooled_embeddings(
 def validate(
     network: ByteCover2, config: Config, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
 ) -> Evaluation:
-    """Exact metrics of the corpus' whole tracks, each against all the others."""
+    """Exact metrics of the corpus' whole tracks, each against all the others, in float32 whatever the run's precision.
+
+    So the MAP of a checkpoint is the one its network has wherever it is evaluated.
+    """
     pooled = pooled_embeddings(network, config, corpus, cache, device)
     with torch.inference_mode():
         embeddings = F.normalize(network.head(torch.from_numpy(pooled).to(device))[1], dim=1).cpu().numpy()
