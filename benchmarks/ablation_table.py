@@ -67,8 +67,8 @@ def table_markdown(scores: Sequence[Score], found: Sequence[Comparison]) -> str:
     """The paper's table, the order query by query, and MAP over D."""
     steps = max(score.further_steps for score in scores)
     lines = [
-        f"{scores[0].works} works, {scores[0].queries} queries; {steps} further steps of everything where trained. "
-        "Intervals are 95 %, bootstrapped by work.",
+        f"{scores[0].works} works, {scores[0].queries} queries. What is trained had {steps} joint steps after the "
+        "frozen phase. Intervals are 95 %, bootstrapped by work.",
         "",
         "| system | MAP | 95 % | MR1 | P@10 |",
         "|---|---|---|---|---|",
@@ -115,6 +115,6 @@ def plot(scores: Sequence[Score], path: Path) -> None:
     axes.set_xlabel("dimensions of the embedding")
     axes.set_ylabel("MAP")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=3)
     with whole_file(path) as part:
         figure.savefig(part, format="png", dpi=150)
