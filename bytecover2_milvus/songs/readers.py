@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,24 +48,30 @@ def read_song(path: str | Path) -> Song:
         raise SongError(f"{path}: reading it needs {error.name}; pip install 'bytecover2-milvus[train]'") from error
 
 
-def read_songs(path: str | Path) -> Iterator[Song]:
-    """All songs at or under `path`, in the order of their paths.
-
-    A file that cannot be read is left out with a warning. Where two files have one name, the second song's id ends
-    in ``-2``.
+def song_paths(path: str | Path) -> list[Path]:
+    """Everything at or under `path` that looks like a song, in the order in which `read_songs` reads it.
 
     Raises
     ------
     SongError
-        If nothing under `path` looks like a song.
+        If there is nothing.
     """
     paths = list(_song_paths(Path(path)))
     if not paths:
         raise SongError(f"{path}: no songs here; known are {', '.join(READERS)} and POP909 folders")
+    return paths
+
+
+def read_songs(paths: Iterable[Path]) -> Iterator[Song]:
+    """The songs at `paths`, in their order.
+
+    A file that cannot be read is left out with a warning. Where two files have one name, the second song's id ends
+    in ``-2``.
+    """
     seen: dict[str, int] = {}
-    for song_path in paths:
+    for path in paths:
         try:
-            song = read_song(song_path)
+            song = read_song(path)
         except SongError as error:
             logger.warning("left out: %s", error)
             continue

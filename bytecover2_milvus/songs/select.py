@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
 
 from ..errors import SongError
 from .score import Song
@@ -17,7 +16,8 @@ def select_songs(spec: str) -> list[Song]:
     spec : str
         ``composed`` (composed at random; needs a range of seeds), ``traditional`` (the melodies that come with the
         package), or the path of a score or of a folder of scores. ``@FROM-TO`` behind it takes a part, FROM included,
-        TO not: ``composed@0-1000``, ``scores/@0-500``.
+        TO not: ``composed@0-1000``, ``scores/@0-500``. Scores are counted in the order of their paths, and those that
+        cannot be read are counted too, so that a part is the same files for everyone.
 
     Raises
     ------
@@ -39,9 +39,9 @@ def select_songs(spec: str) -> list[Song]:
 
         songs = list(traditional_songs()[start:stop])
     else:
-        from .readers import read_songs
+        from .readers import read_songs, song_paths
 
-        songs = list(islice(read_songs(source), start, stop))
+        songs = list(read_songs(song_paths(source)[start:stop]))
     if not songs:
         raise SongError(f"{spec}: no song there")
     return songs
