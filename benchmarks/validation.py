@@ -294,11 +294,10 @@ def score(name: str, condition: str, system: str, heard: Sequence[Heard]) -> Sco
         )
     result = evaluate(clean, work_ids, track_ids, queries)
     low, high = bootstrap_interval(result.average_precisions, result.query_work_ids, seed=0)
-    label = Path(system).name if system else "bundle that ships"
     return Score(
         name,
         condition,
-        label,
+        system or "bundle that ships",
         result.map,
         low,
         high,

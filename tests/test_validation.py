@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import tiny_network
 
 from benchmarks import validation
 from benchmarks.validation import CONDITIONS, HELD_OUT, RANDOM, USUAL, Heard, Work, hear, markdown, score, works_of
@@ -17,6 +18,7 @@ from bytecover2_milvus.errors import SongError
 from bytecover2_milvus.songs.readers import song_paths
 from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
 from bytecover2_milvus.songs.traditional import traditional_songs
+from bytecover2_milvus.training.checkpoint import Checkpoint
 
 CAN_PLAY = shutil.which("fluidsynth") and any(SOUNDFONTS.glob("*.sf2"))
 plays = pytest.mark.skipif(not CAN_PLAY, reason="needs apt-get install fluidsynth timgm6mb-soundfont")
@@ -83,6 +85,14 @@ def test_an_unreadable_score_is_left_out(tmp_path: Path, caplog: pytest.LogCaptu
     path.write_bytes(b"noise")
     assert hear(Work("cre", "noise", path, 2), {"cre": USUAL}, ("",), Path("none.sf2"), tmp_path) == []
     assert "noise.mid" in caplog.text
+
+
+@pytest.mark.parametrize("duration_s", [3.0, 30.0])
+def test_a_checkpoint_embeds_as_its_bundle_does(duration_s: float, tiny_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.safetensors"
+    Checkpoint(*tiny_network()).save(path)
+    of_checkpoint, of_bundle = (validation._embedder(str(system))(tone(duration_s)) for system in (path, tiny_bundle))
+    np.testing.assert_allclose(of_checkpoint, of_bundle, atol=1e-4)
 
 
 def test_changed_queries_meet_clean_candidates() -> None:
