@@ -19,6 +19,7 @@ from .errors import BundleError, ConfigError
 
 CONTRACT_VERSION = 1
 MODEL, CONTRACT, SUMS = "model.onnx", "contract.json", "SHA256SUMS"
+CHECKPOINT = "checkpoint.safetensors"  # to train on from; a bundle may lack it
 INPUT, OUTPUT = "waveform", "embedding"  # names in the graph
 
 _EXPORT_AGAIN = "export it again with `bytecover2-milvus export`"
@@ -89,10 +90,27 @@ class Bundle:
 
     path: Path
     contract: Contract
+    files: frozenset[str]  # names of all that ``SHA256SUMS`` lists
 
     @property
     def model(self) -> Path:
         return self.path / MODEL
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that training can start from.
+
+        Raises
+        ------
+        BundleError
+            If the bundle was exported without one.
+        """
+        if CHECKPOINT not in self.files:
+            raise BundleError(
+                f"{self.path}: exported without {CHECKPOINT}, good for inference only; start from the checkpoint it "
+                "was exported from, or export that again with the checkpoint"
+            )
+        return self.path / CHECKPOINT
 
 
 def open_bundle(path: str | Path) -> Bundle:
@@ -123,7 +141,7 @@ def open_bundle(path: str | Path) -> Bundle:
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); check its permissions or copy it again") from error
     try:
-        return Bundle(path, Contract.from_json(text))
+        return Bundle(path, Contract.from_json(text), frozenset(listed))
     except BundleError as error:
         raise BundleError(f"{path / CONTRACT}: {error}") from error
 

@@ -108,11 +108,18 @@ class Training:
     contrastive_weight: float = 0.0  # supervised contrastive loss on the normalised embedding
     temperature: float = 0.1  # of the contrastive loss
     label_smoothing: float = 0.1
-    transpose: int = 6  # bins either way (semitones, with 12 per octave), augmentation
-    tempo: float = 1.3  # largest change of speed, augmentation
+    # Augmentation of the cached CQT; 0 (of tempo, 1) switches each one off.
+    transpose: int = 6  # bins either way (semitones, with 12 per octave)
+    tuning: float = 0.3  # bins either way, off the tuning of the track
+    tempo: float = 1.3  # largest change of speed
     mask_bins: int = 12  # SpecAugment on frequency
-    equaliser_db: float = 9.0  # random smooth filter, augmentation
-    noise: float = 0.02  # share of the track's maximum, augmentation
+    mask_s: float = 0.0  # SpecAugment on time: the longest stretch that falls silent, seconds
+    equaliser_db: float = 9.0  # random smooth filter
+    compression: float = 0.0  # largest share by which loudness, in decibels, is evened out
+    room_s: float = 0.0  # longest decay (time constant) of a room's tail
+    noise: float = 0.02  # share of the track's maximum
+    crowd: float = 0.0  # chance of applause and talk over the beginning, the end or all of it
+    silence: float = 0.0  # chance that up to a quarter of the excerpt, at one end, is silent
     precision: str = "32-true"
     validate_every: int = 1000  # steps
     save_every: int = 500  # steps
@@ -125,8 +132,11 @@ class Training:
         _require(self.precision in PRECISIONS, f"precision = {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         for name in ("steps", "validate_every", "save_every"):
             _require(getattr(self, name) >= 1, f"{name} = {getattr(self, name)}: at least 1")
-        for name in ("transpose", "mask_bins", "equaliser_db", "noise", "seed"):
+        for name in ("transpose", "tuning", "mask_bins", "mask_s", "equaliser_db", "room_s", "noise", "seed"):
             _require(getattr(self, name) >= 0, f"{name} = {getattr(self, name)}: 0 or more")
+        for name in ("compression", "crowd", "silence"):
+            _require(0 <= getattr(self, name) <= 1, f"{name} = {getattr(self, name)}: between 0 and 1")
+        _require(self.tuning <= 1, f"tuning = {self.tuning}: at most 1 bin; transpose does the rest")
         _require(len(self.crop_s) > 0 and min(self.crop_s) > 0, "crop_s: at least one positive length in seconds")
         _require(self.tempo >= 1, "tempo: 1 (none) or more")
 

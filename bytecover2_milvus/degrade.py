@@ -68,9 +68,7 @@ def degrade(
     ConfigError
         If `kinds` is empty or holds a name that is no key of `DEGRADATIONS`.
     """
-    chosen = list(DEGRADATIONS) if kinds is None else list(kinds)
-    if unknown := sorted(set(chosen) - set(DEGRADATIONS)) or not chosen:
-        raise ConfigError(f"degradations {unknown if chosen else chosen}: choose from {', '.join(DEGRADATIONS)}")
+    chosen = chosen_kinds(kinds)
     rng = np.random.default_rng(seed)
     count = min(int(rng.integers(1, LONGEST_CHAIN + 1)), len(chosen))
     drawn = set(rng.choice(chosen, size=count, replace=False).tolist())
@@ -78,6 +76,21 @@ def degrade(
         if kind in drawn:
             waveform = change(waveform, rng)
     return waveform / np.float32(max(1.0, _peak(waveform)))
+
+
+def chosen_kinds(kinds: Iterable[str] | None) -> list[str]:
+    """The keys of `DEGRADATIONS` that are among `kinds`, in their order; all of them where `kinds` is None.
+
+    Raises
+    ------
+    ConfigError
+        If `kinds` is empty or holds a name that is no key of `DEGRADATIONS`.
+    """
+    wanted = set(DEGRADATIONS if kinds is None else kinds)
+    if not wanted or wanted - DEGRADATIONS.keys():
+        unknown = ", ".join(sorted(wanted - DEGRADATIONS.keys())) or "none"
+        raise ConfigError(f"degradations: {unknown}; choose from {', '.join(DEGRADATIONS)}")
+    return [kind for kind in DEGRADATIONS if kind in wanted]
 
 
 def retune(waveform: Waveform, cents: float) -> Waveform:
@@ -195,9 +208,9 @@ def noise(waveform: Waveform, rng: np.random.Generator) -> Waveform:
 
 
 def equaliser(waveform: Waveform, rng: np.random.Generator) -> Waveform:
-    """A tilt of up to 4 dB per octave either way, and bumps of 4 dB over it."""
+    """A tilt of up to 3 dB per octave either way, and bumps of 4 dB (standard deviation) on it, an octave apart."""
     octaves = np.arange(-5, 6)  # around 500 Hz
-    gain_db = rng.uniform(-4, 4) * octaves / 2 + rng.normal(0, 4, size=len(octaves))
+    gain_db = rng.uniform(-3, 3) * octaves + rng.normal(0, 4, size=len(octaves))
     return _filter(waveform, lambda hz: 10 ** (np.interp(np.log2(np.maximum(hz, 10) / 500), octaves, gain_db) / 20))
 
 

@@ -21,10 +21,11 @@ import torch
 
 from .. import __version__
 from ..audio import MINIMUM_S, SILENCE
-from ..bundle import CONTRACT, INPUT, MODEL, OUTPUT, SUMS, Bundle, Contract, open_bundle, write_sums
+from ..bundle import CHECKPOINT, CONTRACT, INPUT, MODEL, OUTPUT, SUMS, Bundle, Contract, open_bundle, write_sums
 from ..config import SAMPLE_RATE, Config, FrontEnd
 from ..errors import ExportError
 from ..model.network import ByteCover2
+from ..training.checkpoint import Checkpoint
 from .fold import ShippedNetwork
 from .graph import OPSET, export_onnx
 from .parity import TOLERANCE, Parity, check_parity, melody, probes, reference_session
@@ -32,7 +33,14 @@ from .parity import TOLERANCE, Parity, check_parity, melody, probes, reference_s
 GOLDEN_S = {"long": 20.0, "short": 3.0}  # seconds; the short one is repeated before it is embedded
 
 
-def write_bundle(config: Config, network: ByteCover2, out_dir: str | Path, *, facts: Mapping[str, str]) -> Bundle:
+def write_bundle(
+    config: Config,
+    network: ByteCover2,
+    out_dir: str | Path,
+    *,
+    facts: Mapping[str, str],
+    checkpoint: bool = True,
+) -> Bundle:
     """Export `network` to the folder `out_dir`, whole or not at all.
 
     Parameters
@@ -45,11 +53,14 @@ def write_bundle(config: Config, network: ByteCover2, out_dir: str | Path, *, fa
         New, or a bundle, which is replaced.
     facts : mapping of str to str
         Where the weights come from and how good they are, for the model card: one row each.
+    checkpoint : bool
+        Whether the bundle carries the network as it was before folding, to train on from.
 
     Raises
     ------
     ExportError
-        If ONNX Runtime does not reproduce the network, or `out_dir` cannot be written or holds something else.
+        If ONNX Runtime does not reproduce the network, half precision cannot hold a weight, or `out_dir` cannot be
+        written or holds something else.
     """
     out_dir = Path(out_dir).absolute()
     if out_dir.exists() and not (out_dir / SUMS).is_file() and (not out_dir.is_dir() or any(out_dir.iterdir())):
@@ -70,6 +81,8 @@ def write_bundle(config: Config, network: ByteCover2, out_dir: str | Path, *, fa
             folder.mkdir()
             (folder / MODEL).write_bytes(model)
             (folder / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
+            if checkpoint:
+                (folder / CHECKPOINT).write_bytes(half_checkpoint(config, network, facts))
             (folder / "MODEL_CARD.md").write_text(model_card(contract, parity, facts), encoding="utf-8")
             np.savez(folder / "golden.npz", **golden_vectors(model, contract))
             shutil.copyfile(_template("embed.py"), folder / "embed.py")
@@ -103,6 +116,17 @@ def make_contract(config: Config, shipped: ShippedNetwork) -> Contract:
             "torch": str(torch.__version__),
         },
     )
+
+
+def half_checkpoint(config: Config, network: ByteCover2, facts: Mapping[str, str]) -> bytes:
+    """The checkpoint that the bundle carries: kernels and matrices in half precision, all else as it is."""
+    beyond = torch.finfo(torch.float16).max
+    for name, weight in network.state_dict().items():
+        if weight.ndim > 1 and weight.abs().max() > beyond:
+            raise ExportError(
+                f"{name}: beyond {beyond:g}, half precision cannot hold it; export without the checkpoint"
+            )
+    return Checkpoint(config, network, facts=dict(facts)).to_bytes(half=True)
 
 
 def hash_weights(front_end: FrontEnd, shipped: ShippedNetwork) -> str:

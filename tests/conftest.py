@@ -125,6 +125,7 @@ def tiny_bundle(request: pytest.FixtureRequest) -> Path:
     """
     package = Path(bytecover2_milvus.__file__).parent
     sources = [*package.glob("model/*.py"), *EXPORT.glob("*.*"), package / "bundle.py", package / "config.py"]
+    sources.append(package / "training" / "checkpoint.py")
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources)))
     path = request.config.cache.mkdir("tiny_bundle") / code.hexdigest()[:16]
     if not path.is_dir():

@@ -36,7 +36,8 @@ def edit_contract(folder: Path, edit: Callable[[dict], None]) -> None:
 
 def test_holds_what_the_hand_off_promises(tiny_bundle):
     names = {path.name for path in tiny_bundle.iterdir()}
-    assert names == {"model.onnx", "contract.json", "MODEL_CARD.md", "golden.npz", "embed.py", "SHA256SUMS"}
+    needed = {"model.onnx", "contract.json", "MODEL_CARD.md", "golden.npz", "embed.py", "SHA256SUMS"}
+    assert names == needed | {"checkpoint.safetensors"}
 
 
 def test_sums_list_every_file_but_themselves(tiny_bundle):
@@ -65,7 +66,9 @@ def test_metadata_of_the_model_repeats_the_contract(tiny_bundle):
     assert json.loads(metadata["front_end"]) == dataclasses.asdict(contract.front_end)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "contract.json", "MODEL_CARD.md", "golden.npz", "embed.py"])
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "contract.json", "MODEL_CARD.md", "golden.npz", "embed.py", "checkpoint.safetensors"]
+)
 def test_one_changed_byte_is_found_and_named(copied, name):
     content = bytearray((copied / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -78,6 +81,22 @@ def test_a_missing_file_is_named(copied):
     (copied / "golden.npz").unlink()
     with pytest.raises(BundleError, match=r"golden\.npz: listed in SHA256SUMS but missing"):
         open_bundle(copied)
+
+
+def test_a_bundle_without_checkpoint_is_whole_but_no_start_of_a_training(copied):
+    (copied / "checkpoint.safetensors").unlink()
+    write_sums(copied)
+    bundle = open_bundle(copied)
+    with pytest.raises(BundleError, match=r"bundle: exported without checkpoint\.safetensors, good for inference only"):
+        _ = bundle.checkpoint
+
+
+def test_a_checkpoint_that_the_sums_do_not_list_is_not_used(copied):
+    (copied / "checkpoint.safetensors").unlink()
+    write_sums(copied)
+    (copied / "checkpoint.safetensors").write_bytes(b"put there later")
+    with pytest.raises(BundleError, match="exported without"):
+        _ = open_bundle(copied).checkpoint
 
 
 def test_a_folder_without_sums_is_no_bundle(copied, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +19,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from bytecover2_milvus.bundle import write_sums
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.manifest import write_manifest
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.songs.tracks import render_tracks
+from bytecover2_milvus.training.checkpoint import load_checkpoint
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -335,10 +338,40 @@ def test_the_recipe_from_songs_to_a_bundle_that_embeds(catalogue, tmp_path):
     bundle = tmp_path / "bundle"
     exported = run("export", joint, "--out", bundle, "--fact", "Limits=untrained")
     assert exported.returncode == 0, exported.stderr
+    assert (bundle / "checkpoint.safetensors").is_file()
     assert "| Limits | untrained |" in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
     out = tmp_path / "v.npz"
     assert run("embed", catalogue / "audio" / "composed-0", "--bundle", bundle, "--out", out).returncode == 0
     assert np.load(out)["embeddings"].shape == (2, 4)
+
+
+def test_a_bundle_adapts_to_recordings_without_labels(catalogue, tiny_bundle, tmp_path):
+    """Two steps on a folder with a broken file and one that the manifest names, which is a track of its work there."""
+    music = tmp_path / "music"
+    music.mkdir()
+    (music / "broken.mp3").write_bytes(b"this is no audio" * 100)
+    soundfile.write(music / "short.wav", 0.1 * np.random.default_rng(0).standard_normal(6 * SAMPLE_RATE), SAMPLE_RATE)
+    command = ["train", "--unlabelled", music, "--unlabelled", catalogue / "audio", "--variants", 1]
+    command += ["--manifest", catalogue / "manifest.csv", "--degradation", "codec", "--degradation", "room"]
+    command += ["--init", tiny_bundle, "--set", 'training.phase="joint"', "--set", "training.steps=2"]
+    command += ["--set", "training.crop_s=[5.0]", "--out", tmp_path / "run", "--cache", tmp_path / "cache", "--json"]
+    process = run(*command, "--device", "cpu")
+    assert process.returncode == 0, process.stderr
+    (line,) = lines(process, "training_run")
+    (warning,) = process.stderr.splitlines()  # once, not once for every copy
+    assert warning.startswith("left out: ") and "broken.mp3" in warning
+    trained = load_checkpoint(line["checkpoint"])
+    assert trained.facts["Trained on"] == "nothing, it is for tests; then manifest.csv, music, audio"
+    assert trained.facts["Works"] == "5" and trained.facts["Tracks"] == "10"  # four labelled with two, one with a copy
+
+
+def test_a_bundle_without_checkpoint_cannot_be_trained_on(tiny_bundle, tmp_path):
+    small = Path(shutil.copytree(tiny_bundle, tmp_path / "small"))
+    (small / "checkpoint.safetensors").unlink()
+    write_sums(small)
+    options = ("--songs", "composed@0-2", "--out", tmp_path / "run", "--cache", tmp_path / "cache")
+    refused(run("train", "--init", small, *options), "small: exported without checkpoint.safetensors")
+    refused(run("train", "--init", tmp_path, *options), "not a bundle", "SHA256SUMS")
 
 
 def test_the_demo_finds_most_songs(tmp_path):

@@ -207,7 +207,7 @@ def test_a_chain_is_drawn_from_the_kinds_alone_and_follows_the_seed(music):
     assert np.isin(music[:1000], padded).all() and len(padded) > len(music)
     for seed in range(10):
         assert np.abs(degrade(music, seed)).max() <= 1
-    with pytest.raises(ConfigError, match=r"\['reverb'\].*room"):
+    with pytest.raises(ConfigError, match=r"degradations: reverb; choose from .*room"):
         degrade(music, 0, kinds=["reverb"])
     with pytest.raises(ConfigError, match="choose from"):
         degrade(music, 0, kinds=[])

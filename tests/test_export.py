@@ -25,11 +25,13 @@ from packaging.requirements import Requirement
 from bytecover2_milvus.bundle import open_bundle
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedder import Embedder
-from bytecover2_milvus.errors import ExportError
+from bytecover2_milvus.errors import BundleError, ExportError
 from bytecover2_milvus.export import exporter
-from bytecover2_milvus.export.exporter import hash_weights, write_bundle
+from bytecover2_milvus.export.exporter import half_checkpoint, hash_weights, write_bundle
 from bytecover2_milvus.export.fold import Affine, ShippedNetwork, fold_backbone, fold_head
 from bytecover2_milvus.export.parity import check_parity, melody, probes
+from bytecover2_milvus.model.cqt import WaveformToCQT
+from bytecover2_milvus.training.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,43 @@ def test_torch_and_onnx_runtime_agree(tiny_bundle, batch, samples):
     with torch.inference_mode():
         expected = shipped(torch.from_numpy(waveforms)).numpy()
     assert np.abs(session.run(None, {"waveform": waveforms})[0] - expected).max() < 1e-5
+
+
+# The checkpoint in the bundle
+
+
+def test_the_bundles_checkpoint_is_the_network_before_folding(tiny_bundle):
+    config, network = tiny_network()
+    loaded = load_checkpoint(tiny_bundle)
+    assert loaded.config == config and loaded.facts == {"Trained on": "nothing, it is for tests"}
+    for name, weight in network.state_dict().items():
+        expected = weight.half().float() if weight.ndim > 1 else weight
+        assert torch.equal(loaded.network.state_dict()[name], expected), name
+
+
+def test_the_bundles_checkpoint_embeds_as_its_model_does(tiny_bundle):
+    loaded = load_checkpoint(tiny_bundle)
+    waveform = melody(200_000, seed=0)
+    with torch.inference_mode():
+        cqt = WaveformToCQT(loaded.config.front_end)(torch.from_numpy(waveform)[None])
+        embedding = loaded.network.embed(cqt)[0].numpy()
+    assert embedding @ Embedder(tiny_bundle, device="cpu").embed(waveform) > 0.9999
+
+
+def test_the_checkpoint_can_be_left_out(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "export_onnx", lambda shipped, metadata: (tiny_bundle / "model.onnx").read_bytes())
+    small = write_bundle(*tiny_network(), tmp_path / "small", facts={}, checkpoint=False)
+    assert not (small.path / "checkpoint.safetensors").exists()
+    with pytest.raises(BundleError, match="exported without checkpoint"):
+        load_checkpoint(small.path)
+
+
+def test_a_weight_beyond_half_precision_is_not_written_as_infinity():
+    config, network = tiny_network()
+    with torch.no_grad():
+        network.pca_fc.weight[0, 0] = 1e5
+    with pytest.raises(ExportError, match=r"pca_fc\.weight: beyond 65504"):
+        half_checkpoint(config, network, {})
 
 
 # What is written, and what is refused

@@ -12,12 +12,12 @@ from bytecover2_milvus.config import Config, FrontEnd, Network, Training
 from bytecover2_milvus.errors import CheckpointError, ConfigError, ManifestError, OutputError, SongError
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.songs.compose import compose
-from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler, augment, stretch, transpose
+from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
-from bytecover2_milvus.training.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.corpus import Corpus, FeatureCache, Prepared
+from bytecover2_milvus.training.reduce import insert_pca_fc
 from bytecover2_milvus.training.train import (
     VALIDATION,
-    insert_pca_fc,
     learning_rate,
     pooled_embeddings,
     train,
@@ -37,6 +37,7 @@ CONFIG = Config(
         mask_bins=0,
         noise=0.0,
         transpose=0,
+        tuning=0.0,
         tempo=1.0,
         equaliser_db=0.0,
         validate_every=30,
@@ -175,23 +176,6 @@ def test_an_epoch_shows_every_work_once_and_never_a_track_twice(corpus):
             assert len({track.track_id for _, track in step}) == len(step)
 
 
-def test_transposition_fills_with_zeros_and_tempo_keeps_the_ends():
-    cqt = np.arange(1.0, 13.0).reshape(4, 3)
-    assert (transpose(cqt, 1) == [[0, 0, 0], [1, 2, 3], [4, 5, 6], [7, 8, 9]]).all()
-    assert (transpose(cqt, -2) == [[7, 8, 9], [10, 11, 12], [0, 0, 0], [0, 0, 0]]).all()
-    assert (transpose(cqt, 0) == cqt).all()
-    assert stretch(cqt, 5)[0].tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
-
-
-def test_each_augmentation_can_be_switched_off():
-    cqt = np.random.default_rng(0).random((84, 20), dtype=np.float32)
-    off = {"transpose": 0, "equaliser_db": 0.0, "noise": 0.0, "mask_bins": 0}
-    assert (augment(cqt, with_training(CONFIG, **off).training, np.random.default_rng(1)) == cqt).all()
-    for name, value in {"transpose": 6, "equaliser_db": 9.0, "noise": 0.1, "mask_bins": 40}.items():
-        changed = augment(cqt, with_training(CONFIG, **(off | {name: value})).training, np.random.default_rng(2))
-        assert (changed != cqt).any() and np.isfinite(changed).all(), name
-
-
 def test_schedule_warms_up_and_ends_low():
     training = Training(steps=100, warmup_steps=10, learning_rate=1.0, final_rate=0.01)
     rates = [learning_rate(step, training) for step in range(100)]
@@ -209,7 +193,7 @@ def test_workers_fill_the_cache_and_this_process_keeps_its_threads(corpus, cache
     torch.set_num_threads(2)
     try:
         filled = FeatureCache(tmp_path, CONFIG.front_end)
-        assert list(filled.fill(corpus, workers=1)) == [track.track_id for _, track in corpus.tracks()]
+        assert list(filled.fill(corpus, workers=1)) == [Prepared(track.track_id) for _, track in corpus.tracks()]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)

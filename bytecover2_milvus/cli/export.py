@@ -11,7 +11,14 @@ import click
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the bundle.")
 @click.option("--fact", "facts", multiple=True, metavar="NAME=TEXT", help="A row of the model card, e.g. Limits=...")
-def export(checkpoint: Path, out: Path, facts: tuple[str, ...]) -> None:
+@click.option(
+    "--checkpoint/--no-checkpoint",
+    "with_checkpoint",
+    default=True,
+    show_default=True,
+    help="Whether the bundle carries the weights to train on from; without them it is half the size.",
+)
+def export(checkpoint: Path, out: Path, facts: tuple[str, ...], with_checkpoint: bool) -> None:
     """Write the ONNX bundle of a checkpoint: waveform in, unit embedding out.
 
     The exported graph is compared with the network at several lengths and batch sizes; where they differ, nothing is
@@ -29,6 +36,6 @@ def export(checkpoint: Path, out: Path, facts: tuple[str, ...]) -> None:
             raise click.UsageError(f"--fact {fact}: give NAME=TEXT")
     named = dict(fact.partition("=")[::2] for fact in facts)
     loaded = load_checkpoint(checkpoint)
-    bundle = write_bundle(loaded.config, loaded.network, out, facts=loaded.facts | named)
+    bundle = write_bundle(loaded.config, loaded.network, out, facts=loaded.facts | named, checkpoint=with_checkpoint)
     size = sum(file.stat().st_size for file in bundle.path.iterdir())
     click.echo(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB", err=True)

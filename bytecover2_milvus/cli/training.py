@@ -12,6 +12,7 @@ from .output import device_option, progress_bar
 
 if TYPE_CHECKING:
     from ..config import Config
+    from ..training.checkpoint import Checkpoint
     from ..training.corpus import Corpus, FeatureCache
 
 
@@ -27,7 +28,51 @@ def corpus_options(command: Any) -> Any:
             help="Folder for the CQTs of tracks; may be deleted.",
         ),
         click.option(
+            "--sound-font",
+            "sound_fonts",
+            multiple=True,
+            type=click.Path(dir_okay=False, exists=True, path_type=Path),
+            help="General MIDI sound font that plays a part of the arrangements, by FluidSynth. May be given several "
+            "times.",
+        ),
+        click.option(
+            "--degraded",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            show_default=True,
+            help="Share of the played arrangements that go through what recordings do: codecs, rooms, noise.",
+        ),
+        click.option(
+            "--spectral",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            show_default=True,
+            help="Share of the arrangements that are drawn straight to a CQT: ten times as fast as playing them.",
+        ),
+        click.option(
             "--arrangements", type=click.IntRange(2), default=4, show_default=True, help="Tracks made of each song."
+        ),
+        click.option(
+            "--degradation",
+            "degradations",
+            multiple=True,
+            metavar="KIND",
+            help="What may happen to a degraded copy, such as codec or room; all kinds by default.",
+        ),
+        click.option(
+            "--variants",
+            type=click.IntRange(1),
+            default=3,
+            show_default=True,
+            help="Degraded copies of each recording.",
+        ),
+        click.option(
+            "--unlabelled",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Recordings without labels, files or folders: each is a work of its own, learned from degraded "
+            "copies. May be given several times.",
         ),
         click.option(
             "--manifest", type=click.Path(path_type=Path), help="Recordings: CSV or JSON lines with path and work_id."
@@ -61,15 +106,12 @@ def corpus_options(command: Any) -> Any:
 @click.option(
     "--init",
     type=click.Path(path_type=Path),
-    help="Checkpoint to start from; the network and its front end are as they are there.",
+    help="Checkpoint or bundle to start from; the network and its front end are as they are there.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run.")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end.")
 def train(
-    songs: tuple[str, ...],
-    manifest: Path | None,
-    arrangements: int,
     cache: Path,
     workers: int,
     validation_songs: tuple[str, ...],
@@ -80,24 +122,34 @@ def train(
     out: Path,
     device: str,
     as_json: bool,
+    **material: Any,
 ) -> None:
     """Train the network on songs or recordings; the same command resumes a run that was cut off.
+
+    A recording that cannot be used is left out with a warning.
 
     \b
     Example:
       bytecover2-milvus train --songs composed@0-1000 --validation-songs traditional \\
         --set 'network.feature_dim="none"' --out runs/bytecover
+      bytecover2-milvus train --unlabelled music/ --songs composed@0-200 --init bundles/mine \\
+        --set 'training.phase="joint"' --out runs/adapted
     """
     from ..training.checkpoint import load_checkpoint
+    from ..training.corpus import FeatureCache
     from ..training.train import VALIDATION
     from ..training.train import train as run
 
     initial = load_checkpoint(init) if init else None
     config = _config(config_file, settings, initial.config if initial else None)
-    corpus, features = _corpus(songs, manifest, arrangements, cache, workers, config)
+    features = FeatureCache(cache, config.front_end)
+    corpus = prepare_corpus(features, workers, **material)
     validation = None
     if validation_songs or validation_manifest:
-        validation, _ = _corpus(validation_songs, validation_manifest, arrangements, cache, workers, config)
+        arrangements = material["arrangements"]
+        validation = prepare_corpus(
+            features, workers, songs=validation_songs, manifest=validation_manifest, arrangements=arrangements
+        )
 
     with progress_bar("train", config.training.steps) as bar:
 
@@ -107,8 +159,9 @@ def train(
                 bar.print(f"step {progress.step}: {loss}, validation MAP {progress.validation.map:.3f}")
             bar.update(completed=progress.step, note=loss)
 
+        sources = (*material["songs"], *filter(None, [material["manifest"]]), *material["unlabelled"])
         facts = {
-            "Trained on": ", ".join(Path(source).name for source in (*songs, *filter(None, [manifest]))),
+            "Trained on": _trained_on(sources, initial),
             "Works": str(len(corpus.works)),
             "Tracks": str(corpus.n_tracks),
         }
@@ -140,13 +193,11 @@ def train(
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Checkpoint to write.")
 def fit_pca(
     checkpoint: Path,
-    songs: tuple[str, ...],
-    manifest: Path | None,
-    arrangements: int,
     cache: Path,
     workers: int,
     dim: int,
     out: Path,
+    **material: Any,
 ) -> None:
     """Insert a PCA-FC layer, fitted on the pooled embeddings of whole tracks, into a ByteCover checkpoint.
 
@@ -156,25 +207,43 @@ def fit_pca(
         --out runs/pca.safetensors
     """
     from ..training.checkpoint import load_checkpoint
-    from ..training.train import insert_pca_fc, pooled_embeddings
+    from ..training.corpus import FeatureCache
+    from ..training.reduce import insert_pca_fc
+    from ..training.train import pooled_embeddings
 
     start = load_checkpoint(checkpoint)
-    corpus, features = _corpus(songs, manifest, arrangements, cache, workers, start.config)
+    features = FeatureCache(cache, start.config.front_end)
+    corpus = prepare_corpus(features, workers, **material)
     pooled = pooled_embeddings(start.network, start.config, corpus, features)
     insert_pca_fc(start, pooled, dim).save(out)
     click.echo(f"{out}")
 
 
+def _trained_on(sources: tuple[str | Path, ...], initial: Checkpoint | None) -> str:
+    """The names of the sources, after those of what the run starts from."""
+    names = ", ".join(Path(source).name or Path(source).resolve().name for source in sources)
+    before = initial.facts.get("Trained on", names) if initial else names
+    return names if before == names else f"{before}; then {names}"
+
+
 def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None) -> Config:
     """The TOML file's tables, front end and network those of the initial checkpoint if there is one, then settings."""
+    from ..config import Config
+
+    table = (Config.from_toml(path) if path else Config()).to_dict()
+    if initial:
+        table |= {part: initial.to_dict()[part] for part in ("front_end", "network")}
+    return with_settings(Config.from_dict(table), settings)
+
+
+def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
+    """`config` with each ``table.key=value`` of `settings`, in TOML, put in its place."""
     import tomllib
 
     from ..config import Config
     from ..errors import ConfigError
 
-    table = (Config.from_toml(path) if path else Config()).to_dict()
-    if initial:
-        table |= {part: initial.to_dict()[part] for part in ("front_end", "network")}
+    table = config.to_dict()
     for setting in settings:
         try:
             parsed = tomllib.loads(setting)
@@ -187,21 +256,50 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
     return Config.from_dict(table)
 
 
-def _corpus(
-    songs: tuple[str, ...], manifest: Path | None, arrangements: int, cache: Path, workers: int, config: Config
-) -> tuple[Corpus, FeatureCache]:
-    """The works to learn from, every track's CQT in the cache."""
+def prepare_corpus(
+    features: FeatureCache,
+    workers: int,
+    songs: tuple[str, ...] = (),
+    manifest: Path | None = None,
+    unlabelled: tuple[Path, ...] = (),
+    variants: int = 1,
+    degradations: tuple[str, ...] = (),
+    arrangements: int = 2,
+    spectral: float = 0.0,
+    degraded: float = 0.0,
+    sound_fonts: tuple[Path, ...] = (),
+) -> Corpus:
+    """The works to learn from, every CQT in the cache; a recording of the manifest's works is not a work of its own."""
+    from ..audio import find_audio
     from ..manifest import read_manifest
     from ..songs.select import select_songs
-    from ..training.corpus import Corpus, FeatureCache
+    from ..training.corpus import Corpus
+    from ..training.rendering import Rendering
 
-    if not songs and not manifest:
-        raise click.UsageError("nothing to learn from: give --songs or --manifest")
-    corpus = Corpus.of_songs((song for spec in songs for song in select_songs(spec)), arrangements)
-    if manifest:
-        corpus += Corpus.of_manifest(read_manifest(manifest))
-    features = FeatureCache(cache, config.front_end)
+    if not songs and not manifest and not unlabelled:
+        raise click.UsageError("nothing to learn from: give --songs, --manifest or --unlabelled")
+    rendering = Rendering(spectral, degraded, sound_fonts, features.folder)
+    chosen = (song for spec in songs for song in select_songs(spec, features.folder / "songs", workers))
+    corpus = Corpus.of_songs(chosen, arrangements, rendering)
+    if songs:
+        rendering.prepare(features.front_end)
+    labelled = Corpus.of_manifest(read_manifest(manifest)) if manifest else Corpus({})
+    corpus += labelled
+    if unlabelled:
+        known = {track.source.path.resolve() for _, track in labelled.tracks()}
+        recordings = [path for path in find_audio(unlabelled) if path.resolve() not in known]
+        corpus += Corpus.of_recordings(recordings, variants, degradations or None)
+    return _prepared(corpus, features, workers)
+
+
+def _prepared(corpus: Corpus, features: FeatureCache, workers: int) -> Corpus:
+    """The corpus with every CQT in the cache, without what gives none; each file's fault is said once."""
+    usable, said = [], set()
     with progress_bar("prepare", corpus.n_tracks) as bar:
-        for track_id in features.fill(corpus, workers):
-            bar.update(advance=1, note=track_id)
-    return corpus, features
+        for prepared in features.fill(corpus, workers):
+            bar.update(advance=1, note=prepared.track_id)
+            usable.append(prepared.usable)
+            if prepared.warning and prepared.warning not in said:
+                bar.print(f"{'warning' if prepared.usable else 'left out'}: {prepared.warning}")
+            said.add(prepared.warning)
+    return corpus.where(usable)

@@ -12,19 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .adapt import in_other_metre, in_parallel_mode
 from .bands import BAND_WEIGHTS, BANDS
 from .form import ENDINGS, Segment, draw_form
+from .medley import with_guest, with_vamp
 from .patterns import Metre
 from .performance import Performance
-from .players import HARMONIES, Harmony, Players
+from .players import Players
+from .reharmonise import HARMONIES, Harmony
 from .score import Song
+
+TEMPI_BPM = (40.0, 240.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
     """What one player plays."""
 
-    role: str  # "lead", "second voice", "solo", "fills", "comping" or "bass"
+    role: str  # "lead", "second voice", "solo", "fills", "backing", "comping" or "bass"
     instrument: str  # a key of INSTRUMENTS
     style: str  # of the pattern; empty for melodies
     notes: NDArray  # (n_notes,) of NOTE_DTYPE
@@ -43,6 +48,8 @@ class Arrangement:
     drum_gain: float
     transpose: int  # semitones
     tuning_cents: float  # off A = 440 Hz
+    mode: str  # as it is played: rarely not the song's
+    beats_per_bar: int  # likewise
     bpm: float
     style: str  # the kind of band
     drum_style: str  # empty for none
@@ -61,7 +68,8 @@ class Arrangement:
         drums = f", {self.drum_style} drums" if self.drum_style else ""
         return (
             f"{self.song_id} #{self.seed}: {self.style}, {self.transpose:+d} semitones {self.tuning_cents:+.0f} cents, "
-            f"{self.bpm:.0f} bpm, chords {self.harmony}; {players}{drums}; {' '.join(self.form)}; "
+            f"{self.mode}, {self.beats_per_bar} beats, {self.bpm:.0f} bpm, "
+            f"chords {self.harmony}; {players}{drums}; {' '.join(self.form)}; "
             f"{self.duration_s:.0f} s"
         )
 
@@ -93,13 +101,21 @@ def arrange(song: Song, seed: int) -> Arrangement:
     """
     rng = seeded(song.song_id, seed, "arrange")
     band = BANDS[rng.choice(len(BANDS), p=BAND_WEIGHTS)]
+    if rng.random() < 0.015:
+        song = in_parallel_mode(song)
+    if rng.random() < 0.06:
+        song = in_other_metre(song, rng)
+    if rng.random() < 0.06:
+        song = with_guest(song, rng)
     metre = Metre.of(song)
-    bpm = song.bpm * float(np.exp(rng.uniform(np.log(0.7), np.log(1.4))))
+    song = with_vamp(song, metre, rng)
+    widest = 1.7 if rng.random() < 0.15 else 1.4
+    bpm = float(np.clip(song.bpm * np.exp(rng.uniform(-1, 1) * np.log(widest)), *TEMPI_BPM))
     transpose = int(rng.integers(-6, 7))
-    tuning_cents = float(np.clip(rng.normal(0, 15), -40, 40))
+    tuning_cents = float(np.clip(rng.normal(0, 18), -50, 50))
     swing = float(rng.uniform(0.55, 0.68)) if metre.step == 0.5 and rng.random() < band.swing else 0.5
     ending = str(rng.choice(ENDINGS))
-    segments = draw_form(song, metre, bpm, ending, max(band.n_comping) > 0, rng)
+    segments = draw_form(song, len(song.sections) - 1, metre, bpm, ending, max(band.n_comping) > 0, rng)
     harmony = Harmony(song, str(rng.choice(HARMONIES)), transpose, rng)
     players = Players(song, band, metre, segments, harmony, rng)
     performance = Performance(segments, band, metre, bpm, swing, ending, rng)
@@ -114,9 +130,11 @@ def arrange(song: Song, seed: int) -> Arrangement:
         duration_s=performance.end_s + float(rng.uniform(1.0, 3.0)),
         parts=parts,
         drums=performance.drums(hits),
-        drum_gain=float(rng.uniform(0.2, 0.9)),
+        drum_gain=float(np.exp(rng.uniform(np.log(0.15), np.log(2.5)))),
         transpose=transpose,
         tuning_cents=tuning_cents,
+        mode=song.mode,
+        beats_per_bar=song.beats_per_bar,
         bpm=bpm,
         style=band.name,
         drum_style=drum_style,
@@ -128,7 +146,7 @@ def arrange(song: Song, seed: int) -> Arrangement:
 
 
 def _label(song: Song, segment: Segment) -> str:
-    if segment.kind in ("intro", "ending"):
-        return segment.kind
     name = song.sections[segment.section].name
+    if segment.kind in ("intro", "ending") and name != "vamp":
+        return segment.kind
     return name if segment.kind == "sung" else f"{name}({segment.kind})"

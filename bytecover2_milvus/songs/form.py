@@ -1,4 +1,4 @@
-"""The form of an arrangement: which stretches of which sections follow each other."""
+"""The form of an arrangement: which stretches of which sections follow each other, and how many play in each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from .score import Song
 
 SHORTEST_S = 64.0  # of the music, without the silence before and the reverberation after it
 LONGEST_S = 180.0
-_LONGEST_INTRO_S = 20.0
+_LONGEST_INTRO_S = 40.0
 
 ENDINGS = ("cold", "held", "held", "ritard", "fade")  # a list to draw from: held is the usual one
+TEXTURES = ("all", "all", "grows", "contrast", "waves")  # who plays when: to draw from
+SOLO, TUTTI = 0.0, 1.0  # fullness: the lead unaccompanied, the whole band
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Segment:
     kind: str = "sung"  # or "intro", "solo", "instrumental", "ending"
     at: float = 0.0  # beats within the arrangement
     key: int = 0  # semitones above the arrangement's key
+    fullness: float = TUTTI  # share of the band that plays
 
     @property
     def n_beats(self) -> float:
@@ -39,11 +42,16 @@ class Segment:
 
 
 def draw_form(
-    song: Song, metre: Metre, bpm: float, ending: str, accompanied: bool, rng: np.random.Generator
+    song: Song, vamp: int, metre: Metre, bpm: float, ending: str, accompanied: bool, rng: np.random.Generator
 ) -> list[Segment]:
     """The song's form as a band plays it tonight: sections dropped, repeated, given to a soloist, framed, cut.
 
-    A melody that is not `accompanied` has neither introduction nor instrumental sections: they would be silent.
+    Parameters
+    ----------
+    vamp : int
+        Index of a section that is not in the song's form, for introductions and solos of the band's own.
+    accompanied : bool
+        A melody that is not has neither introduction nor instrumental sections: they would be silent.
 
     Raises
     ------
@@ -51,39 +59,66 @@ def draw_form(
         If the song's form has no beats.
     """
     beat_s = 60 / bpm
-    body = [Segment(i, 0.0, song.sections[i].n_beats) for i in _order(song, beat_s, rng)]
+    order = _order(song, beat_s, rng)
+    hook = max(set(order), key=lambda i: (order.count(i), i))
+    body = [Segment(i, 0.0, song.sections[i].n_beats) for i in order]
     kinds = ["solo", "solo", "instrumental"] if accompanied else ["solo"]
     if len(body) > 2 and rng.random() < 0.4:
         which = int(rng.integers(1, len(body)))
         body[which] = replace(body[which], kind=str(rng.choice(kinds)))
     body = _shortened(body, metre, beat_s, rng)
 
+    def room(*lengths_s: float) -> float:
+        """Beats of whole bars between two lengths, as far as the track may still grow."""
+        spare_s = LONGEST_S - beat_s * sum(segment.n_beats for segment in body)
+        longest = min(spare_s / beat_s, rng.uniform(*lengths_s) / beat_s, song.sections[vamp].n_beats)
+        return _whole_bars(max(0.0, longest), metre)
+
     first, last = body[0], body[-1]
-    intro = min(metre.beats * int(rng.choice([0, 0, 2, 4, 4, 8])), first.n_beats)
-    intro = min(intro, _whole_bars(_LONGEST_INTRO_S / beat_s, metre))
-    if accompanied and intro > 0:
-        body.insert(0, replace(first, stop=first.start + intro, kind="intro"))
+    if accompanied and len(body) > 2 and rng.random() < 0.15 and (n_beats := room(8, 30)):
+        body.insert(int(rng.integers(2, len(body))), Segment(vamp, 0.0, n_beats, kind=str(rng.choice(kinds))))
+    if rng.random() < 0.15:  # the hook again and again
+        refrain = replace(last, start=max(last.start, last.stop - metre.beats * int(rng.choice([2, 4, 4, 8]))))
+        for _ in range(rng.integers(1, 6)):
+            if refrain.n_beats <= room(LONGEST_S, LONGEST_S):
+                body.append(refrain)
+    if accompanied and rng.random() < 0.65:
+        own = rng.random() < 0.35  # unrelated to the song
+        n_beats = room(12, _LONGEST_INTRO_S) if rng.random() < 0.15 else room(4, 16)
+        start = 0.0 if own else first.start
+        n_beats = min(n_beats, song.sections[vamp if own else first.section].n_beats - start)
+        if n_beats > 0:
+            body.insert(0, Segment(vamp if own else first.section, start, start + n_beats, kind="intro"))
     if ending in ("held", "ritard"):
         body.append(replace(last, start=max(last.start, last.stop - metre.beats), kind="ending"))
 
-    rises = len(body) > 4 and rng.random() < 0.15
-    rise = int(rng.choice([1, 2]))
+    rises = int(rng.integers(2, len(body))) if len(body) > 4 and rng.random() < 0.2 else len(body)
+    rise = int(rng.choice([1, 1, 2, 2, 3, 5, -1, -2]))
+    fullness = _fullness(body, hook, rng) if accompanied else [TUTTI] * len(body)
     placed: list[Segment] = []
     for i, segment in enumerate(body):
         at = placed[-1].end if placed else 0.0
-        placed.append(replace(segment, at=at, key=rise if rises and i >= len(body) - 3 else 0))
+        placed.append(replace(segment, at=at, key=rise if i >= rises else 0, fullness=fullness[i]))
     return placed
 
 
 def _order(song: Song, beat_s: float, rng: np.random.Generator) -> list[int]:
-    """Indices of the sections to play; a short tune comes round until it is long enough."""
+    """Indices of the sections to play; the section heard most is always there, a short tune comes round."""
     order = list(song.form)
+    hook = max(set(order), key=lambda i: (order.count(i), i), default=0)
     if len(order) > 2 and rng.random() < 0.3:
         del order[rng.integers(len(order))]
-    if len(order) > 2 and rng.random() < 0.15:
+    if len(order) > 2 and rng.random() < 0.1:
         order = order[rng.integers(1, len(order)) :]
+    if len(order) > 2 and rng.random() < 0.12:  # only the hook and one more section
+        other = int(rng.choice(order))
+        order = [i for i in order if i in (hook, other)]
+    if order and rng.random() < 0.12:  # the hook first
+        order.insert(0, hook)
     if order and rng.random() < 0.25:
         order.append(order[-1])
+    if order and hook not in order:
+        order.append(hook)
     once_s = sum(song.sections[i].n_beats for i in order) * beat_s
     if once_s <= 0:
         raise SongError(f"{song.song_id}: a form without beats cannot be arranged; check its sections")
@@ -93,7 +128,7 @@ def _order(song: Song, beat_s: float, rng: np.random.Generator) -> list[int]:
 def _shortened(body: list[Segment], metre: Metre, beat_s: float, rng: np.random.Generator) -> list[Segment]:
     """What fits, cut at bar lines; usually from the beginning."""
     n_beats = sum(segment.n_beats for segment in body)
-    longest = _whole_bars(rng.uniform(110, LONGEST_S - _LONGEST_INTRO_S) / beat_s, metre)
+    longest = _whole_bars(rng.uniform(90, LONGEST_S - 15) / beat_s, metre)
     if n_beats <= longest:
         return body
     first = _whole_bars(rng.uniform(0, n_beats - longest), metre) if rng.random() < 0.25 else 0.0
@@ -104,6 +139,26 @@ def _shortened(body: list[Segment], metre: Metre, beat_s: float, rng: np.random.
             kept.append(replace(segment, start=segment.start + start, stop=segment.start + stop))
         at += segment.n_beats
     return kept
+
+
+def _fullness(body: list[Segment], hook: int, rng: np.random.Generator) -> list[float]:
+    """How much of the band plays in each segment: everyone, more and more, most in the hook, or now and then fewer."""
+    n_segments = len(body)
+    match str(rng.choice(TEXTURES)):
+        case "grows":
+            grown = int(rng.integers(2, 5))
+            fullness = [min(TUTTI, 0.2 + 0.8 * i / grown) for i in range(n_segments)]
+        case "contrast":
+            sparse = rng.uniform(0.2, 0.7)
+            fullness = [TUTTI if segment.section == hook else sparse for segment in body]
+        case "waves":
+            fullness = rng.uniform(0.2, TUTTI, n_segments).tolist()
+        case _:
+            fullness = [TUTTI] * n_segments
+    sung = [i for i, segment in enumerate(body) if segment.kind == "sung"]
+    if len(sung) > 1 and rng.random() < 0.12:
+        fullness[int(rng.choice(sung))] = SOLO
+    return fullness
 
 
 def _whole_bars(n_beats: float, metre: Metre) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..config import SAMPLE_RATE
 
 _TABLE_BITS = 12  # wavetables of 4096 samples: reading without interpolation stays 60 dB clean
-_CHIFF_S = 0.025  # how long the noise of an onset lasts
+_BREATH_SAMPLES = 2**13  # of noise, over and over: too long to be heard as a tone
 _HIGHEST_PARTIAL_HZ = 10_000.0  # below the Nyquist frequency with room for vibrato
 
 Formants = tuple[tuple[float, float, float], ...]  # (centre in Hz, width in Hz, gain)
@@ -53,9 +53,13 @@ class Instrument:
     sings: bool = False  # the body is a vowel that changes from tone to tone
     vibrato_cents: float = 0.0
     unison_cents: float = 0.0  # detuning of a second copy: chorus, honky-tonk, sections of players
-    noise: float = 0.0  # hammer, pick or chiff at the onset, as a share of the peak
+    noise: float = 0.0  # hammer, pick, chiff or consonant at the onset, as a share of the peak
+    noise_s: float = 0.025  # how long it lasts
     breath: float = 0.0  # noise for as long as the tone lasts
     drive: float = 0.0  # overdrive of the whole part, in units of its RMS
+    tract: float = 1.0  # of a singer: formants over those of `_VOWELS`, below 1 for large bodies, above for children
+    glide_s: float = 0.05  # time constant of sliding into a tone
+    steady_s: float = 0.2  # how long a tone speaks before it is shaken
 
     @property
     def decays(self) -> bool:
@@ -76,11 +80,16 @@ class Instrument:
             attack_s=self.attack_s * rng.uniform(0.7, 1.6),
             decay_s=self.decay_s * rng.uniform(0.6, 1.5),
             even=self.even * rng.uniform(0.7, 1.0),
-            vibrato_cents=self.vibrato_cents * rng.uniform(0.3, 1.5),
-            unison_cents=self.unison_cents * rng.uniform(0.5, 1.5),
+            vibrato_cents=self.vibrato_cents * rng.choice([0.1, 0.6, 1.0, 1.4, 2.5]) * rng.uniform(0.7, 1.3),
+            unison_cents=self.unison_cents * rng.uniform(0.5, 1.5)
+            or self.sings * float(rng.choice([0.0, 0.0, 0.0, rng.uniform(4, 20)])),  # a singer recorded twice
             noise=self.noise * rng.uniform(0.3, 1.5),
             breath=self.breath * rng.uniform(0.3, 1.5),
             body=tuple((hz * rng.uniform(0.9, 1.12), width, gain) for hz, width, gain in self.body),
+            drive=self.drive * np.exp(rng.uniform(-0.7, 0.9)),
+            tract=rng.uniform(0.82, 1.3),
+            glide_s=rng.uniform(0.03, 0.12),
+            steady_s=rng.uniform(0.1, 0.7),
         )
 
     def tone(self, pitch: float, n_samples: int, glide: float, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -106,16 +115,20 @@ class Instrument:
         time_s = np.arange(n_samples, dtype=np.float32) / np.float32(SAMPLE_RATE)
         phase = self._phase(frequency, glide, time_s, rng)
         attack_table, steady_table = self._tables(frequency, rng)
-        steady = steady_table[phase >> np.uint32(32 - _TABLE_BITS)]
-        change = np.exp(time_s * np.float32(-1 / self.fade_s))
-        tone = steady + change * (attack_table - steady_table)[phase >> np.uint32(32 - _TABLE_BITS)]  # (n_samples,)
+        place = phase >> np.uint32(32 - _TABLE_BITS)
+        tone = steady_table[place]  # (n_samples,)
+        fading = slice(int(5 * self.fade_s * SAMPLE_RATE))
+        change = np.exp(time_s[fading] * np.float32(-1 / self.fade_s))
+        tone[fading] += change * (attack_table - steady_table)[place[fading]]
         if self.unison_cents:
             ratio = 2 ** (self.unison_cents / 1200)
             second = self._phase(frequency * ratio, glide, time_s, rng)
             tone = 0.7 * (tone + steady_table[second >> np.uint32(32 - _TABLE_BITS)])
-        chiff = rng.standard_normal(int(_CHIFF_S * SAMPLE_RATE), dtype=np.float32)
+        chiff = rng.standard_normal(int(self.noise_s * SAMPLE_RATE), dtype=np.float32)
         if self.breath:
-            tone += np.float32(self.breath) * rng.standard_normal(n_samples, dtype=np.float32)
+            tone += np.float32(self.breath) * np.resize(
+                rng.standard_normal(_BREATH_SAMPLES, dtype=np.float32), n_samples
+            )
         tone *= self._envelope(pitch, time_s)
         if self.noise:
             chiff *= np.float32(self.noise) * np.linspace(1, 0, len(chiff), dtype=np.float32) ** 3
@@ -130,14 +143,14 @@ class Instrument:
         step = frequency / SAMPLE_RATE * turn
         start = np.uint32(rng.integers(2**32))
         if glide:
-            bent = step * np.exp2(np.float32(glide / 12) * np.exp(time_s * np.float32(-1 / 0.05)))
+            bent = step * np.exp2(np.float32(glide / 12) * np.exp(time_s * np.float32(-1 / self.glide_s)))
             phase = np.cumsum(bent.astype(np.uint32), dtype=np.uint32) + start
         else:
             phase = np.arange(len(time_s), dtype=np.uint32) * np.uint32(step) + start
         if self.vibrato_cents:
             rate = rng.uniform(4.5, 6.5)  # Hz
             depth = self.vibrato_cents / 1200 * np.log(2) * frequency / (2 * np.pi * rate)  # turns
-            swell = np.minimum(time_s * np.float32(2.5), 1)  # players let a tone speak before they shake it
+            swell = np.minimum(time_s * np.float32(0.5 / self.steady_s), 1)
             swing = np.float32(depth * turn) * swell * np.sin(time_s * np.float32(2 * np.pi * rate))
             phase += swing.astype(np.int64).astype(np.uint32)
         return phase
@@ -148,7 +161,8 @@ class Instrument:
         number = np.arange(1, n_harmonics + 1)
         bodies = [self.body, self.body]
         if self.sings:
-            bodies = [_VOWELS[i] for i in rng.integers(len(_VOWELS), size=2)]
+            vowels = [_VOWELS[i] for i in rng.integers(len(_VOWELS), size=2)]
+            bodies = [tuple((hz * self.tract, width, gain) for hz, width, gain in vowel) for vowel in vowels]
         phases = np.exp(2j * np.pi * rng.random(n_harmonics))
         tables = []
         for slope, body in zip((self.attack_slope, self.steady_slope), bodies, strict=True):
@@ -179,7 +193,24 @@ INSTRUMENTS: dict[str, Instrument] = {
     instrument.name: instrument
     for instrument in (
         # name, lowest, highest, slopes of attack and steady sound, fade_s, attack_s
-        Instrument("voice", 45, 81, 1.0, 1.0, 0.3, 0.06, sings=True, vibrato_cents=35, noise=0.12, breath=0.02),
+        Instrument(
+            "voice", 45, 81, 1.0, 1.0, 0.3, 0.06, sings=True, vibrato_cents=35, noise=0.3, noise_s=0.06, breath=0.02
+        ),
+        Instrument(
+            "raw voice",
+            45,
+            84,
+            0.6,
+            0.7,
+            0.2,
+            0.03,
+            sings=True,
+            vibrato_cents=12,
+            noise=0.6,
+            noise_s=0.08,
+            breath=0.1,
+            drive=1.2,
+        ),
         Instrument("choir", 48, 79, 1.1, 1.1, 0.6, 0.15, release_s=0.25, sings=True, vibrato_cents=20, unison_cents=14),
         Instrument("flute", 60, 93, 2.6, 2.0, 0.15, 0.07, even=0.7, vibrato_cents=18, noise=0.1, breath=0.05),
         Instrument("whistle", 67, 98, 3.2, 3.0, 0.1, 0.04, vibrato_cents=12, noise=0.08, breath=0.03),
@@ -188,6 +219,7 @@ INSTRUMENTS: dict[str, Instrument] = {
         Instrument("strings", 40, 88, 1.4, 1.1, 0.4, 0.2, release_s=0.3, body=_VIOLIN_BODY, unison_cents=12),
         Instrument("saxophone", 49, 82, 0.9, 1.1, 0.1, 0.04, body=_REED_BORE, vibrato_cents=22, noise=0.1, breath=0.03),
         Instrument("clarinet", 50, 89, 1.4, 1.2, 0.1, 0.04, even=0.12, noise=0.04),
+        Instrument("oboe", 58, 91, 0.7, 0.8, 0.1, 0.04, body=_REED_BORE, vibrato_cents=15, noise=0.05),
         Instrument("harmonica", 55, 88, 0.7, 0.8, 0.2, 0.04, body=_REED_BORE, vibrato_cents=15, unison_cents=5),
         Instrument("accordion", 48, 89, 0.8, 0.9, 0.2, 0.05, unison_cents=12),
         Instrument("trumpet", 54, 84, 1.8, 0.9, 0.08, 0.03, body=_BRASS_BELL, vibrato_cents=12, noise=0.06),
@@ -198,12 +230,35 @@ INSTRUMENTS: dict[str, Instrument] = {
         Instrument(
             "driven guitar", 36, 88, 0.9, 1.1, 0.6, 0.004, 4.0, 0.1, 0.06, vibrato_cents=10, noise=0.1, drive=3.0
         ),
+        Instrument(
+            "fuzz guitar",
+            33,
+            88,
+            0.6,
+            0.8,
+            0.8,
+            0.004,
+            5.0,
+            0.2,
+            0.06,
+            vibrato_cents=10,
+            noise=0.2,
+            breath=0.03,
+            drive=9.0,
+        ),
+        Instrument("muted guitar", 36, 84, 0.9, 2.2, 0.06, 0.002, 0.16, 0, 0.05, body=_GUITAR_BODY, noise=0.4),
+        Instrument("pedal steel", 48, 90, 1.2, 1.6, 0.6, 0.02, 2.2, 0.2, 0.2, vibrato_cents=20, unison_cents=3),
+        Instrument(
+            "mandolin", 55, 93, 0.7, 1.6, 0.15, 0.002, 0.4, 0, 0.1, body=_GUITAR_BODY, unison_cents=6, noise=0.3
+        ),
         Instrument("banjo", 48, 86, 0.6, 1.4, 0.12, 0.002, 0.35, 0, 0.08, body=((650, 250, 1.0),), noise=0.35),
         Instrument("harp", 36, 96, 1.6, 2.6, 0.3, 0.004, 1.3, 0, 0.4, noise=0.08),
         Instrument("piano", 24, 104, 1.0, 1.9, 0.3, 0.003, 1.6, 0, 0.12, unison_cents=1.2, noise=0.12),
         Instrument("upright piano", 24, 104, 0.8, 1.6, 0.25, 0.003, 1.1, 0, 0.1, unison_cents=5, noise=0.18),
         Instrument("electric piano", 28, 96, 1.3, 3.0, 0.15, 0.004, 1.8, 0, 0.12, even=0.6, noise=0.05),
+        Instrument("clavinet", 36, 90, 0.3, 1.2, 0.15, 0.002, 0.5, 0, 0.04, noise=0.3, drive=0.8),
         Instrument("harpsichord", 36, 89, 0.4, 0.8, 0.3, 0.002, 0.9, 0, 0.06, noise=0.2),
+        Instrument("marimba", 45, 96, 1.5, 4.0, 0.04, 0.002, 0.25, 0, 0.2, even=0.2, noise=0.2),
         Instrument("vibraphone", 53, 89, 2.6, 4.0, 0.08, 0.003, 1.6, 0, 0.4, even=0.3, noise=0.05),
         Instrument("organ", 36, 96, 1.0, 1.0, 1.0, 0.012, release_s=0.03, unison_cents=4, noise=0.05),
         Instrument("church organ", 36, 96, 0.8, 0.8, 1.0, 0.06, release_s=0.4, unison_cents=3),
@@ -213,6 +268,7 @@ INSTRUMENTS: dict[str, Instrument] = {
         Instrument("pluck synth", 36, 96, 0.7, 2.6, 0.12, 0.003, 0.45, 0, 0.15, unison_cents=8),
         Instrument("double bass", 26, 60, 1.5, 2.6, 0.15, 0.008, 0.7, 0, 0.1, body=_GUITAR_BODY, noise=0.12),
         Instrument("electric bass", 26, 64, 1.1, 2.0, 0.3, 0.005, 1.4, 0, 0.06, noise=0.08),
+        Instrument("driven bass", 26, 64, 0.8, 1.3, 0.4, 0.004, 2.0, 0.1, 0.06, noise=0.15, drive=2.5),
         Instrument("synth bass", 24, 60, 0.8, 1.8, 0.2, 0.005, 0.8, 0.4, 0.05),
         Instrument("tuba", 26, 58, 2.0, 1.5, 0.1, 0.05, body=_BRASS_BELL, noise=0.05),
     )

@@ -8,6 +8,7 @@ figure while the chords change below it.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .score import Chord, Song
+from .voicings import nearest, voicing
 
 COMPING_STYLES = (
     "block", "pad", "halves", "pulse", "eighths", "offbeat", "backbeat", "boom-chuck", "arpeggio up", "arpeggio down",
@@ -23,10 +25,10 @@ COMPING_STYLES = (
 BASS_STYLES = ("whole", "pulse", "root-fifth", "eighths", "octaves", "walking", "syncopated", "dotted")
 DRUM_STYLES = (
     "rock", "four on the floor", "half time", "shuffle", "waltz", "brushes", "shaker", "one drop", "bossa", "march",
-    "train", "breakbeat",
+    "train", "breakbeat", "wash", "motown", "disco", "sixteenths", "toms", "percussion",
 )  # fmt: skip
 DRUM_SOUNDS = (
-    "kick", "snare", "rim", "clap", "hat", "open hat", "ride", "crash", "tom", "shaker", "brush",
+    "kick", "snare", "rim", "clap", "hat", "open hat", "ride", "crash", "tom", "shaker", "brush", "tambourine", "conga",
 )  # fmt: skip
 
 
@@ -63,6 +65,10 @@ class Metre:
     @property
     def steps(self) -> tuple[float, ...]:
         return tuple(i * self.step for i in range(round(self.beats / self.step)))
+
+    def felt(self, rate: float) -> Metre:
+        """The same music counted in bars `rate` times as long: 2 is half-time feel, 0.5 double-time feel."""
+        return Metre(self.beats * rate, tuple(pulse * rate for pulse in self.pulses), self.step * rate)
 
 
 class Hit(NamedTuple):
@@ -202,6 +208,27 @@ def drum_bar(style: str, metre: Metre, rng: np.random.Generator) -> tuple[tuple[
             fine = [b + d for b in steps for d in (0, step / 2)]
             hits = [(0.0, "kick", 1.0)] + [(b, "kick", 0.8) for b in fine if rng.random() < 0.2]
             hits += [(b, "snare", 0.9) for b in weak] + [(b, "snare", 0.3) for b in fine if rng.random() < 0.15] + hats
+        case "wash":  # cymbals left ringing
+            ringing = str(rng.choice(["open hat", "crash", "ride"]))
+            hits = [(b, "kick", 1.0) for b in strong] + [(b, "snare", 1.0) for b in weak] + ghost
+            hits += [(b, ringing, 0.6) for b in pulses]
+        case "motown":  # the snare on every pulse
+            hits = [(b, "snare", 0.9) for b in pulses] + [(b, "kick", 0.9) for b in strong] + hats
+            hits += [(b, "tambourine", 0.6) for b in pulses]
+        case "disco":
+            hits = [(b, "kick", 1.0) for b in pulses] + [(b, "snare", 0.8) for b in weak]
+            hits += [(b, "hat" if b in pulses else "open hat", 0.5) for b in steps]
+        case "sixteenths":
+            fine = [b + d for b in steps for d in (0, step / 2)]
+            hits = [(0.0, "kick", 1.0)] + [(b, "kick", 0.9) for b in fine if rng.random() < 0.15]
+            hits += [(b, "snare", 0.9) for b in weak] + [(b, "hat", 0.5 if b in pulses else 0.3) for b in fine]
+        case "toms":
+            hits = [(b, "tom", 0.9 if b in pulses else 0.5) for b in steps if b in pulses or rng.random() < 0.5]
+            hits += [(b, "kick", 1.0) for b in strong]
+        case "percussion":
+            fine = [b + d for b in steps for d in (0, step / 2)]
+            hits = [(b, "conga", 0.8 if b in pulses else 0.5) for b in fine if b == 0 or rng.random() < 0.5]
+            hits += [(b, str(rng.choice(["shaker", "tambourine"])), 0.5) for b in steps]
         case _:
             raise KeyError(style)
     return tuple(hits)
@@ -214,18 +241,13 @@ def drum_fill(metre: Metre, rng: np.random.Generator) -> tuple[tuple[float, str,
     return tuple((b, sound, 0.5 + 0.4 * b / metre.beats) for b in metre.steps if b >= start)
 
 
-def voicing(chord: Chord, centre: float) -> list[int]:
-    """The chord with every tone as near `centre` as it can be: common tones stay where they are when chords change."""
-    return sorted(nearest(pitch_class, centre) for pitch_class in chord.pitch_classes)
-
-
-def nearest(pitch_class: int, centre: float) -> int:
-    """The MIDI number of a pitch class that lies nearest to `centre`."""
-    return round(centre + (pitch_class - centre + 6) % 12 - 6)
-
-
 def play_pattern(
-    pattern: Sequence[Hit], chords: Sequence[Chord], span: tuple[float, float], metre: Metre, centre: float
+    pattern: Sequence[Hit],
+    chords: Sequence[Chord],
+    span: tuple[float, float],
+    metre: Metre,
+    centre: float,
+    kind: str = "close",
 ) -> list[Event]:
     """A pattern over the chords between two beats; no tone outlasts its chord by more than half a step.
 
@@ -235,22 +257,25 @@ def play_pattern(
         At least one, in beats of the arrangement, in order.
     centre : float
         MIDI number around which the chords lie.
+    kind : str
+        Of `VOICINGS`.
     """
     events: list[Event] = []
     start, stop = span
-    changes = np.array([chord.onset for chord in chords])
-    voicings = [voicing(chord, centre) for chord in chords]
+    changes = [chord.onset for chord in chords]
+    voicings = [voicing(chord, centre, kind) for chord in chords]
     for bar in np.arange(start, stop - 1e-6, metre.beats).tolist():
         hits = list(pattern)
         # A chord that enters between the hits of a sparse pattern would go unheard.
-        for beat in changes[(changes > bar + 0.01) & (changes < min(bar + metre.beats, stop) - 0.01)] - bar:
+        first, last = bisect_right(changes, bar + 0.01), bisect_left(changes, min(bar + metre.beats, stop) - 0.01)
+        for beat in (change - bar for change in changes[first:last]):
             if all(abs(hit.beat - beat) > metre.step + 0.01 for hit in pattern):
-                hits.append(pattern[0]._replace(beat=float(beat)))
+                hits.append(pattern[0]._replace(beat=beat))
         for hit in hits:
             onset = bar + hit.beat
             if onset >= stop - 1e-6:
                 continue
-            index = max(0, int(np.searchsorted(changes, onset + 1e-6, side="right")) - 1)
+            index = max(0, bisect_right(changes, onset + 1e-6) - 1)
             chord, following = chords[index], chords[min(index + 1, len(chords) - 1)]
             end = min(onset + hit.duration, chord.onset + chord.duration + metre.step / 2, stop)
             tones = _tones(hit.tones, chord, following, voicings[index], centre)
@@ -264,12 +289,12 @@ def _tones(tones: str | int, chord: Chord, following: Chord, voiced: list[int], 
     if isinstance(tones, int):
         octave, index = divmod(tones, len(voiced))
         return [voiced[index] + 12 * octave]
+    if tones == "all":
+        return voiced
     root = nearest(chord.root, centre)
     bass = root if chord.bass is None else nearest(chord.bass, centre)
     intervals = [(pitch_class - chord.root) % 12 for pitch_class in chord.pitch_classes]
     match tones:
-        case "all":
-            return voiced
         case "upper":
             return voiced[-3:]
         case "power":

@@ -46,6 +46,10 @@ class Performance:
         drift = np.interp(self.beats, knots, rng.normal(0, 1, len(knots)))
         phrases = np.sin(2 * np.pi * self.beats / (4 * metre.beats) + rng.uniform(0, 2 * np.pi))
         pace = 1 + band.rubato * (drift + 0.7 * phrases)
+        if band.rubato:
+            pace *= np.linspace(1, 1 + rng.choice([0, 0, 0, 0.05, 0.12, -0.05]), len(pace))  # they hurry or tire
+        if rng.random() < 0.05 and len(segments) > 3:  # the band falls in at another tempo
+            pace *= np.where(self.beats < segments[rng.integers(1, 3)].at, rng.choice([0.7, 0.8, 1.25]), 1)
         if ending == "ritard":
             pace *= np.interp(self.beats, [n_beats - 2 * metre.beats, n_beats], [1, rng.uniform(0.55, 0.8)])
         lengths_s = 0.5 * 60 / bpm / np.clip(pace, 0.5, 1.5)
@@ -69,7 +73,11 @@ class Performance:
         pitch += 12 * np.ceil(np.maximum(0, lowest - pitch) / 12)
         pitch -= 12 * np.ceil(np.maximum(0, pitch - highest) / 12)
         if plays.finds_its_pitch:
-            pitch += np.round(rng.normal(0, 0.08, n_notes), 1)  # in tenths of a semitone: equal tones are made once
+            spread, drift = rng.choice([0.04, 0.08, 0.08, 0.15, 0.2]), rng.choice([0.0, 0.0, 0.1, 0.15])  # semitones
+            knots = rng.normal(0, drift, 12)
+            off = rng.normal(0, spread, n_notes) + np.interp(onset, np.linspace(0, self.beats[-1], 12), knots)
+            step = max(0.1, spread)
+            pitch += step * np.round(np.clip(off, -0.4, 0.4) / step)  # in steps: equal tones are made once
         late_s = rng.normal(0, self.jitter_s) + rng.normal(0, self.jitter_s, n_notes)  # by habit, and by accident
         notes = np.zeros(n_notes, dtype=NOTE_DTYPE)
         notes["onset_s"] = np.maximum(0, self._seconds(onset) + late_s)

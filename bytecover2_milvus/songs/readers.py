@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from .. import __version__
 from ..errors import SongError
+from ..processes import map_in_processes
+from ..writing import whole_file
 from .midi import read_midi
 from .musicxml import read_musicxml
 from .phrases import song_from_transcript
@@ -49,7 +54,7 @@ def read_song(path: str | Path) -> Song:
 
 
 def song_paths(path: str | Path) -> list[Path]:
-    """Everything at or under `path` that looks like a song, in the order in which `read_songs` reads it.
+    """Everything at or under `path` that looks like a song, in the order of paths.
 
     Raises
     ------
@@ -62,21 +67,43 @@ def song_paths(path: str | Path) -> list[Path]:
     return paths
 
 
-def read_songs(paths: Iterable[Path]) -> Iterator[Song]:
+def read_songs(paths: Sequence[Path], cache: Path | None = None, workers: int = 1) -> Iterator[Song]:
     """The songs at `paths`, in their order.
 
     A file that cannot be read is left out with a warning. Where two files have one name, the second song's id ends
-    in ``-2``.
+    in ``-2``. Reading a score takes up to a second: a folder `cache` keeps what was read, `workers` processes read.
     """
+    read = partial(_read_or_reason, cache)
     seen: dict[str, int] = {}
-    for path in paths:
-        try:
-            song = read_song(path)
-        except SongError as error:
-            logger.warning("left out: %s", error)
+    for song in map_in_processes(read, paths, workers, chunksize=8) if workers > 1 else map(read, paths):
+        if isinstance(song, str):
+            logger.warning("left out: %s", song)
             continue
         seen[song.song_id] = seen.get(song.song_id, 0) + 1
         yield song if seen[song.song_id] == 1 else replace(song, song_id=f"{song.song_id}-{seen[song.song_id]}")
+
+
+def _read_or_reason(cache: Path | None, path: Path) -> Song | str:
+    """The song in a file, or why it cannot be read; from the cache where it knows the file's content."""
+    try:
+        if cache is None:
+            return read_song(path)
+        kept = cache / f"{_content_hash(path)}.json"
+        if kept.exists():
+            return Song.from_json(kept.read_text(encoding="utf-8"))
+        song = read_song(path)
+    except SongError as error:
+        return str(error)
+    with whole_file(kept) as part:
+        part.write_text(song.to_json(), encoding="utf-8")
+    return song
+
+
+def _content_hash(path: Path) -> str:
+    digest = hashlib.sha256(f"{__version__} {path.name}".encode())
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:32]
 
 
 def _song_paths(path: Path) -> Iterator[Path]:

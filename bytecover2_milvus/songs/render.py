@@ -18,7 +18,7 @@ from .instruments import INSTRUMENTS, Instrument
 from .patterns import DRUM_SOUNDS
 
 PEAK = 0.9
-_N_FFT = 2**16  # of the convolution with the room, block by block
+_N_FFT = 2**17  # of the convolution with the room, block by block
 
 
 def render(arrangement: Arrangement, max_duration_s: float | None = None) -> NDArray[np.float32]:
@@ -105,7 +105,7 @@ def _drums(hits: NDArray, n_samples: int, rng: np.random.Generator) -> NDArray[n
     """All drum hits; a gain of 1 is a snare about as loud as a part."""
     stem = np.zeros(n_samples, dtype=np.float32)
     kits = rng.spawn(len(DRUM_SOUNDS))
-    kit = {i: _strike(DRUM_SOUNDS[i], kits[i]) for i in np.unique(hits["sound"]).tolist()}
+    kit = {i: drum_strike(DRUM_SOUNDS[i], kits[i]) for i in np.unique(hits["sound"]).tolist()}
     starts = np.round(hits["onset_s"] * SAMPLE_RATE).astype(np.int64)
     for start, sound, velocity in zip(starts.tolist(), hits["sound"].tolist(), hits["velocity"].tolist(), strict=True):
         if start < n_samples:
@@ -116,7 +116,7 @@ def _drums(hits: NDArray, n_samples: int, rng: np.random.Generator) -> NDArray[n
 
 # Per sound: pitch at the end of the sweep (Hz; 0 for none), sweep in octaves, its loudness, noise loudness, band of the
 # noise (Hz), time constants of tone and noise (s).
-_DRUM_RECIPES: dict[str, tuple[float, float, float, float, tuple[float, float], float, float]] = {
+DRUM_RECIPES: dict[str, tuple[float, float, float, float, tuple[float, float], float, float]] = {
     "kick": (50, 2.0, 4.0, 0.4, (100, 3000), 0.11, 0.012),
     "snare": (185, 0.4, 1.6, 1.8, (400, 9000), 0.06, 0.09),
     "rim": (420, 0.3, 1.5, 0.8, (1500, 6000), 0.02, 0.01),
@@ -128,13 +128,16 @@ _DRUM_RECIPES: dict[str, tuple[float, float, float, float, tuple[float, float], 
     "tom": (110, 0.6, 2.6, 0.3, (200, 3000), 0.14, 0.03),
     "shaker": (0, 0, 0, 0.8, (5000, 10000), 0.01, 0.05),
     "brush": (0, 0, 0, 1.0, (800, 8000), 0.01, 0.12),
+    "tambourine": (0, 0, 0, 1.0, (4000, 11000), 0.01, 0.08),
+    "conga": (210, 0.2, 2.4, 0.5, (300, 3000), 0.09, 0.015),
 }
 
 
-def _strike(sound: str, rng: np.random.Generator) -> NDArray[np.float32]:
+def drum_strike(sound: str, rng: np.random.Generator) -> NDArray[np.float32]:
     """One drum as one kit has it."""
-    hz, sweep, tone_level, noise_level, (low, high), tone_s, noise_s = _DRUM_RECIPES[sound]
+    hz, sweep, tone_level, noise_level, (low, high), tone_s, noise_s = DRUM_RECIPES[sound]
     size = rng.uniform(0.8, 1.25)  # larger drums are lower and ring longer
+    low *= rng.uniform(0.35, 1.3)  # cymbals and skins reach down into the band as far as the microphone lets them
     tone_s, noise_s = tone_s * size, noise_s * rng.uniform(0.6, 1.5)
     n_samples = int(5 * max(tone_s, noise_s) * SAMPLE_RATE)
     time_s = np.arange(n_samples) / SAMPLE_RATE

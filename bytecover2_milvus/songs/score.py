@@ -8,7 +8,8 @@ pitch classes 0 to 11 (0 is C). Songs are written at their own pitch; arrangemen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import astuple, dataclass
 
 # Semitones above the root.
 CHORD_QUALITIES: dict[str, tuple[int, ...]] = {
@@ -78,3 +79,23 @@ class Song:
     bpm: float
     sections: tuple[Section, ...]
     form: tuple[int, ...]  # indices into sections, in playing order
+
+    def to_json(self) -> str:
+        """All of it; `from_json` gives the same song."""
+        return json.dumps(astuple(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Song:
+        """The song that `to_json` wrote.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the text is anything else.
+        """
+        *facts, sections, form = json.loads(text)
+        return cls(*facts, tuple(_section(*section) for section in sections), tuple(form))
+
+
+def _section(name: str, n_beats: float, melody: list[list], chords: list[list]) -> Section:
+    return Section(name, n_beats, tuple(Note(*note) for note in melody), tuple(Chord(*chord) for chord in chords))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from ..errors import SongError
 from .score import Song
 
 
-def select_songs(spec: str) -> list[Song]:
+def select_songs(spec: str, cache: Path | None = None, workers: int = 1) -> list[Song]:
     """The songs that `spec` names.
 
     Parameters
@@ -18,6 +19,10 @@ def select_songs(spec: str) -> list[Song]:
         package), or the path of a score or of a folder of scores. ``@FROM-TO`` behind it takes a part, FROM included,
         TO not: ``composed@0-1000``, ``scores/@0-500``. Scores are counted in the order of their paths, and those that
         cannot be read are counted too, so that a part is the same files for everyone.
+    cache : Path, optional
+        Folder that keeps what was read from scores.
+    workers : int
+        Processes that read scores.
 
     Raises
     ------
@@ -41,7 +46,7 @@ def select_songs(spec: str) -> list[Song]:
     else:
         from .readers import read_songs, song_paths
 
-        songs = list(read_songs(song_paths(source)[start:stop]))
+        songs = list(read_songs(song_paths(source)[start:stop], cache, workers))
     if not songs:
         raise SongError(f"{spec}: no song there")
     return songs

@@ -41,6 +41,7 @@ SOUNDFONTS = Path("/usr/share/sounds/sf2")  # of Debian's packages
 # sound other notes too (bagpipes' drones, a lead in fifths, bells) or, as TimGM6mb's whistle, not all of their range.
 PROGRAMS: dict[str, tuple[int, ...]] = {
     "voice": (52, 53, 54, 53, 85, 91, 64, 65, 66, 68, 71, 72, 73, 75, 79, 22, 40, 80, 81, 82, 87),
+    "raw voice": (53, 54, 65, 66, 67, 85, 84, 81, 22, 60),
     "choir": (52, 53, 54, 91, 48, 19),
     "flute": (72, 73, 74, 75, 77),
     "whistle": (72, 74, 75, 79),
@@ -49,6 +50,7 @@ PROGRAMS: dict[str, tuple[int, ...]] = {
     "strings": (48, 49, 50, 51, 44),
     "saxophone": (64, 65, 66, 67),
     "clarinet": (68, 69, 70, 71, 71),
+    "oboe": (68, 68, 69, 70),
     "harmonica": (20, 22, 22),
     "accordion": (20, 21, 21, 23),
     "trumpet": (56, 57, 59, 60, 56),
@@ -57,6 +59,10 @@ PROGRAMS: dict[str, tuple[int, ...]] = {
     "steel guitar": (25, 25, 24, 104),
     "electric guitar": (26, 27, 28, 31),
     "driven guitar": (29, 30, 29, 84),
+    "fuzz guitar": (30, 30, 29, 84),
+    "muted guitar": (28, 28, 27),
+    "pedal steel": (26, 25, 31),
+    "mandolin": (25, 105, 106, 15),
     "banjo": (105, 105, 106, 107, 25),
     "harp": (46, 46, 15, 108),
     "piano": (0, 0, 1, 2),
@@ -64,6 +70,8 @@ PROGRAMS: dict[str, tuple[int, ...]] = {
     "electric piano": (4, 5, 2),
     "harpsichord": (6, 6, 7),
     "vibraphone": (8, 10, 11, 11, 12, 13, 108),
+    "clavinet": (7, 7, 6),
+    "marimba": (12, 13, 114, 11),
     "organ": (16, 17, 18),
     "church organ": (19, 19, 20),
     "synth lead": (81, 83, 84, 87, 62),
@@ -72,6 +80,7 @@ PROGRAMS: dict[str, tuple[int, ...]] = {
     "pluck synth": (15, 45, 98, 99, 107, 12),
     "double bass": (32, 32, 35, 43),
     "electric bass": (33, 34, 36, 37),
+    "driven bass": (34, 36, 38),
     "synth bass": (38, 39, 87),
     "tuba": (58, 58, 57, 70),
 }
@@ -86,8 +95,10 @@ DRUM_KEYS: dict[str, tuple[int, ...]] = {
     "ride": (51, 53, 59),
     "crash": (49, 52, 55, 57),
     "tom": (41, 43, 45, 47, 48, 50),
-    "shaker": (54, 69, 70, 82),
+    "shaker": (69, 70, 82),
     "brush": (38, 40),
+    "tambourine": (54,),
+    "conga": (60, 61, 62, 63, 64),
 }
 _KITS = (0, 8, 16, 24, 25, 32)  # standard, room, power, electronic, analogue, jazz; a font without one plays its first
 _BRUSH_KIT = 40

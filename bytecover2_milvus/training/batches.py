@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from ..config import Training
 from ..errors import ConfigError
+from .augment import augment, stretch
 from .corpus import Corpus, CorpusTrack, FeatureCache
 
 
@@ -53,44 +54,6 @@ def crop(cqt: NDArray[np.floating], n_frames: int, rng: np.random.Generator) -> 
     return cqt[:, start : start + n_frames]
 
 
-def stretch(cqt: NDArray[np.floating], n_frames: int) -> NDArray[np.floating]:
-    """The same music in `n_frames`, by linear interpolation in time: (n_bins, T) -> (n_bins, n_frames)."""
-    position = np.linspace(0, cqt.shape[1] - 1, n_frames)
-    left = np.minimum(position.astype(int), cqt.shape[1] - 2)
-    weight = (position - left).astype(cqt.dtype)
-    return cqt[:, left] * (1 - weight) + cqt[:, left + 1] * weight
-
-
-def transpose(cqt: NDArray[np.floating], bins: int) -> NDArray[np.floating]:
-    """Up by `bins`, zeros where nothing moved in: a roll would wrap bass into treble."""
-    moved = np.zeros_like(cqt)
-    if bins >= 0:
-        moved[bins:] = cqt[: len(cqt) - bins]
-    else:
-        moved[:bins] = cqt[-bins:]
-    return moved
-
-
-def augment(cqt: NDArray[np.float32], training: Training, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Key, equaliser, noise and frequency masks as `training` sets them; (n_bins, T) magnitude in and out."""
-    n_bins = len(cqt)
-    if training.transpose:
-        cqt = transpose(cqt, int(rng.integers(-training.transpose, training.transpose + 1)))
-    if training.equaliser_db:
-        knots = rng.normal(0, training.equaliser_db / 2, size=6)
-        gain_db = np.interp(np.arange(n_bins), np.linspace(0, n_bins - 1, len(knots)), knots)
-        cqt = cqt * (10 ** (gain_db / 20)).astype(np.float32)[:, None]
-    if training.noise:
-        level = np.float32(rng.uniform(0, training.noise) * cqt.max())
-        cqt = cqt + level * np.abs(rng.standard_normal(cqt.shape, dtype=np.float32))
-    if training.mask_bins:
-        width = int(rng.integers(training.mask_bins + 1))
-        start = int(rng.integers(n_bins - width + 1))
-        cqt = cqt.copy()
-        cqt[start : start + width] = 0
-    return cqt
-
-
 class TrainingBatches(Dataset):
     """Batch number `step`: magnitude cqt (B, n_bins, T) float32, not yet scaled, and work (B,) int64."""
 
@@ -114,6 +77,6 @@ class TrainingBatches(Dataset):
             excerpt = crop(self.cache.load(track), max(2, round(n_frames * speed)), rng).astype(np.float32)
             cqt = stretch(excerpt, n_frames)
             cqt = cqt.reshape(len(cqt), -1, ratio).mean(axis=2)
-            rows.append(augment(cqt, training, rng))
+            rows.append(augment(cqt, training, front_end.frame_s, rng))
         work = [work for work, _ in tracks]
         return torch.from_numpy(np.stack(rows)), torch.tensor(work)

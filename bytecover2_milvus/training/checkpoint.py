@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file with weights, configuration and, of a running training, what resuming needs.
 
 Tensors are named ``network.*``, ``classifier.*`` and ``optimizer.<parameter>.<moment>``; the metadata holds the
-configuration as JSON and the step. A file is written beside its place and renamed, so it is whole or absent.
+configuration as JSON and the step. A file is written beside its place and renamed, so it is whole or absent. In the
+copy that a bundle carries, matrices and kernels are in half precision; they are float32 again once loaded.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from ..bundle import open_bundle
 from ..config import Config
 from ..errors import CheckpointError, ConfigError
 from ..model.network import ByteCover2
@@ -40,6 +42,15 @@ class Checkpoint:
         OutputError
             If the file cannot be written.
         """
+        with whole_file(Path(path)) as part:
+            part.write_bytes(self.to_bytes())
+
+    def to_bytes(self, *, half: bool = False) -> bytes:
+        """The content of the file, the same for the same checkpoint.
+
+        With `half`, kernels and matrices are stored in half precision; what normalisations hold, their statistics too,
+        has a single axis and stays float32.
+        """
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         if self.classifier is not None:
             tensors["classifier.weight"] = self.classifier
@@ -49,20 +60,31 @@ class Checkpoint:
             "step": str(self.step),
             "facts": json.dumps(self.facts),
         }
-        content = to_bytes({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
-        with whole_file(Path(path)) as part:
-            part.write_bytes(content)
+        stored = {
+            name: (value.half() if half and value.ndim > 1 else value).detach().cpu().contiguous()
+            for name, value in tensors.items()
+        }
+        return _in_order(to_bytes(stored, metadata))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """The checkpoint at `path`, its network in eval mode on the CPU, every weight accounted for.
 
+    Parameters
+    ----------
+    path : str or Path
+        The file, or the folder of a bundle that carries one; of the bundle, every file is checked against its sum.
+
     Raises
     ------
+    BundleError
+        If `path` is a folder but no whole bundle, or the bundle carries no checkpoint.
     CheckpointError
         If the file is missing, is no safetensors file, carries no configuration, or lacks or exceeds the weights that
         its configuration calls for.
     """
+    if Path(path).is_dir():
+        path = open_bundle(path).checkpoint
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -108,17 +130,34 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
     CheckpointError
         If the moments of a parameter are missing.
     """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(names))}
     index_of = {name: index for index, name in enumerate(names)}
     for key, value in tensors.items():
         name, _, moment = key.rpartition(".")
         if name not in index_of:
             raise CheckpointError(f"optimizer state of an unknown parameter {name}: the checkpoint is of another phase")
+        parameter = parameters[index_of[name]]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter).copy_(value)  # in the parameter's memory format
         state[index_of[name]][moment] = value
     missing = [names[index] for index, moments in state.items() if not moments]
     if missing:
         raise CheckpointError(f"no optimizer state for {missing[0]}: the checkpoint cannot be resumed")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with sorted metadata, which the library writes in an order that changes from call to call.
+
+    The file is the length of its header in 8 bytes, the header in JSON, padded by spaces to a multiple of 8, and data.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

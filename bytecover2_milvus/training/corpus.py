@@ -1,12 +1,15 @@
 """What is trained on: works with their tracks, and the cached CQT of every track.
 
-A track is either an arrangement of a song, rendered when first needed, or an audio file of a manifest. Both become the
+A track is an arrangement of a song, rendered when first needed, or an audio file, as it is or degraded. All become the
 same thing, a fine-grained CQT magnitude (n_bins, T) in float16 in the cache; augmentation and pooling start there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import warnings
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,25 +21,26 @@ import torch
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..audio import load_audio
-from ..config import FrontEnd
+from ..audio import TruncatedAudio, load_audio
+from ..config import SAMPLE_RATE, FrontEnd
+from ..degrade import DEGRADATIONS, chosen_kinds, degrade
 from ..errors import AudioError, ManifestError, SongError
 from ..manifest import Track
-from ..model.cqt import ConstantQ, pool_time
 from ..processes import map_in_processes
-from ..songs.arrange import arrange
-from ..songs.render import render
 from ..songs.score import Song
 from ..writing import whole_file
+from .rendering import Rendering, analyse
 
 FINE_POOLING = 20  # CQT frames per cached frame at most: 0.46 s leaves room for changes of tempo
-ARRANGEMENT_S = 120.0  # longer arrangements are cut here: no crop reaches further
+RECORDING_S = 600.0  # of a longer recording the middle is used: a radio programme is not one work
+
+_PLAYED = Rendering()
 
 
 class Source(Protocol):
-    """One track that can be turned into a waveform, and a name for what it sounds like."""
+    """One track whose CQT can be had, and a name for what it sounds like."""
 
-    def waveform(self) -> NDArray[np.float32]: ...
+    def cqt(self, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]: ...
 
     @property
     def fingerprint(self) -> str: ...
@@ -48,31 +52,42 @@ class SongSource:
 
     song: Song
     seed: int
+    rendering: Rendering
 
-    def waveform(self) -> NDArray[np.float32]:
-        return render(arrange(self.song, self.seed), max_duration_s=ARRANGEMENT_S)
+    def cqt(self, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]:
+        return self.rendering.cqt(self.song, self.seed, front_end, pooling)
 
     @cached_property
     def fingerprint(self) -> str:
-        return f"{__version__} {ARRANGEMENT_S} {self.song!r} {self.seed}"
+        return f"{__version__} {self.rendering.fingerprint} {self.song!r} {self.seed}"
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """An audio file."""
+    """An audio file, at most its middle `RECORDING_S`: as it is, or degraded."""
 
     path: Path
+    variant: int = 0  # 0 is the file as it is, every other number another degraded copy of it
+    kinds: tuple[str, ...] = tuple(DEGRADATIONS)  # that copies draw from
 
-    def waveform(self) -> NDArray[np.float32]:
-        return load_audio(self.path)
+    def cqt(self, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]:
+        waveform = load_audio(self.path)
+        limit = round(RECORDING_S * SAMPLE_RATE)
+        start = max(0, (len(waveform) - limit) // 2)
+        waveform = waveform[start : start + limit]
+        if self.variant:
+            seed = [self.variant, zlib.crc32(waveform.data)]  # recordings differ in what happens to them, copies do not
+            waveform = degrade(waveform, np.random.default_rng(seed), self.kinds)
+        return analyse(waveform, front_end, pooling)
 
     @cached_property
     def fingerprint(self) -> str:
         try:
             stat = self.path.stat()
         except OSError as error:
-            raise AudioError(f"{self.path}: cannot be read ({error.strerror}); mend the manifest") from error
-        return f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+            raise AudioError(f"{self.path}: cannot be read ({error.strerror}); check the path") from error
+        degraded = f" {__version__} {self.variant} {' '.join(self.kinds)}" if self.variant else ""
+        return f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {RECORDING_S}{degraded}"
 
 
 @dataclass(frozen=True)
@@ -88,8 +103,8 @@ class Corpus:
     works: dict[str, tuple[CorpusTrack, ...]]
 
     @classmethod
-    def of_songs(cls, songs: Iterable[Song], arrangements: int) -> Corpus:
-        """`arrangements` tracks of every song.
+    def of_songs(cls, songs: Iterable[Song], arrangements: int, rendering: Rendering = _PLAYED) -> Corpus:
+        """`arrangements` tracks of every song, as `rendering` turns them into CQTs.
 
         Raises
         ------
@@ -101,7 +116,7 @@ class Corpus:
             if song.song_id in works:
                 raise SongError(f"{song.song_id}: the id of two songs; name each source once, or rename a score")
             works[song.song_id] = tuple(
-                CorpusTrack(SongSource(song, seed), f"{song.song_id}/{seed}") for seed in range(arrangements)
+                CorpusTrack(SongSource(song, seed, rendering), f"{song.song_id}/{seed}") for seed in range(arrangements)
             )
         return cls(works)
 
@@ -123,11 +138,56 @@ class Corpus:
             raise ManifestError("no work with two tracks in the manifest: there is nothing to learn from")
         return cls(kept)
 
+    @classmethod
+    def of_recordings(cls, paths: Iterable[Path], variants: int, kinds: Iterable[str] | None = None) -> Corpus:
+        """Every audio file as a work of its own, whose tracks are the file and `variants` degraded copies of it.
+
+        Files of the same bytes are one work. A work is named ``recording/`` and its path: the id of a song holds no
+        slash.
+
+        Raises
+        ------
+        ConfigError
+            If one of the `kinds` is no degradation.
+        AudioError
+            If there is no file.
+        """
+        drawn = tuple(chosen_kinds(kinds))
+        works = {
+            f"recording/{path.resolve().as_posix()}": tuple(
+                CorpusTrack(FileSource(path, variant, drawn), f"{path.as_posix()}#{variant}")
+                for variant in range(variants + 1)
+            )
+            for path in _distinct(paths)
+        }
+        if not works:
+            raise AudioError("no recordings: no audio file in what was given to learn from")
+        return cls(works)
+
     def __add__(self, other: Corpus) -> Corpus:
         """Both corpora's works; a name that both have is refused, as one of the two works would be lost."""
         if shared := sorted(self.works.keys() & other.works.keys()):
             raise ManifestError(f"{shared[0]}: a work of the songs and of the manifest; rename it in the manifest")
         return Corpus(self.works | other.works)
+
+    def where(self, usable: Sequence[bool]) -> Corpus:
+        """Without the tracks, in the order of `tracks`, that are not usable, and without works left with one track.
+
+        Raises
+        ------
+        AudioError
+            If nothing is left.
+        """
+        kept: dict[str, list[CorpusTrack]] = {}
+        for (work_id, track), good in zip(self.tracks(), usable, strict=True):
+            if good:
+                kept.setdefault(work_id, []).append(track)
+        works = {work_id: tuple(tracks) for work_id, tracks in kept.items() if len(tracks) > 1}
+        if not works:
+            raise AudioError(
+                f"none of the {len(self.works)} works has two usable tracks: there is nothing to learn from"
+            )
+        return Corpus(works)
 
     @property
     def n_tracks(self) -> int:
@@ -138,6 +198,31 @@ class Corpus:
         for work_id, tracks in self.works.items():
             for track in tracks:
                 yield work_id, track
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
+    """The first of all files that hold the same bytes; what cannot be read is kept, to be reported when it is used."""
+    sizes = {path: path.stat().st_size if path.is_file() else -1 for path in paths}
+    count, seen, distinct = Counter(sizes.values()), set(), []
+    for path, size in sizes.items():
+        try:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest() if count[size] > 1 else size
+        except OSError:
+            content = path
+        if content not in seen:
+            distinct.append(path)
+        seen.add(content)
+    return distinct
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What came of preparing one track."""
+
+    track_id: str
+    usable: bool = True
+    warning: str = ""  # why it is not usable, or how far it is damaged
 
 
 class FeatureCache:
@@ -173,24 +258,29 @@ class FeatureCache:
         try:
             return np.load(path)
         except FileNotFoundError:
-            cqt = self._compute(track.source)
+            cqt = track.source.cqt(self.front_end, self.pooling)
+            cqt = (cqt / max(cqt.max(), 1e-12)).astype(np.float16)
         with whole_file(path) as part, part.open("wb") as file:
             np.save(file, cqt)
         return cqt
 
-    def fill(self, corpus: Corpus, workers: int) -> Iterator[str]:
-        """Compute what is missing, in `workers` processes; yields a track_id as each track is ready."""
+    def fill(self, corpus: Corpus, workers: int) -> Iterator[Prepared]:
+        """Compute what is missing, in `workers` processes; yields in the order of the corpus' tracks."""
         tracks = [track for _, track in corpus.tracks()]
-        yield from map_in_processes(self._fill_one, tracks, workers, chunksize=4)
+        missing = [not self.path(track).exists() for track in tracks]
+        absent = [track for track, needed in zip(tracks, missing, strict=True) if needed]
+        computed = map_in_processes(self._fill_one, absent, workers, chunksize=4) if absent else iter(())
+        for track, needed in zip(tracks, missing, strict=True):
+            yield next(computed) if needed else Prepared(track.track_id)
 
-    def _fill_one(self, track: CorpusTrack) -> str:
+    def _fill_one(self, track: CorpusTrack) -> Prepared:
         torch.set_num_threads(1)  # of this worker: there is one for every core
-        if not self.path(track).exists():
-            self.load(track)
-        return track.track_id
-
-    @torch.inference_mode()
-    def _compute(self, source: Source) -> NDArray[np.float16]:
-        constant_q = ConstantQ(self.front_end)
-        cqt = pool_time(constant_q(torch.from_numpy(source.waveform())[None]), self.pooling)[0].numpy()
-        return (cqt / max(cqt.max(), 1e-12)).astype(np.float16)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", TruncatedAudio)
+            try:
+                if not self.path(track).exists():
+                    self.load(track)
+            except AudioError as error:
+                return Prepared(track.track_id, usable=False, warning=str(error))
+        damage = (str(entry.message) for entry in caught if issubclass(entry.category, TruncatedAudio))
+        return Prepared(track.track_id, warning="; ".join(damage))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 
 import librosa
 import matplotlib.pyplot as plt
@@ -14,7 +15,7 @@ from bytecover2_milvus.songs.arrange import arrange
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.songs.render import render
 
-SONG, SEEDS, SHOWN_S = 5, (0, 4), 45.0
+SONG, SEEDS, SHOWN_S = 5, (7, 2), 45.0
 POOLING = 8  # CQT frames per column: finer than the network's 100, to let the eye follow the melody
 
 front_end = FrontEnd()
@@ -43,7 +44,7 @@ for axes, seed in zip(rows, SEEDS, strict=True):
         lw=1.6,
     )
     head, players = arrangement.describe().split("; ")[:2]
-    axes.set_title(f"{head}\n{players}", fontsize=7)
+    axes.set_title("\n".join((*wrap(head, 90), *wrap(players, 90))), fontsize=7)
     axes.set_xlabel("seconds")
     axes.set_xlim(0, SHOWN_S)
 rows[0].set_ylabel("MIDI pitch")
