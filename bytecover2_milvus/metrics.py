@@ -1,4 +1,4 @@
-"""How well covers are found: each track queries all others.
+"""How well covers are found: each track queries all others, as it is or by an excerpt or a degraded copy of it.
 
 Conventions
 -----------
@@ -77,7 +77,12 @@ def average_precision(similarity: NDArray[np.floating], relevant: NDArray[np.boo
     return _average_precision(_relevant_ranks(similarity, relevant))
 
 
-def evaluate(embeddings: NDArray[np.floating], work_ids: Sequence[str], track_ids: Sequence[str]) -> Evaluation:
+def evaluate(
+    embeddings: NDArray[np.floating],
+    work_ids: Sequence[str],
+    track_ids: Sequence[str],
+    queries: NDArray[np.floating] | None = None,
+) -> Evaluation:
     """MAP, MR1 and P@10 of a collection in which every track is a query against all others.
 
     Parameters
@@ -86,6 +91,9 @@ def evaluate(embeddings: NDArray[np.floating], work_ids: Sequence[str], track_id
         Unit rows, in any order; the result does not depend on it.
     work_ids, track_ids : sequences of str, of length n_rows
         See the conventions on top.
+    queries : np.ndarray [shape=(n_rows, D)], optional
+        Unit rows that query in place of those of `embeddings`, row by row of the same track: of an excerpt, say. The
+        candidates stay the rows of `embeddings`, and a query's own track is not among them.
 
     Returns
     -------
@@ -94,7 +102,7 @@ def evaluate(embeddings: NDArray[np.floating], work_ids: Sequence[str], track_id
     Raises
     ------
     ValueError
-        If the lengths differ, a row is not finite or not of unit norm, a track belongs to two works, or there is no
+        If the shapes differ, a row is not finite or not of unit norm, a track belongs to two works, or there is no
         query: no work has two tracks.
 
     Notes
@@ -102,27 +110,32 @@ def evaluate(embeddings: NDArray[np.floating], work_ids: Sequence[str], track_id
     Memory is a float64 copy of the embeddings, a block of 64 MiB, and at most one query's segments times n_rows.
     """
     embeddings = np.asarray(embeddings)
+    asking = embeddings if queries is None else np.asarray(queries)
     track_id, work_id = np.asarray(track_ids, dtype=np.str_), np.asarray(work_ids, dtype=np.str_)  # (n_rows,)
     if embeddings.ndim != 2 or not len(embeddings) == len(track_id) == len(work_id):
         raise ValueError(
             f"embeddings {embeddings.shape}, {len(work_id)} work_ids, {len(track_id)} track_ids: one of each per row"
         )
-    if not np.all(np.abs(np.linalg.norm(embeddings, axis=1) - 1) < 1e-3):  # NaN is not below either
-        raise ValueError("embeddings: every row must be finite and of unit norm")
+    if asking.shape != embeddings.shape:
+        raise ValueError(f"queries {asking.shape}, embeddings {embeddings.shape}: a query for every row needed")
+    for name, unit in (("embeddings", embeddings), ("queries", asking)):
+        if not np.all(np.abs(np.linalg.norm(unit, axis=1) - 1) < 1e-3):  # NaN is not below either
+            raise ValueError(f"{name}: every row must be finite and of unit norm")
 
     order = np.argsort(track_id, kind="stable")  # segments of a track side by side, tracks as they rank in a tie
     rows = embeddings[order].astype(np.float64)  # (n_rows, D)
+    asking = rows if queries is None else asking[order].astype(np.float64)  # (n_rows, D)
     tracks, first_row, n_segments = np.unique(track_id[order], return_index=True, return_counts=True)  # (n_tracks,)
     works, work = np.unique(work_id[order][first_row], return_inverse=True)  # (n_works,), (n_tracks,)
     mixed = np.repeat(works[work], n_segments) != work_id[order]
     if mixed.any():
         raise ValueError(f"track {str(track_id[order][mixed][0])!r} has segments of two works; a track belongs to one")
-    queries = np.flatnonzero((np.bincount(work)[work] > 1) & (works[work] != ""))
-    if queries.size == 0:
+    has_cover = np.flatnonzero((np.bincount(work)[work] > 1) & (works[work] != ""))
+    if has_cover.size == 0:
         raise ValueError("no query: no work has two tracks; give the work_id of at least two tracks of a work")
 
     ranks: list[NDArray[np.int64]] = []
-    for query, similarity in zip(queries, _similarities(rows, n_segments, queries), strict=True):
+    for query, similarity in zip(has_cover, _similarities(asking, rows, n_segments, has_cover), strict=True):
         similarity[query] = -np.inf  # removed by identity
         relevant = work == work[query]
         relevant[query] = False
@@ -133,10 +146,10 @@ def evaluate(embeddings: NDArray[np.floating], work_ids: Sequence[str], track_id
         map=float(average_precisions.mean()),
         mr1=float(first_ranks.mean()),
         precision_at_10=float(np.mean([np.count_nonzero(found <= 10) / 10 for found in ranks])),
-        queries=int(queries.size),
+        queries=int(has_cover.size),
         tracks=int(tracks.size),
         works=int(np.count_nonzero(works != "")),
-        query_work_ids=works[work[queries]],
+        query_work_ids=works[work[has_cover]],
         average_precisions=average_precisions,
         first_ranks=first_ranks,
     )
@@ -169,9 +182,11 @@ def bootstrap_interval(
 
 
 def _similarities(
-    rows: NDArray[np.float64], n_segments: NDArray[np.int64], queries: NDArray[np.int64]
+    asking: NDArray[np.float64], rows: NDArray[np.float64], n_segments: NDArray[np.int64], queries: NDArray[np.int64]
 ) -> Iterator[NDArray[np.float32]]:
     """For each query track, its similarity to every track (n_tracks,), the maximum over the segments of both.
+
+    `asking` are the rows of the queries and `rows` those of the candidates, both in the order of the tracks.
 
     Computed in float64 and rounded to float32: equal embeddings then get equal similarities wherever they stand in a
     matrix product, and ties are ties.
@@ -182,7 +197,7 @@ def _similarities(
         count = n_segments[tracks]
         first = np.cumsum(count) - count  # of each track's segments in the block
         segments = np.arange(count.sum()) + np.repeat(first_row[tracks] - first, count)
-        similarity = rows[segments] @ rows.T  # (segments in the block, n_rows)
+        similarity = asking[segments] @ rows.T  # (segments in the block, n_rows)
         if len(n_segments) < len(rows):
             similarity = np.maximum.reduceat(similarity, first_row, axis=1)
             similarity = np.maximum.reduceat(similarity, first, axis=0)

@@ -185,6 +185,32 @@ def test_two_tracks_are_as_similar_as_their_closest_segments() -> None:
     assert (result.tracks, result.queries) == (5, 4)
 
 
+def test_excerpts_query_the_whole_tracks_without_their_own() -> None:
+    tracks, excerpts = at(0, 30, 100, 140), at(95, 35, 40, 150)
+    result = evaluate(tracks, letters("AABB"), ids(4), excerpts)
+    # excerpt at 95 of A at 0, candidates without it: B 100, B 140, A 30 <- rank 3   AP 1/3
+    # excerpt at 35 of A at 30: A 0 <- rank 1, although its own track is closer        AP 1
+    # excerpt at 40 of B at 100: A 30, A 0, B 140 <- rank 3                              AP 1/3
+    # excerpt at 150 of B at 140: B 100 <- rank 1                                        AP 1
+    assert result.average_precisions == pytest.approx([1 / 3, 1, 1 / 3, 1])
+    assert list(result.first_ranks) == [3, 1, 3, 1]
+
+
+def test_tracks_as_their_own_queries_are_the_plain_evaluation() -> None:
+    rows, tracks = random_rows(60, dim=4), [track for track in ids(20) for _ in range(3)]
+    works = [str(int(track) % 7) for track in tracks]
+    assert evaluate(rows, works, tracks, rows) == evaluate(rows, works, tracks)
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [(at(0, 1, 2), r"queries \(3, 2\), embeddings \(2, 2\)"), (2 * at(0, 1), "queries: every row must be finite")],
+)
+def test_queries_that_fit_no_track_are_refused(queries: NDArray[np.float64], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(at(0, 1), letters("AA"), ids(2), queries)
+
+
 @pytest.mark.parametrize(
     ("embeddings", "works", "message"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,20 +53,26 @@ def read_song(path: str | Path) -> Song:
         raise SongError(f"{path}: reading it needs {error.name}; pip install 'bytecover2-milvus[train]'") from error
 
 
-def read_songs(path: str | Path, cache: Path | None = None, workers: int = 1) -> Iterator[Song]:
-    """All songs at or under `path`, in the order of their paths.
-
-    A file that cannot be read is left out with a warning. Where two files have one name, the second song's id ends
-    in ``-2``. Reading a score takes up to a second: a folder `cache` keeps what was read, `workers` processes read.
+def song_paths(path: str | Path) -> list[Path]:
+    """Everything at or under `path` that looks like a song, in the order of paths.
 
     Raises
     ------
     SongError
-        If nothing under `path` looks like a song.
+        If there is nothing.
     """
     paths = list(_song_paths(Path(path)))
     if not paths:
         raise SongError(f"{path}: no songs here; known are {', '.join(READERS)} and POP909 folders")
+    return paths
+
+
+def read_songs(paths: Sequence[Path], cache: Path | None = None, workers: int = 1) -> Iterator[Song]:
+    """The songs at `paths`, in their order.
+
+    A file that cannot be read is left out with a warning. Where two files have one name, the second song's id ends
+    in ``-2``. Reading a score takes up to a second: a folder `cache` keeps what was read, `workers` processes read.
+    """
     read = partial(_read_or_reason, cache)
     seen: dict[str, int] = {}
     for song in map_in_processes(read, paths, workers, chunksize=8) if workers > 1 else map(read, paths):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
 from pathlib import Path
 
 from ..errors import SongError
@@ -18,7 +17,8 @@ def select_songs(spec: str, cache: Path | None = None, workers: int = 1) -> list
     spec : str
         ``composed`` (composed at random; needs a range of seeds), ``traditional`` (the melodies that come with the
         package), or the path of a score or of a folder of scores. ``@FROM-TO`` behind it takes a part, FROM included,
-        TO not: ``composed@0-1000``, ``scores/@0-500``.
+        TO not: ``composed@0-1000``, ``scores/@0-500``. Scores are counted in the order of their paths, and those that
+        cannot be read are counted too, so that a part is the same files for everyone.
     cache : Path, optional
         Folder that keeps what was read from scores.
     workers : int
@@ -44,9 +44,9 @@ def select_songs(spec: str, cache: Path | None = None, workers: int = 1) -> list
 
         songs = list(traditional_songs()[start:stop])
     else:
-        from .readers import read_songs
+        from .readers import read_songs, song_paths
 
-        songs = list(islice(read_songs(source, cache, workers), start, stop))
+        songs = list(read_songs(song_paths(source)[start:stop], cache, workers))
     if not songs:
         raise SongError(f"{spec}: no song there")
     return songs

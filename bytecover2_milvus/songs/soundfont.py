@@ -37,13 +37,14 @@ if TYPE_CHECKING:
 SOUNDFONTS = Path("/usr/share/sounds/sf2")  # of Debian's packages
 
 # Programs of General MIDI, counted from 0, that pass for each of our instruments. None of them sings words, so a voice
-# is also what carries a tune in instrumental covers: saxophones, flutes, lead synthesisers.
+# is also what carries a tune in instrumental covers: saxophones, flutes, lead synthesisers. Left out are programs that
+# sound other notes too (bagpipes' drones, a lead in fifths, bells) or, as TimGM6mb's whistle, not all of their range.
 PROGRAMS: dict[str, tuple[int, ...]] = {
     "voice": (52, 53, 54, 53, 85, 91, 64, 65, 66, 68, 71, 72, 73, 75, 79, 22, 40, 80, 81, 82, 87),
     "raw voice": (53, 54, 65, 66, 67, 85, 84, 81, 22, 60),
     "choir": (52, 53, 54, 91, 48, 19),
     "flute": (72, 73, 74, 75, 77),
-    "whistle": (72, 74, 78, 79, 75),
+    "whistle": (72, 74, 75, 79),
     "violin": (40, 41, 110, 40),
     "cello": (41, 42, 70, 42),
     "strings": (48, 49, 50, 51, 44),
@@ -51,7 +52,7 @@ PROGRAMS: dict[str, tuple[int, ...]] = {
     "clarinet": (68, 69, 70, 71, 71),
     "oboe": (68, 68, 69, 70),
     "harmonica": (20, 22, 22),
-    "accordion": (20, 21, 23, 109),
+    "accordion": (20, 21, 21, 23),
     "trumpet": (56, 57, 59, 60, 56),
     "brass": (57, 60, 61, 62, 63),
     "nylon guitar": (24, 24, 25, 106),
@@ -68,12 +69,12 @@ PROGRAMS: dict[str, tuple[int, ...]] = {
     "upright piano": (0, 1, 3, 3),
     "electric piano": (4, 5, 2),
     "harpsichord": (6, 6, 7),
-    "vibraphone": (8, 9, 10, 11, 12, 13, 14, 108),
+    "vibraphone": (8, 10, 11, 11, 12, 13, 108),
     "clavinet": (7, 7, 6),
     "marimba": (12, 13, 114, 11),
     "organ": (16, 17, 18),
     "church organ": (19, 19, 20),
-    "synth lead": (81, 83, 84, 86, 87, 62),
+    "synth lead": (81, 83, 84, 87, 62),
     "square lead": (80, 82, 79),
     "synth pad": (50, 51, 88, 89, 90, 92, 94, 95),
     "pluck synth": (15, 45, 98, 99, 107, 12),
@@ -112,6 +113,7 @@ _DRUM_S = 0.1
 _ALL_SOUND_OFF = 120  # controller
 _DITHER = 2  # what FluidSynth gives for silence, in steps of its 16 bits
 _TAIL_S = 2.0  # after the last event of a file, for what still sounds
+_PATIENCE_S = 1800.0  # for what takes a second per two minutes of music on an idle machine
 _GAIN = 0.6  # of FluidSynth, whose output has 16 bits: full mixes stay below full scale
 
 Event = tuple[float, int, str, dict[str, int]]  # second, order within it, type and fields of a mido.Message
@@ -138,7 +140,10 @@ def find_soundfont(path: str | Path | None = None) -> Path:
         with path.open("rb") as file:
             head = file.read(12)
     except OSError as error:
-        raise SongError(f"{path}: this sound font cannot be read ({error.strerror})") from error
+        raise SongError(
+            f"{path}: this sound font cannot be read ({error.strerror}); packages of sound fonts are "
+            "fluid-soundfont-gm and timgm6mb-soundfont"
+        ) from error
     if head[:4] != b"RIFF" or head[8:] != b"sfbk":
         raise SongError(f"{path}: not a SoundFont 2 file; FluidR3_GM.sf2 of the package fluid-soundfont-gm is one")
     return path
@@ -233,7 +238,7 @@ def _synthesise(events: list[Event], duration_s: float, soundfont: Path, reverb:
         ]  # fmt: skip
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60 + duration_s
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE_S
             )
         except subprocess.TimeoutExpired as error:
             raise SongError(f"{soundfont}: FluidSynth did not end within {error.timeout:.0f} s") from error

@@ -1,0 +1,412 @@
+"""How well covers are found among songs and sounds that training has not met: bundles against random and the floor.
+
+One command, JSON lines on stdout, a table on stderr::
+
+    python -m benchmarks.validation --scores SCORES --cache CACHE --markdown table.md
+
+Sets
+----
+SCORES is a folder of the folders that `docs/songs.md` names. All notes are played by FluidSynth with TimGM6mb, a sound
+font that training never uses.
+
+asap
+    Pianists who play the same pieces, three performances of each (ASAP, recorded from their hands as MIDI).
+pop909, lieder, cre
+    Arrangements of the songs of `HELD_OUT`, which the recipe does not train on.
+traditional
+    Arrangements of the melodies of this package, none of which is in training.
+recordings
+    Five real recordings, each as a file of high and of low bit rate, among all tracks of the other sets of the run.
+
+Protocol
+--------
+Candidates are the clean tracks of a set, of two minutes at most. Each of them is a query once per condition, changed as
+the condition says: cut, degraded, transposed. The query's own track is not among its candidates (removed by identity),
+so what is to be found are other performances or arrangements; of the recordings, the file of the other bit rate.
+Average precision, ranks and P@10 are those of `bytecover2_milvus.metrics`; P@10 cannot exceed a tenth of the covers
+that a query has. Intervals are of the MAP, 95 %, by bootstrap over works.
+
+Audio is made once and cached, so that all systems hear the same samples; the cache is good for one version of the
+package, and is to be deleted when what makes the audio is changed within a version.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import TypeAlias
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.fourier import fourier_embedding
+from bytecover2_milvus import __version__
+from bytecover2_milvus.audio import load_audio
+from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.cores import usable_cores
+from bytecover2_milvus.degrade import DEGRADATIONS, degrade
+from bytecover2_milvus.errors import BytecoverError, SongError
+from bytecover2_milvus.metrics import bootstrap_interval, evaluate
+from bytecover2_milvus.processes import map_in_processes
+from bytecover2_milvus.songs.arrange import arrange
+from bytecover2_milvus.songs.readers import read_song, song_paths
+from bytecover2_milvus.songs.score import Song
+from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont, play, render_with_soundfont
+from bytecover2_milvus.songs.traditional import traditional_songs
+from bytecover2_milvus.writing import whole_file
+
+Waveform: TypeAlias = NDArray[np.float32]  # (n_samples,)
+Embedding: TypeAlias = NDArray[np.float32]  # (D,)
+
+# Never trained on: files of these folders, counted as by `select_songs`, FROM included, TO not.
+HELD_OUT = {"pop909": (850, 909), "lieder": (1250, 1460), "cre": (1000, 1195)}
+SETS = ("asap", *HELD_OUT, "traditional", "recordings")
+LONGEST_S = 120.0  # of a track; a performance of ASAP may last a quarter of an hour
+
+RANDOM, FLOOR = "random", "2-D Fourier of chroma"
+
+logger = logging.getLogger("validation")
+
+
+def _excerpt(duration_s: float, waveform: Waveform, rng: np.random.Generator) -> Waveform:
+    """A stretch from anywhere, the whole of a shorter waveform."""
+    n_samples = round(duration_s * SAMPLE_RATE)
+    start = int(rng.integers(max(1, len(waveform) - n_samples + 1)))
+    return waveform[start : start + n_samples]
+
+
+def _transposed(waveform: Waveform, rng: np.random.Generator) -> Waveform:
+    """One to five semitones up or down at the same tempo."""
+    import librosa
+
+    semitones = int(rng.choice([-1, 1]) * rng.integers(1, 6))
+    return librosa.effects.pitch_shift(waveform, sr=SAMPLE_RATE, n_steps=semitones).astype(np.float32)
+
+
+def _retimed(waveform: Waveform, rng: np.random.Generator) -> Waveform:
+    """A tenth to a quarter slower or faster at the same pitch."""
+    import librosa
+
+    rate = float(rng.choice([rng.uniform(0.75, 0.9), rng.uniform(1.1, 1.25)]))
+    return librosa.effects.time_stretch(waveform, rate=rate).astype(np.float32)
+
+
+CONDITIONS: dict[str, Callable[[Waveform, np.random.Generator], Waveform]] = {
+    "whole": lambda waveform, rng: waveform,
+    "degraded": degrade,
+    "45 s": partial(_excerpt, 45.0),
+    "20 s": partial(_excerpt, 20.0),
+    "transposed": _transposed,
+    "re-timed": _retimed,
+    **DEGRADATIONS,
+}
+USUAL = ("whole", "degraded", "45 s", "20 s")
+CHEAP = ("whole", "45 s", "20 s")  # made faster than read from a file
+
+
+@dataclass(frozen=True)
+class Work:
+    """A work of a set, and how its tracks come about."""
+
+    set: str
+    work_id: str
+    source: Path | Song | tuple[Path, ...]  # a score, a song, or one file for every track
+    n_tracks: int
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What all systems make of one track."""
+
+    set: str
+    work_id: str
+    track_id: str
+    embeddings: dict[tuple[str, str], Embedding]  # by condition and system
+
+
+@dataclass(frozen=True)
+class Score:
+    set: str
+    condition: str
+    system: str
+    map: float
+    map_low: float  # 95 % bootstrap interval by work
+    map_high: float
+    mr1: float
+    precision_at_10: float
+    queries: int
+    candidates: int
+
+
+def works_of(name: str, scores: Path, works: int, tracks: int) -> list[Work]:
+    """At most `works` works of a set, of at most `tracks` tracks each.
+
+    Raises
+    ------
+    SongError
+        If the set's folder is not in `scores`.
+    """
+    if name == "traditional":
+        return [Work(name, song.song_id, song, tracks) for song in _drawn(traditional_songs(), works)]
+    folder = scores / name
+    if name in HELD_OUT:
+        start, stop = HELD_OUT[name]
+        return [Work(name, path.stem, path, tracks) for path in _drawn(song_paths(folder)[start:stop], works)]
+    files: dict[str, list[Path]] = {}
+    try:
+        if name == "asap":
+            with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    files.setdefault(row["work_id"], []).append(folder / row["path"])
+        else:
+            for path in sorted((scores / "audio").iterdir()):
+                if path.suffix == ".ogg":
+                    files.setdefault(path.name.removesuffix(".ogg").removesuffix(".hq"), []).append(path)
+    except OSError as error:
+        raise SongError(f"{error.filename}: cannot be read ({error.strerror}); leave the set {name} out") from error
+    kept = [(work_id, tuple(paths[:tracks])) for work_id, paths in files.items() if len(paths) > 1]
+    return [Work(name, work_id, paths, len(paths)) for work_id, paths in _drawn(kept, works)]
+
+
+def _drawn(items: Sequence, count: int) -> list:
+    """At most `count` of the items, drawn at random but the same each time; a few are a part of many."""
+    return [items[i] for i in sorted(np.random.default_rng(0).permutation(len(items))[:count].tolist())]
+
+
+def hear(
+    work: Work, conditions: dict[str, tuple[str, ...]], systems: tuple[str, ...], soundfont: Path, folder: Path
+) -> list[Heard]:
+    """Every track of a work under the conditions of its set, embedded by all systems; none of an unreadable score."""
+    heard: list[Heard] = []
+    for number in range(work.n_tracks):
+        track_id = f"{work.set}/{work.work_id}/{number}"
+        audio = folder / track_id
+        if isinstance(work.source, Path) and not audio.exists() and not _readable(work.source):
+            return heard
+        clean = _cached(audio / "whole.flac", partial(_waveform, work, number, soundfont))
+        embeddings = {}
+        for condition in conditions[work.set]:
+            change = CONDITIONS[condition]
+            make = partial(change, clean, np.random.default_rng(zlib.crc32(f"{track_id} {condition}".encode())))
+            waveform = make() if condition in CHEAP else _cached(audio / f"{condition}.flac", make)
+            for system in systems:
+                embeddings[condition, system] = _embed(system, waveform, audio / f"{condition}.npy")
+        heard.append(Heard(work.set, work.work_id, track_id, embeddings))
+    return heard
+
+
+def _waveform(work: Work, number: int, soundfont: Path) -> Waveform:
+    """One track of a work."""
+    if not isinstance(work.source, tuple):
+        song = work.source if isinstance(work.source, Song) else _song(work.source)
+        return render_with_soundfont(arrange(song, number), soundfont, LONGEST_S)
+    path = work.source[number]
+    if path.suffix != ".mid":
+        return load_audio(path)
+
+    import mido
+
+    return play(mido.MidiFile(path, clip=True), soundfont, LONGEST_S)
+
+
+_song = lru_cache(maxsize=1)(read_song)  # the tracks of a work follow each other
+
+
+def _readable(score: Path) -> bool:
+    try:
+        _song(score)
+    except SongError as error:
+        logger.warning("left out: %s", error)
+        return False
+    return True
+
+
+def _cached(path: Path, make: Callable[[], Waveform]) -> Waveform:
+    """The waveform in a FLAC file of 16 bits, made if it is not there; as it is in the file either way."""
+    import soundfile
+
+    if not path.exists():
+        flac = io.BytesIO()
+        soundfile.write(flac, np.clip(make(), -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        with whole_file(path) as part:
+            part.write_bytes(flac.getvalue())
+    return soundfile.read(path, dtype="float32")[0]
+
+
+def _embed(system: str, waveform: Waveform, floor: Path) -> Embedding:
+    """The embedding of a waveform; the floor's, which is slow and never changes, is kept in a file."""
+    if system != FLOOR:
+        return _embedder(system)(waveform)
+    if not floor.exists():
+        with whole_file(floor) as part, part.open("wb") as file:
+            np.save(file, fourier_embedding(waveform))
+    return np.load(floor)
+
+
+@cache
+def _embedder(system: str) -> Callable[[Waveform], Embedding]:
+    """A bundle by its folder, "" for the one that ships, or a checkpoint of training by its file."""
+    if not system.endswith(".safetensors"):
+        from bytecover2_milvus.embedder import Embedder
+
+        return Embedder(system or None, device="cpu", threads=1).embed
+
+    import torch
+
+    from bytecover2_milvus.export.fold import ShippedNetwork
+    from bytecover2_milvus.training.checkpoint import load_checkpoint
+
+    torch.set_num_threads(1)
+    checkpoint = load_checkpoint(system)
+    front_end = checkpoint.config.front_end
+    network = ShippedNetwork(front_end, checkpoint.network)
+
+    def embed(waveform: Waveform) -> Embedding:
+        copies = -(-front_end.minimum_samples // len(waveform))  # what is short is repeated, as by Embedder
+        with torch.inference_mode():
+            return network(torch.from_numpy(np.tile(waveform, copies))[None])[0].numpy()
+
+    return embed
+
+
+def score(name: str, condition: str, system: str, heard: Sequence[Heard]) -> Score:
+    """The score of a system on a set; of the recordings, among the tracks of all other sets that were heard."""
+    tracks = [track for track in heard if track.set == name or name == "recordings"]
+    asks = [track.set == name for track in tracks]
+    work_ids = [track.work_id if ask else "" for track, ask in zip(tracks, asks, strict=True)]
+    track_ids = [track.track_id for track in tracks]
+    if system == RANDOM:
+        clean, queries = (np.random.default_rng(seed).standard_normal((len(tracks), 128)) for seed in (0, 1))
+        clean, queries = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (clean, queries))
+    else:
+        clean = np.stack([track.embeddings["whole", system] for track in tracks])
+        queries = np.stack(
+            [track.embeddings[condition if ask else "whole", system] for track, ask in zip(tracks, asks, strict=True)]
+        )
+    result = evaluate(clean, work_ids, track_ids, queries)
+    low, high = bootstrap_interval(result.average_precisions, result.query_work_ids, seed=0)
+    return Score(
+        name,
+        condition,
+        system or "bundle that ships",
+        result.map,
+        low,
+        high,
+        result.mr1,
+        result.precision_at_10,
+        result.queries,
+        len(tracks) - 1,
+    )
+
+
+def validate(
+    works: Sequence[Work],
+    conditions: dict[str, tuple[str, ...]],
+    systems: tuple[str, ...],
+    soundfont: Path,
+    cache_folder: Path,
+    workers: int,
+) -> list[Score]:
+    """The scores of random and of `systems` on every set and condition."""
+    folder = cache_folder / f"{__version__} {soundfont.stem}"
+    heard: list[Heard] = []
+    jobs = partial(hear, conditions=conditions, systems=systems, soundfont=soundfont, folder=folder)
+    results = map_in_processes(jobs, works, workers, chunksize=1)
+    with click.progressbar(results, length=len(works), label="works", file=sys.stderr) as done:
+        for tracks in done:
+            heard += tracks
+    scores = []
+    for name in dict.fromkeys(work.set for work in works):
+        scores.append(score(name, "whole", RANDOM, heard))
+        scores += [score(name, condition, system, heard) for condition in conditions[name] for system in systems]
+    return scores
+
+
+def markdown(scores: Sequence[Score]) -> str:
+    """A table for people, a row per score."""
+    lines = ["| set | queries | system | MAP | MR1 | P@10 |", "|---|---|---|---|---|---|"]
+    previous = ("", "")
+    for row in scores:
+        name = f"{row.set}: {row.queries} queries, {row.candidates} candidates each" if row.set != previous[0] else ""
+        condition = row.condition if (row.set, row.condition) != previous else ""
+        previous = (row.set, row.condition)
+        interval = f"{row.map:.3f} [{row.map_low:.3f}, {row.map_high:.3f}]"
+        lines.append(
+            f"| {name} | {condition} | {row.system} | {interval} | {row.mr1:.1f} | {row.precision_at_10:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.option(
+    "--scores",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of asap, pop909, lieder, cre and audio.",
+)
+@click.option("--bundle", "bundles", multiple=True, help="Exported model; the default is the one that ships.")
+@click.option("--checkpoint", "checkpoints", multiple=True, help="Checkpoint of training, as .safetensors.")
+@click.option("--floor", is_flag=True, help="Also the untrained floor; a second per track the first time.")
+@click.option("--sets", "names", multiple=True, type=click.Choice(SETS), default=SETS, help="By default all.")
+@click.option(
+    "--conditions",
+    "chosen",
+    multiple=True,
+    type=click.Choice(list(CONDITIONS)),
+    help=f"By default {', '.join(USUAL)}; of the recordings all.",
+)
+@click.option("--works", "n_works", default=40, show_default=True, help="Works of each set, at most.")
+@click.option("--tracks", "n_tracks", default=3, show_default=True, help="Tracks of each work, at most.")
+@click.option("--quick", is_flag=True, help="10 works of 2 tracks.")
+@click.option("--soundfont", type=click.Path(path_type=Path), default=SOUNDFONTS / "TimGM6mb.sf2", show_default=True)
+@click.option(
+    "--cache", "cache_folder", type=click.Path(path_type=Path), default=Path(".cache/validation"), show_default=True
+)
+@click.option("--markdown", "table", type=click.Path(dir_okay=False, path_type=Path), help="Write the table to a file.")
+@click.option("--workers", type=click.IntRange(1), default=usable_cores(), show_default="all cores")
+def main(
+    folder: Path,
+    bundles: tuple[str, ...],
+    checkpoints: tuple[str, ...],
+    floor: bool,
+    names: tuple[str, ...],
+    chosen: tuple[str, ...],
+    n_works: int,
+    n_tracks: int,
+    quick: bool,
+    soundfont: Path,
+    cache_folder: Path,
+    table: Path | None,
+    workers: int,
+) -> None:
+    """Score random, the floor, bundles and checkpoints on songs, performances and sounds that training has not met."""
+    if quick:
+        n_works, n_tracks = 10, 2
+    usual = dict.fromkeys(SETS, USUAL) | {"recordings": tuple(CONDITIONS)}
+    conditions = {name: tuple(dict.fromkeys(("whole", *chosen))) if chosen else usual[name] for name in names}
+    systems = (*((FLOOR,) if floor else ()), *(bundles or (() if checkpoints else ("",))), *checkpoints)
+    try:
+        works = [work for name in names for work in works_of(name, folder, n_works, n_tracks)]
+        scores = validate(works, conditions, systems, find_soundfont(soundfont), cache_folder, workers)
+    except BytecoverError as error:
+        raise click.ClickException(str(error)) from error
+    for row in scores:
+        click.echo(json.dumps(asdict(row)))
+    click.echo(markdown(scores), err=True)
+    if table:
+        with whole_file(table) as part:
+            part.write_text(markdown(scores), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

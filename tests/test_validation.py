@@ -1,0 +1,169 @@
+"""The validation hears what it says it hears, once, and ranks what it says it ranks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import tiny_network
+
+from benchmarks import validation
+from benchmarks.validation import CONDITIONS, HELD_OUT, RANDOM, USUAL, Heard, Work, hear, markdown, score, works_of
+from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.errors import SongError
+from bytecover2_milvus.songs.readers import song_paths
+from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
+from bytecover2_milvus.songs.traditional import traditional_songs
+from bytecover2_milvus.training.checkpoint import Checkpoint
+
+CAN_PLAY = shutil.which("fluidsynth") and any(SOUNDFONTS.glob("*.sf2"))
+plays = pytest.mark.skipif(not CAN_PLAY, reason="needs apt-get install fluidsynth timgm6mb-soundfont")
+
+
+def unit(*degrees: float) -> list[np.ndarray]:
+    return [np.array([np.cos(angle), np.sin(angle)]) for angle in np.radians(degrees)]
+
+
+def tone(duration_s: float) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * 220 * np.arange(round(duration_s * SAMPLE_RATE)) / SAMPLE_RATE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_conditions_change_what_they_say_and_are_the_same_each_time(condition: str) -> None:
+    waveform = tone(46.0)
+    first, second = (CONDITIONS[condition](waveform, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert first.dtype == np.float32
+    if condition in ("45 s", "20 s"):
+        assert len(first) == int(condition[:2]) * SAMPLE_RATE
+    assert np.array_equal(first, waveform) == (condition == "whole")
+    short = CONDITIONS[condition](tone(5.0), np.random.default_rng(3))
+    assert len(short) > 3 * SAMPLE_RATE
+
+
+def test_a_transposed_track_keeps_its_length_and_a_retimed_one_its_pitch() -> None:
+    rng = np.random.default_rng(0)
+    transposed, retimed = (CONDITIONS[name](tone(20.0), rng) for name in ("transposed", "re-timed"))
+
+    def semitones(waveform: np.ndarray) -> float:
+        hz = np.argmax(np.abs(np.fft.rfft(waveform * np.hanning(len(waveform))))) * SAMPLE_RATE / len(waveform)
+        return 12 * np.log2(hz / 220)
+
+    assert len(transposed) == 20 * SAMPLE_RATE
+    assert 0.9 < abs(semitones(transposed)) < 5.1
+    assert 0.07 < abs(len(retimed) / (20 * SAMPLE_RATE) - 1) < 0.35
+    assert abs(semitones(retimed)) < 0.1
+
+
+@plays
+def test_a_work_is_heard_once_and_then_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "LONGEST_S", 22.0)
+    song = traditional_songs()[0]
+    work = Work("traditional", song.song_id, song, 2)
+    font = find_soundfont()
+    heard = hear(work, {"traditional": USUAL}, ("",), font, tmp_path)
+    assert [track.track_id for track in heard] == [f"traditional/{song.song_id}/{seed}" for seed in (0, 1)]
+    assert all(set(track.embeddings) == {(condition, "") for condition in USUAL} for track in heard)
+    files = {path.relative_to(tmp_path).as_posix(): path.stat().st_mtime_ns for path in tmp_path.rglob("*.flac")}
+    assert len(files) == 4  # two tracks, whole and degraded; excerpts are cut anew
+    monkeypatch.setattr(validation, "_waveform", lambda *_: pytest.fail("it is in the cache"))
+    again = hear(work, {"traditional": USUAL}, ("",), font, tmp_path)
+    assert files == {
+        path.relative_to(tmp_path).as_posix(): path.stat().st_mtime_ns for path in tmp_path.rglob("*.flac")
+    }
+    for before, after in zip(heard, again, strict=True):
+        for key, embedding in before.embeddings.items():
+            assert np.array_equal(embedding, after.embeddings[key]), key
+
+
+def test_an_unreadable_score_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "noise.mid"
+    path.write_bytes(b"noise")
+    assert hear(Work("cre", "noise", path, 2), {"cre": USUAL}, ("",), Path("none.sf2"), tmp_path) == []
+    assert "noise.mid" in caplog.text
+
+
+@pytest.mark.parametrize("duration_s", [3.0, 30.0])
+def test_a_checkpoint_embeds_as_its_bundle_does(duration_s: float, tiny_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.safetensors"
+    Checkpoint(*tiny_network()).save(path)
+    of_checkpoint, of_bundle = (validation._embedder(str(system))(tone(duration_s)) for system in (path, tiny_bundle))
+    np.testing.assert_allclose(of_checkpoint, of_bundle, atol=1e-4)
+
+
+def test_changed_queries_meet_clean_candidates() -> None:
+    clean, changed = unit(0, 30, 100, 140), unit(95, 35, 40, 150)  # as in test_metrics: AP 1/3, 1, 1/3, 1
+    heard = [
+        Heard("pop909", work_id, str(number), {("whole", "b"): clean[number], ("20 s", "b"): changed[number]})
+        for number, work_id in enumerate("AABB")
+    ]
+    result = score("pop909", "20 s", "b", heard)
+    assert result.map == pytest.approx(2 / 3)
+    assert (result.queries, result.candidates, result.mr1) == (4, 3, 2)
+    assert score("pop909", "whole", "b", heard).mr1 == 1
+
+
+def test_recordings_are_sought_among_the_tracks_of_all_sets() -> None:
+    heard = [
+        Heard("recordings", "R", "1", {("whole", "b"): unit(0)[0], ("noise", "b"): unit(60)[0]}),
+        Heard("recordings", "R", "2", {("whole", "b"): unit(10)[0], ("noise", "b"): unit(10)[0]}),
+        Heard("asap", "A", "3", {("whole", "b"): unit(70)[0]}),
+        Heard("asap", "A", "4", {("whole", "b"): unit(71)[0]}),
+    ]
+    result = score("recordings", "noise", "b", heard)
+    # the query at 60 meets the two of asap before the recording at 10; the one at 10 meets the recording at 0 first
+    assert (result.queries, result.candidates, result.mr1) == (2, 3, 2)
+    assert score("recordings", "whole", "b", heard).mr1 == 1
+    assert 1 <= score("recordings", "whole", RANDOM, heard).mr1 <= 3
+
+
+def test_the_sets_are_what_is_held_out(shared_data: Path) -> None:
+    for name, (start, stop) in HELD_OUT.items():
+        works = works_of(name, shared_data, 40, 3)
+        assert len(works) == 40
+        trained_on = {path.stem for path in song_paths(shared_data / name)[:start]}
+        assert not {work.work_id for work in works} & trained_on
+        assert stop == len(song_paths(shared_data / name))
+    asap = works_of("asap", shared_data, 1000, 3)
+    assert all(2 <= work.n_tracks <= 3 for work in asap)
+    assert len(works_of("traditional", shared_data, 1000, 3)) == 55
+    recordings = works_of("recordings", shared_data, 40, 3)
+    assert [work.n_tracks for work in recordings] == [2] * 5
+
+
+def test_a_missing_set_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SongError, match=r"asap/manifest\.csv: cannot be read .*leave the set asap out"):
+        works_of("asap", tmp_path, 40, 3)
+    with pytest.raises(SongError, match="cre: no songs here"):
+        works_of("cre", tmp_path, 40, 3)
+
+
+@plays
+def test_the_command_prints_json_and_a_table(shared_data: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.md"
+    arguments = f"--scores {shared_data} --sets recordings --works 1 --conditions noise --cache {tmp_path} --workers 1"
+    done = CliRunner().invoke(
+        validation.main, [*arguments.split(), "--markdown", str(table), "--soundfont", str(find_soundfont())]
+    )
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["condition"], row["system"]) for row in rows] == [
+        ("whole", "random"),
+        ("whole", "bundle that ships"),
+        ("noise", "bundle that ships"),
+    ]
+    assert all(row["map"] == 1 for row in rows)  # one candidate, the twin
+    assert table.read_text() in done.stderr
+    assert table.read_text().count("\n") == 5
+
+
+def test_the_table_says_each_set_and_condition_once() -> None:
+    row = score("cre", "whole", RANDOM, [Heard("cre", "A", str(number), {}) for number in range(2)])
+    assert markdown([row, row]).splitlines()[2:] == [
+        "| cre: 2 queries, 1 candidates each | whole | random | 1.000 [1.000, 1.000] | 1.0 | 0.100 |",
+        "|  |  | random | 1.000 [1.000, 1.000] | 1.0 | 0.100 |",
+    ]
