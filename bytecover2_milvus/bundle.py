@@ -9,18 +9,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config import FrontEnd
 from .errors import BundleError, ConfigError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 CONTRACT_VERSION = 1
-MODEL, CONTRACT, SUMS = "model.onnx", "contract.json", "SHA256SUMS"
+MODEL, CONTRACT, GOLDEN, SUMS = "model.onnx", "contract.json", "golden.npz", "SHA256SUMS"
+CARD, EMBED = "MODEL_CARD.md", "embed.py"
+MODEL_CQT = "model_cqt.onnx"  # for who has the pooled CQT already; a bundle may lack it
 CHECKPOINT = "checkpoint.safetensors"  # to train on from; a bundle may lack it
-INPUT, OUTPUT = "waveform", "embedding"  # names in the graph
+INPUT, INPUT_CQT, OUTPUT = "waveform", "cqt", "embedding"  # names in the graphs
 
 _EXPORT_AGAIN = "export it again with `bytecover2-milvus export`"
 
@@ -128,22 +135,29 @@ def open_bundle(path: str | Path) -> Bundle:
         what = "no such folder" if not path.is_dir() else f"not a bundle, it has no {SUMS}"
         raise BundleError(f"{path}: {what}; name the folder that `bytecover2-milvus export` wrote")
     try:
-        listed = _read_sums(sums)
+        listed = read_sums(sums)
         for name in (MODEL, CONTRACT):
             if name not in listed:
                 raise BundleError(f"{sums}: does not list {name}; {_EXPORT_AGAIN}")
-        for name, expected in listed.items():
-            if file_sha256(path / name) != expected:
-                raise BundleError(f"{path / name}: changed since it was exported; copy the bundle again")
+        for fault in damaged_files(path, listed):
+            raise BundleError(fault)
         text = (path / CONTRACT).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise BundleError(f"{error.filename}: listed in {SUMS} but missing; copy the bundle again") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); check its permissions or copy it again") from error
     try:
         return Bundle(path, Contract.from_json(text), frozenset(listed))
     except BundleError as error:
         raise BundleError(f"{path / CONTRACT}: {error}") from error
+
+
+def damaged_files(folder: Path, listed: Mapping[str, str]) -> Iterator[str]:
+    """A sentence for every file of `listed`, from name to SHA-256, that is missing from `folder` or was changed."""
+    for name, expected in listed.items():
+        try:
+            if file_sha256(folder / name) != expected:
+                yield f"{folder / name}: changed since it was exported; copy the bundle again"
+        except FileNotFoundError:
+            yield f"{folder / name}: listed in {SUMS} but missing; copy the bundle again"
 
 
 def default_bundle() -> Path:
@@ -163,6 +177,15 @@ def default_bundle() -> Path:
     return path
 
 
+def make_model_id(front_end: FrontEnd, weights: Mapping[str, NDArray[np.floating]]) -> str:
+    """32 hexadecimal digits over the front end's settings and every weight of the graph, as float32, with its name."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(front_end), sort_keys=True).encode())
+    for name, weight in sorted(weights.items()):
+        digest.update(f"{name} {weight.shape}".encode())
+        digest.update(weight.astype("<f4").tobytes())
+    return digest.hexdigest()[:32]
+
+
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -174,8 +197,14 @@ def write_sums(folder: Path) -> None:
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def _read_sums(path: Path) -> dict[str, str]:
-    """File name -> SHA-256 in hexadecimal."""
+def read_sums(path: Path) -> dict[str, str]:
+    """File name -> SHA-256 in hexadecimal.
+
+    Raises
+    ------
+    BundleError
+        If a line is no sum of a file in the same folder.
+    """
     listed = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -21,14 +18,28 @@ import torch
 
 from .. import __version__
 from ..audio import MINIMUM_S, SILENCE
-from ..bundle import CHECKPOINT, CONTRACT, INPUT, MODEL, OUTPUT, SUMS, Bundle, Contract, open_bundle, write_sums
+from ..bundle import (
+    CHECKPOINT,
+    CONTRACT,
+    GOLDEN,
+    INPUT,
+    MODEL,
+    MODEL_CQT,
+    OUTPUT,
+    SUMS,
+    Bundle,
+    Contract,
+    make_model_id,
+    open_bundle,
+    write_sums,
+)
 from ..config import SAMPLE_RATE, Config, FrontEnd
 from ..errors import ExportError
 from ..model.network import ByteCover2
 from ..training.checkpoint import Checkpoint
-from .fold import ShippedNetwork
-from .graph import OPSET, export_onnx
-from .parity import TOLERANCE, Parity, check_parity, melody, probes, reference_session
+from .fold import FromCQT, ShippedNetwork
+from .graph import OPSET, export_cqt_onnx, export_onnx
+from .parity import TOLERANCE, Parity, check_cqt_parity, check_parity, melody, probes, reference_session
 
 GOLDEN_S = {"long": 20.0, "short": 3.0}  # seconds; the short one is repeated before it is embedded
 
@@ -40,6 +51,7 @@ def write_bundle(
     *,
     facts: Mapping[str, str],
     checkpoint: bool = True,
+    cqt: bool = False,
 ) -> Bundle:
     """Export `network` to the folder `out_dir`, whole or not at all.
 
@@ -55,6 +67,8 @@ def write_bundle(
         Where the weights come from and how good they are, for the model card: one row each.
     checkpoint : bool
         Whether the bundle carries the network as it was before folding, to train on from.
+    cqt : bool
+        Whether the bundle carries ``model_cqt.onnx`` too, for those who have the pooled CQT already.
 
     Raises
     ------
@@ -73,18 +87,26 @@ def write_bundle(
     def embed(waveform: torch.Tensor) -> torch.Tensor:
         return network.embed(shipped.front_end(waveform))
 
-    parity = check_parity(embed, shipped, model, probes(contract.minimum_samples))
+    compared = probes(contract.minimum_samples)
+    parity = check_parity(embed, shipped, model, compared)
+    golden = golden_vectors(model, contract)
+    if cqt:
+        model_cqt = export_cqt_onnx(FromCQT(config.front_end, network), contract.to_metadata())
+        check_cqt_parity(shipped, model_cqt, compared)
+        golden |= golden_cqts(shipped, golden)
     try:
         out_dir.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=out_dir.parent) as temporary:
             folder = Path(temporary, "new")
             folder.mkdir()
             (folder / MODEL).write_bytes(model)
+            if cqt:
+                (folder / MODEL_CQT).write_bytes(model_cqt)
             (folder / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
             if checkpoint:
                 (folder / CHECKPOINT).write_bytes(half_checkpoint(config, network, facts))
             (folder / "MODEL_CARD.md").write_text(model_card(contract, parity, facts), encoding="utf-8")
-            np.savez(folder / "golden.npz", **golden_vectors(model, contract))
+            np.savez(folder / GOLDEN, **golden)
             shutil.copyfile(_template("embed.py"), folder / "embed.py")
             write_sums(folder)
             if out_dir.exists():
@@ -130,12 +152,8 @@ def half_checkpoint(config: Config, network: ByteCover2, facts: Mapping[str, str
 
 
 def hash_weights(front_end: FrontEnd, shipped: ShippedNetwork) -> str:
-    """The model_id: 32 hexadecimal digits over the front end's settings and every weight that ships, with its name."""
-    digest = hashlib.sha256(json.dumps(asdict(front_end), sort_keys=True).encode())
-    for name, weight in sorted(shipped.state_dict().items()):
-        digest.update(f"{name} {tuple(weight.shape)}".encode())
-        digest.update(weight.contiguous().numpy().astype("<f4").tobytes())
-    return digest.hexdigest()[:32]
+    """The model_id of the weights that ship."""
+    return make_model_id(front_end, {name: weight.numpy() for name, weight in shipped.state_dict().items()})
 
 
 def golden_vectors(model: bytes, contract: Contract) -> dict[str, np.ndarray]:
@@ -144,11 +162,25 @@ def golden_vectors(model: bytes, contract: Contract) -> dict[str, np.ndarray]:
     golden = {}
     for seed, (name, duration_s) in enumerate(GOLDEN_S.items()):
         pcm = np.round(melody(round(duration_s * SAMPLE_RATE), seed) * 32767).astype(np.int16)
-        waveform = pcm.astype(np.float32) / 32768
-        waveform = np.tile(waveform, -(-contract.minimum_samples // len(waveform)))
+        waveform = _long_enough(pcm, contract.minimum_samples)
         golden[f"{name}_waveform"] = pcm
         golden[f"{name}_embedding"] = session.run([OUTPUT], {INPUT: waveform[None]})[0][0]
     return golden
+
+
+def golden_cqts(shipped: ShippedNetwork, golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The pooled CQT (n_bins, T) of every golden waveform: ``model_cqt.onnx`` gives the same embeddings for them."""
+    cqts = {}
+    for name in GOLDEN_S:
+        waveform = _long_enough(golden[f"{name}_waveform"], shipped.config.minimum_samples)
+        with torch.inference_mode():
+            cqts[f"{name}_cqt"] = shipped.pool_cqt(torch.from_numpy(waveform)[None])[0].numpy()
+    return cqts
+
+
+def _long_enough(pcm: np.ndarray, minimum_samples: int) -> np.ndarray:
+    """A waveform of int16 as float32, repeated in whole copies if it is short."""
+    return np.tile(pcm.astype(np.float32) / 32768, -(-minimum_samples // len(pcm)))
 
 
 def model_card(contract: Contract, parity: Parity, facts: Mapping[str, str]) -> str:

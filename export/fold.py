@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import FrontEnd
-from ..model.cqt import WaveformToCQT
+from ..model.cqt import WaveformToCQT, pool_time, scale_magnitude
 from ..model.network import IBN, Bottleneck, ByteCover2, ResNetIBN
 
 
@@ -30,16 +30,17 @@ class Affine(nn.Module):
         return x * self.weight + self.bias
 
 
-class ShippedNetwork(nn.Module):
-    """Unit embedding (B, D) of waveform (B, n_samples): front end, folded backbone, GeM, one final linear layer, norm.
+class FromCQT(nn.Module):
+    """Unit embedding (B, D) of cqt (B, n_bins, T): folded backbone, GeM, one final linear layer, norm.
 
-    Weights of convolutions and of the final layer are rounded to half precision, in which the bundle stores them; the
+    The cqt is the mean magnitude over `time_pooling` frames, at any level: it is divided by its maximum here. Weights
+    of convolutions and of the final layer are rounded to half precision, in which the bundle stores them; the
     arithmetic is float32.
     """
 
     def __init__(self, front_end: FrontEnd, network: ByteCover2) -> None:
         super().__init__()
-        self.front_end = WaveformToCQT(front_end)
+        self.config = front_end
         self.backbone = fold_backbone(network.backbone)
         self.gem = copy.deepcopy(network.gem)
         self.final = fold_head(network)
@@ -47,9 +48,24 @@ class ShippedNetwork(nn.Module):
         _round_to_half(self.final)
         self.eval().requires_grad_(False)
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        pooled = self.gem(self.backbone(self.front_end(waveform)))  # (B, 2048)
+    def forward(self, cqt: Tensor) -> Tensor:
+        pooled = self.gem(self.backbone(scale_magnitude(cqt, self.config.scale)))  # (B, 2048)
         return F.normalize(self.final(pooled), dim=1)
+
+
+class ShippedNetwork(FromCQT):
+    """Unit embedding (B, D) of waveform (B, n_samples): the front end, then `FromCQT`."""
+
+    def __init__(self, front_end: FrontEnd, network: ByteCover2) -> None:
+        super().__init__(front_end, network)
+        self.front_end = WaveformToCQT(front_end)
+
+    def pool_cqt(self, waveform: Tensor) -> Tensor:
+        """What `FromCQT` takes, (B, n_bins, T), of waveform (B, n_samples)."""
+        return pool_time(self.front_end.constant_q(waveform), self.config.time_pooling)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return super().forward(self.pool_cqt(waveform))
 
 
 def fold_backbone(backbone: ResNetIBN) -> ResNetIBN:

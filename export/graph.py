@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 from torch.export import Dim
 
-from ..bundle import INPUT, OUTPUT
-from ..config import SAMPLE_RATE
+from ..bundle import INPUT, INPUT_CQT, OUTPUT
+from ..config import SAMPLE_RATE, SHORTEST_FRAMES
 from ..errors import ExportError
-from .fold import ShippedNetwork
+from .fold import FromCQT, ShippedNetwork
 
 OPSET = 18  # loads in ONNX Runtime 1.23 and later, and in what else reads ONNX today
 HALF_ELEMENTS = 4096  # weights of at least so many elements are stored in half precision
@@ -31,7 +32,27 @@ def export_onnx(network: ShippedNetwork, metadata: Mapping[str, str]) -> bytes:
     ExportError
         If torch exports another opset than asked for.
     """
-    model = _trace(network)
+    minimum_samples = network.config.minimum_samples
+    # Axes of size one would be taken for constants, hence two waveforms longer than the minimum.
+    example = torch.zeros(2, 3 * minimum_samples + SAMPLE_RATE)
+    axes = {0: Dim("batch", min=1), 1: Dim("samples", min=minimum_samples)}
+    return _to_file(_trace(network, INPUT, example, axes), metadata)
+
+
+def export_cqt_onnx(network: FromCQT, metadata: Mapping[str, str]) -> bytes:
+    """The file ``model_cqt.onnx``: `network` from cqt (batch, n_bins, frames), batch and frames dynamic.
+
+    Raises
+    ------
+    ExportError
+        As `export_onnx`.
+    """
+    example = torch.zeros(2, network.config.n_bins, 5 * SHORTEST_FRAMES + 1)
+    axes = {0: Dim("batch", min=1), 2: Dim("frames", min=SHORTEST_FRAMES)}
+    return _to_file(_trace(network, INPUT_CQT, example, axes), metadata)
+
+
+def _to_file(model: ModelProto, metadata: Mapping[str, str]) -> bytes:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     if opsets != {"": OPSET}:
         raise ExportError(f"torch exported opsets {opsets}, not {OPSET}: install the versions of the extra [train]")
@@ -43,10 +64,8 @@ def export_onnx(network: ShippedNetwork, metadata: Mapping[str, str]) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def _trace(network: ShippedNetwork) -> ModelProto:
-    minimum_samples = network.front_end.config.minimum_samples
-    # Axes of size one would be taken for constants, hence two waveforms longer than the minimum.
-    example = torch.zeros(2, 3 * minimum_samples + SAMPLE_RATE)
+def _trace(network: nn.Module, name: str, example: Tensor, axes: Mapping[int, Dim]) -> ModelProto:
+    """`network` on one input of that name, shaped as `example` but for its dynamic `axes`."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns of packages that are not needed here
@@ -58,9 +77,9 @@ def _trace(network: ShippedNetwork) -> ModelProto:
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[INPUT],
+                input_names=[name],
                 output_names=[OUTPUT],
-                dynamic_shapes=({0: Dim("batch", min=1), 1: Dim("samples", min=minimum_samples)},),
+                dynamic_shapes=(dict(axes),),
                 external_data=False,
                 verbose=False,
             )

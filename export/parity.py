@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..bundle import INPUT, OUTPUT
+from ..bundle import INPUT, INPUT_CQT, OUTPUT
 from ..config import SAMPLE_RATE
 from ..errors import ExportError
 from .fold import ShippedNetwork
@@ -68,6 +68,27 @@ def check_parity(
                 "nothing was written; are the weights trained, and finite?"
             )
     return Parity(float(difference), float(cosine))
+
+
+def check_cqt_parity(shipped: ShippedNetwork, model_cqt: bytes, probes: list[NDArray[np.float32]]) -> None:
+    """Compare, on all `probes` (batch, samples), ``model_cqt.onnx`` after our front end with `shipped` on the waveform.
+
+    Raises
+    ------
+    ExportError
+        If any component of an embedding differs by more than `TOLERANCE`, or is not finite.
+    """
+    session = reference_session(model_cqt)
+    for probe in probes:
+        with torch.inference_mode():
+            waveform = torch.from_numpy(probe)
+            expected, cqt = shipped(waveform).numpy(), shipped.pool_cqt(waveform).numpy()
+        difference = np.abs(session.run([OUTPUT], {INPUT_CQT: cqt})[0] - expected).max()
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"the form that takes the CQT differs by {difference:.1e} on waveforms {probe.shape}, "
+                f"more than {TOLERANCE:g}: nothing was written"
+            )
 
 
 def reference_session(model: bytes) -> onnxruntime.InferenceSession:

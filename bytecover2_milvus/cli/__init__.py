@@ -20,6 +20,7 @@ from .embed import embed
 from .export import export
 from .search import evaluate, ingest, query
 from .training import fit_pca, train
+from .verify import verify
 
 
 class _Group(click.Group):
@@ -51,5 +52,5 @@ def main() -> None:
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
 
 
-for command in (ingest, query, evaluate, embed, collections_group, doctor, demo, train, fit_pca, export):
+for command in (ingest, query, evaluate, embed, collections_group, doctor, demo, train, fit_pca, export, verify):
     main.add_command(command)

@@ -18,7 +18,8 @@ import click
     show_default=True,
     help="Whether the bundle carries the weights to train on from; without them it is half the size.",
 )
-def export(checkpoint: Path, out: Path, facts: tuple[str, ...], with_checkpoint: bool) -> None:
+@click.option("--cqt", is_flag=True, help="Add model_cqt.onnx, for those who have the pooled CQT already.")
+def export(checkpoint: Path, out: Path, facts: tuple[str, ...], with_checkpoint: bool, cqt: bool) -> None:
     """Write the ONNX bundle of a checkpoint: waveform in, unit embedding out.
 
     The exported graph is compared with the network at several lengths and batch sizes; where they differ, nothing is
@@ -36,6 +37,8 @@ def export(checkpoint: Path, out: Path, facts: tuple[str, ...], with_checkpoint:
             raise click.UsageError(f"--fact {fact}: give NAME=TEXT")
     named = dict(fact.partition("=")[::2] for fact in facts)
     loaded = load_checkpoint(checkpoint)
-    bundle = write_bundle(loaded.config, loaded.network, out, facts=loaded.facts | named, checkpoint=with_checkpoint)
+    bundle = write_bundle(
+        loaded.config, loaded.network, out, facts=loaded.facts | named, checkpoint=with_checkpoint, cqt=cqt
+    )
     size = sum(file.stat().st_size for file in bundle.path.iterdir())
     click.echo(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB", err=True)

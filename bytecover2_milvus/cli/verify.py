@@ -1,0 +1,45 @@
+"""``verify``: is a bundle whole, what it says, and does it work here?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from .output import device_option, print_table
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, type=click.Path(path_type=Path), metavar="[BUNDLE]...")
+@device_option
+@click.option("--trust", is_flag=True, help="Run a bundle's embed.py even if this package does not know it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per check on stdout.")
+def verify(bundles: tuple[Path, ...], device: str, trust: bool, as_json: bool) -> None:
+    """Check bundles, by default the one that ships: files, contract, graph, golden embeddings, embed.py, checkpoint.
+
+    A changed file is named, with what to do. The golden embeddings are computed on the CPU and, where it works, on
+    CUDA; --device chooses one. Exit code 1 if anything failed.
+
+    \b
+    Example:
+      bytecover2-milvus verify bundles/mine
+    """
+    from ..bundle import default_bundle
+    from ..verify import verify as verify_bundle
+
+    failed = False
+    for bundle in bundles or (default_bundle(),):
+        findings = []
+        for finding in verify_bundle(bundle, device, trust=trust):
+            findings.append(finding)
+            if as_json:
+                click.echo(json.dumps(asdict(finding)))
+        if not as_json:
+            rows = [(finding.check, finding.status, finding.detail) for finding in findings]
+            print_table(("check", "status", "detail"), rows, title=str(bundle))
+        failed |= any(finding.status == "failed" for finding in findings)
+    if failed:
+        sys.exit(1)

@@ -1,0 +1,170 @@
+"""What an ONNX file says of itself, read with numpy alone: where a bundle is served there is no onnx package.
+
+An ONNX file is one protobuf message. Field numbers are those of onnx.proto
+(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), the encoding is
+https://protobuf.dev/programming-guides/encoding. Only what `ModelFile` holds is read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BundleError
+
+FLOAT, FLOAT16 = 1, 10  # TensorProto.DataType
+_DTYPES = {FLOAT: np.dtype("<f4"), FLOAT16: np.dtype("<f2")}
+_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
+
+Fields = dict[int, list["int | bytes"]]  # field number -> whole numbers, or the bytes of strings, arrays and messages
+
+
+@dataclass(frozen=True)
+class Node:
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """The parts of an ONNX file that a contract speaks of."""
+
+    opsets: dict[str, int]  # domain -> version
+    inputs: dict[str, tuple[int, list[int | str]]]  # name -> element type and axes: a length, or the name of a free one
+    outputs: dict[str, tuple[int, list[int | str]]]
+    nodes: tuple[Node, ...]
+    constants: frozenset[str]  # names of all initializers
+    floats: dict[str, NDArray[np.floating]]  # those in single and half precision
+    names: frozenset[str]  # of the graph, its nodes and its values, and of the producer
+    notes: tuple[str, ...]  # what an exporter notes about the source: doc strings, metadata of graph and nodes
+    metadata: dict[str, str]  # of the model
+    self_contained: bool  # no weights in other files, no functions, nothing for a trainer
+
+    @property
+    def weights(self) -> dict[str, NDArray[np.floating]]:
+        """What training has learned: name in the network -> values as they are stored."""
+        learned = ("backbone.", "gem.", "final.")
+        return {name.removesuffix(".half"): value for name, value in self.floats.items() if name.startswith(learned)}
+
+    @classmethod
+    def read(cls, path: Path) -> ModelFile:
+        """The ONNX file at `path`.
+
+        Raises
+        ------
+        BundleError
+            If it is no ONNX file or ends early.
+        """
+        try:
+            return cls._parse(path.read_bytes())
+        except (IndexError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"{path}: not an ONNX file, or a part of one; copy the bundle again") from error
+
+    @classmethod
+    def _parse(cls, content: bytes) -> ModelFile:
+        model = _fields(content)
+        [graph] = map(_fields, model[7])
+        nodes = [_fields(node) for node in graph[1]]
+        initializers = [_fields(tensor) for tensor in graph[5]]
+        values = [_fields(value) for number in (11, 12, 13) for value in graph[number]]  # inputs, outputs, others
+        return cls(
+            opsets={_text(entry, 1): entry[2][-1] for entry in map(_fields, model[8])},
+            inputs=dict(map(_signature, graph[11])),
+            outputs=dict(map(_signature, graph[12])),
+            nodes=tuple(Node(_text(node, 4), _texts(node, 1), _texts(node, 2)) for node in nodes),
+            constants=frozenset(_text(tensor, 8) for tensor in initializers),
+            floats={_text(tensor, 8): _array(tensor) for tensor in initializers if tensor[2][-1] in _DTYPES},
+            names=frozenset(
+                [_text(model, 2), _text(model, 3), _text(graph, 2)]
+                + [name for node in nodes for number in (1, 2, 3) for name in _texts(node, number)]
+                + [_text(tensor, 8) for tensor in initializers]
+                + [_text(value, 1) for value in values]
+            ),
+            notes=(
+                *filter(None, _texts(model, 6)),
+                *_notes(graph, 10, 16),
+                *(note for node in nodes for note in _notes(node, 6, 9)),
+                *(note for tensor in initializers for note in _notes(tensor, 12, 16)),
+                *(note for value in values for note in _notes(value, 3, 4)),
+            ),
+            metadata=dict(map(_entry, model[14])),
+            self_contained=not (model[20] or model[25] or any(tensor[13] or tensor[14] for tensor in initializers)),
+        )
+
+
+def _fields(message: int | bytes) -> Fields:
+    """The fields of a protobuf message; absent ones are empty lists."""
+    fields: Fields = defaultdict(list)
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
+        number, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            value, position = _varint(message, position)
+        else:
+            length = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}.get(wire)
+            if length is None:
+                if wire != _LENGTH:
+                    raise ValueError(f"wire type {wire}")
+                length, position = _varint(message, position)
+            if position + length > len(message):
+                raise ValueError("the file ends within a field")
+            value, position = message[position : position + length], position + length
+        fields[number].append(value)
+    return fields
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    """A whole number, seven bits a byte and the lowest first, and the position after it."""
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def _texts(fields: Fields, number: int) -> tuple[str, ...]:
+    return tuple(value.decode() for value in fields[number])
+
+
+def _text(fields: Fields, number: int) -> str:
+    return "".join(_texts(fields, number)[-1:])
+
+
+def _entry(message: bytes) -> tuple[str, str]:
+    fields = _fields(message)
+    return _text(fields, 1), _text(fields, 2)
+
+
+def _notes(fields: Fields, doc_string: int, metadata: int) -> list[str]:
+    return [*filter(None, _texts(fields, doc_string)), *(": ".join(_entry(entry)) for entry in fields[metadata])]
+
+
+def _signature(message: bytes) -> tuple[str, tuple[int, list[int | str]]]:
+    """Name, element type and axes of a ValueInfoProto."""
+    value = _fields(message)
+    [tensor] = [_fields(tensor) for kind in value[2] for tensor in _fields(kind)[1]]
+    axes = [_fields(axis) for shape in tensor[2] for axis in _fields(shape)[1]]
+    return _text(value, 1), (tensor[1][-1], [_text(axis, 2) or axis[1][-1] for axis in axes])
+
+
+def _array(tensor: Fields) -> NDArray[np.floating]:
+    """The values of a TensorProto that holds them as raw bytes, as every exporter of today does."""
+    dims = []
+    for value in tensor[1]:  # one by one or, packed, as one string of bytes
+        if isinstance(value, int):
+            dims.append(value)
+            continue
+        position = 0
+        while position < len(value):
+            dim, position = _varint(value, position)
+            dims.append(dim)
+    return np.frombuffer(b"".join(tensor[9]), _DTYPES[tensor[2][-1]]).reshape(dims)

@@ -1,0 +1,130 @@
+"""Bundles of every released contract keep giving their embeddings; of another contract, the reason is given."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from bytecover2_milvus.bundle import CONTRACT_VERSION, open_bundle, write_sums
+from bytecover2_milvus.embedder import Embedder
+from bytecover2_milvus.errors import AudioError, BundleError
+from bytecover2_milvus.export.parity import melody
+
+GOLDEN = Path(__file__).parent / "golden"
+MODEL_IDS = {1: "380dcc3a5e469986f08b19209194aa0a"}  # as they were made; see golden/README.md
+SAMPLE_RATE = 22_050  # Hz
+
+
+def session_of(folder: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def session() -> onnxruntime.InferenceSession:
+    return session_of(GOLDEN / "contract-1")
+
+
+def embed(session: onnxruntime.InferenceSession, waveforms: np.ndarray) -> np.ndarray:
+    return session.run(["embedding"], {"waveform": waveforms.astype(np.float32)})[0]
+
+
+# Old bundles
+
+
+def test_there_is_a_golden_bundle_of_every_contract_version():
+    assert {path.name for path in GOLDEN.glob("contract-*")} == {f"contract-{version}" for version in MODEL_IDS}
+    assert list(MODEL_IDS) == list(range(1, CONTRACT_VERSION + 1))
+
+
+@pytest.mark.parametrize("version", MODEL_IDS)
+def test_a_golden_bundle_is_the_one_that_was_made_then(version):
+    contract = open_bundle(GOLDEN / f"contract-{version}").contract
+    assert (contract.contract_version, contract.model_id) == (version, MODEL_IDS[version])
+
+
+@pytest.mark.parametrize("name", ["long", "short"])
+@pytest.mark.parametrize("version", MODEL_IDS)
+def test_an_old_bundle_gives_the_embeddings_it_gave(version, name):
+    embedder = Embedder(GOLDEN / f"contract-{version}", device="cpu", threads=1)
+    golden = np.load(GOLDEN / f"contract-{version}" / "golden.npz")
+    embedding = embedder.embed(golden[f"{name}_waveform"].astype(np.float32) / 32768)
+    assert np.abs(embedding - golden[f"{name}_embedding"]).max() <= embedder.contract.parity_tolerance
+
+
+@pytest.mark.parametrize("version", MODEL_IDS)
+def test_the_reference_consumer_of_an_old_bundle_still_runs(version):
+    folder = GOLDEN / f"contract-{version}"
+    done = subprocess.run([sys.executable, "-P", folder / "embed.py", folder], capture_output=True, text=True)
+    assert [json.loads(line)["golden"] for line in done.stdout.splitlines()] == ["long", "short"], done.stderr
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_an_unknown_contract_version_is_refused_with_the_reason(version, tmp_path):
+    folder = Path(shutil.copytree(GOLDEN / "contract-1", tmp_path / "bundle"))
+    contract = json.loads((folder / "contract.json").read_text()) | {"contract_version": version}
+    (folder / "contract.json").write_text(json.dumps(contract))
+    write_sums(folder)
+    reason = rf"contract\.json: contract version {version}, this package reads 1; install the package that made"
+    for opener in (open_bundle, Embedder):
+        with pytest.raises(BundleError, match=reason):
+            opener(folder)
+
+
+def test_the_reference_consumer_refuses_an_unknown_contract_version_too(tmp_path):
+    folder = Path(shutil.copytree(GOLDEN / "contract-1", tmp_path / "bundle"))
+    contract = json.loads((folder / "contract.json").read_text()) | {"contract_version": 2}
+    (folder / "contract.json").write_text(json.dumps(contract))
+    done = subprocess.run([sys.executable, "-P", folder / "embed.py", folder], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "this program knows contract version 1\n")
+
+
+# What export/README.md says of silence, short and long input
+
+
+def test_the_graph_gives_a_unit_vector_for_silence_which_the_embedder_refuses(session):
+    silence = np.zeros((1, 100_000))
+    assert np.linalg.norm(embed(session, silence)) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(AudioError, match="silent"):
+        Embedder(GOLDEN / "contract-1", device="cpu").embed(silence[0].astype(np.float32))
+
+
+def test_the_graph_gives_a_unit_vector_below_the_minimum_but_another_one_than_repeating_does(session):
+    short = melody(SAMPLE_RATE, seed=0)
+    alone, repeated = embed(session, short[None]), embed(session, np.tile(short, 4)[None])
+    assert np.linalg.norm(alone) == pytest.approx(1, abs=1e-5)
+    assert (alone @ repeated.T).item() < 0.999
+
+
+def test_the_graph_is_an_error_below_one_input_frame(session):
+    frame = 20 * 512  # samples: time_pooling x hop_length
+    assert embed(session, melody(frame - 512, seed=0)[None]).shape == (1, 128)
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
+        embed(session, melody(frame - 513, seed=0)[None])
+
+
+def test_nan_in_gives_nan_out(session):
+    waveforms = np.stack([melody(90_000, seed) for seed in (0, 1)])
+    waveforms[1, 5] = np.nan
+    assert np.isfinite(embed(session, waveforms)).all(axis=1).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("gain", [0.01, 10])
+def test_level_does_not_matter(session, gain):
+    waveform = melody(90_000, seed=0)[None]
+    np.testing.assert_allclose(embed(session, gain * waveform), embed(session, waveform), atol=1e-5)
+
+
+def test_padding_does(session):
+    waveform = melody(90_000, seed=0)
+    padded = np.concatenate([waveform, np.zeros(45_000)])
+    assert np.abs(embed(session, padded[None]) - embed(session, waveform[None])).max() > 1e-3
