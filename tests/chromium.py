@@ -93,7 +93,7 @@ class Chromium:
     def text(self, selector: str) -> str:
         return self.evaluate(f"document.querySelector({json.dumps(selector)})?.textContent ?? ''")
 
-    def wait(self, expression: str, timeout_s: float = 60.0) -> None:
+    def wait(self, expression: str, timeout_s: float = 120.0) -> None:
         """Until `expression` is true."""
         deadline = time.monotonic() + timeout_s
         while not self.evaluate(expression):
@@ -117,12 +117,10 @@ class Chromium:
             self.send("Input.dispatchDragEvent", type=kind, data=data, **at)
 
     def press(self, key: str) -> None:
-        codes = {"Tab": 9, "Enter": 13}
-        for kind in ("keyDown", "keyUp"):
-            text = "\r" if key == "Enter" and kind == "keyDown" else ""
-            self.send(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key], text=text
-            )
+        """Tab or Enter."""
+        code, text = {"Tab": (9, ""), "Enter": (13, "\r")}[key]
+        self.send("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, text=text)
+        self.send("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
     def screenshot(self, path: Path, width: int, height: int) -> None:
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

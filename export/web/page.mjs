@@ -97,16 +97,18 @@ class Recording {
   }
 }
 
+// Peaks from left to right, the highest filling the height.
 function draw(canvas, waveform) {
+  const peakOf = (samples) => samples.reduce((highest, sample) => Math.max(highest, Math.abs(sample)), 0);
+  const highest = peakOf(waveform);
   const width = (canvas.width = canvas.clientWidth * devicePixelRatio);
   const height = (canvas.height = canvas.clientHeight * devicePixelRatio);
   const pen = canvas.getContext("2d");
   pen.fillStyle = getComputedStyle(canvas).color;
   const step = 3 * devicePixelRatio;
   for (let x = 0; x < width; x += step) {
-    const slice = waveform.subarray((x / width) * waveform.length, ((x + step) / width) * waveform.length);
-    const peak = slice.reduce((highest, sample) => Math.max(highest, Math.abs(sample)), 0);
-    const bar = Math.max(devicePixelRatio, Math.min(peak, 1) * height);
+    const peak = peakOf(waveform.subarray((x / width) * waveform.length, ((x + step) / width) * waveform.length));
+    const bar = Math.max(devicePixelRatio, (peak / highest) * height);
     pen.fillRect(x, (height - bar) / 2, step * 0.7, bar);
   }
 }
