@@ -1,0 +1,315 @@
+"""The bundle that ships, in Node and in a browser: the golden vectors come back, and what means nothing is refused."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from chromium import Chromium
+from numpy.typing import NDArray
+
+from bytecover2_milvus.audio import load_audio
+from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.embedder import Embedder
+
+REPOSITORY = Path(__file__).parents[1]
+CONSUMERS = REPOSITORY / "export" / "consumers"
+BUNDLE = REPOSITORY / "bytecover2_milvus" / "bundles" / "bytecover2-128"
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, NDArray]:
+    with np.load(BUNDLE / "golden.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def tolerance() -> float:
+    return json.loads((BUNDLE / "contract.json").read_text())["parity_tolerance"]
+
+
+def module(name: str) -> None:
+    """Skip where `name` is not installed for the consumers."""
+    if not (CONSUMERS / "node_modules" / name).is_dir():
+        pytest.skip(f"needs {name}: npm ci in export/consumers")
+
+
+@pytest.mark.parametrize("path", sorted(CONSUMERS.glob("*.mjs")), ids=lambda path: path.name)
+def test_every_file_of_the_consumers_is_short(path):
+    assert len(path.read_text().splitlines()) < 60
+
+
+# Node
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    program = shutil.which("node")
+    if program is None:
+        pytest.skip("needs node, version 20 or later (Debian: nodejs)")
+    return program
+
+
+def embed(node: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    module("onnxruntime-node")
+    return subprocess.run([node, CONSUMERS / "embed.mjs", *arguments], capture_output=True, text=True)
+
+
+def test_node_reproduces_the_golden_vectors(node, tolerance):
+    done = embed(node, BUNDLE)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["golden"] for line in lines] == ["long", "short"]
+    assert max(line["difference"] for line in lines) <= tolerance
+
+
+def test_node_says_which_golden_vector_is_beyond_the_tolerance(node, golden, tmp_path):
+    bundle = shutil.copytree(BUNDLE, tmp_path / "bundle")
+    np.savez(bundle / "golden.npz", **golden | {"short_embedding": golden["short_embedding"] + np.float32(0.001)})
+    done = embed(node, bundle)
+    assert done.returncode == 1
+    assert done.stderr == "embed.mjs: short: differs by more than 0.0001\n"
+
+
+def test_node_prints_the_embedding_of_one_file(node, golden, tolerance, tmp_path):
+    soundfile.write(tmp_path / "short.wav", golden["short_waveform"], SAMPLE_RATE)
+    done = embed(node, BUNDLE, tmp_path / "short.wav")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(json.loads(done.stdout), golden["short_embedding"], atol=tolerance)
+
+
+def test_node_compares_every_pair(node, golden, tmp_path):
+    paths = [tmp_path / f"{name}.wav" for name in ("long", "short", "long again")]
+    for path in paths:
+        soundfile.write(path, golden[f"{path.stem.split()[0]}_waveform"], SAMPLE_RATE)
+    done = embed(node, BUNDLE, *paths)
+    lines = map(json.loads, done.stdout.splitlines())
+    similarity = {(Path(line["a"]).stem, Path(line["b"]).stem): line["similarity"] for line in lines}
+    across = float(golden["long_embedding"] @ golden["short_embedding"])
+    expected = {("long", "short"): across, ("long", "long again"): 1.0, ("short", "long again"): across}
+    assert similarity == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [("WAV", s) for s in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")] + [("WAVEX", "PCM_24")],
+)
+def test_node_reads_wav_files_as_libsndfile_does(node, container, subtype, tmp_path):
+    path = tmp_path / "noise.wav"
+    noise = np.random.default_rng(0).uniform(-1, 1, (501, 3))
+    soundfile.write(path, noise, 8000, format=container, subtype=subtype)
+    code = (
+        "const {decodeWav} = await import(process.argv[1]); const {readFileSync} = await import('node:fs');"
+        "const {rate, waveform} = decodeWav(Uint8Array.from(readFileSync(process.argv[2])).buffer);"
+        "console.log(JSON.stringify([rate, [...waveform]]))"
+    )
+    command = [node, "--input-type=module", "-e", code, CONSUMERS / "wav.mjs", path]
+    rate, waveform = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert rate == 8000
+    np.testing.assert_allclose(waveform, soundfile.read(path)[0].mean(axis=1), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "samples", "message"),
+    [
+        ("other rate", 44100, np.full(88200, 0.5), "44100 Hz: resample it to 22050 Hz"),
+        ("short", SAMPLE_RATE, np.full(11025, 0.5), "too short: 0.50 s, 1 s are needed"),
+        ("silent", SAMPLE_RATE, np.zeros(30000), "silent: no sample above -60 dBFS"),
+        ("damaged", SAMPLE_RATE, np.full(30000, np.nan), "damaged: samples that are not numbers"),
+        ("empty", SAMPLE_RATE, np.zeros(0), "too short: 0.00 s, 1 s are needed"),
+    ],
+)
+def test_node_refuses_what_would_mean_nothing(node, name, rate, samples, message, tmp_path):
+    path = tmp_path / f"{name}.wav"
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    done = embed(node, BUNDLE, path)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"embed.mjs: {path}: {message}\n")
+
+
+def test_node_refuses_what_is_no_wav_file(node, tmp_path):
+    path = tmp_path / "notes.wav"
+    path.write_text("not audio")
+    done = embed(node, BUNDLE, path)
+    assert (done.returncode, done.stderr) == (1, f"embed.mjs: {path}: no WAV file: convert it to one\n")
+
+
+def test_node_refuses_a_contract_it_does_not_know(node, tmp_path):
+    bundle = shutil.copytree(BUNDLE, tmp_path / "bundle")
+    contract = json.loads((bundle / "contract.json").read_text())
+    (bundle / "contract.json").write_text(json.dumps(contract | {"contract_version": 2}))
+    done = embed(node, bundle)
+    assert (done.returncode, done.stderr) == (1, "embed.mjs: contract version 2: this program knows version 1\n")
+
+
+# The browser
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """The address of the page, the files of `folder` being served as by ``python -m http.server``."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/export/web/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    module("onnxruntime-web")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("needs chromium or google-chrome (Debian: chromium)")
+    with Chromium(program, tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def loaded(chromium: Chromium) -> Iterator[Chromium]:
+    with serve(REPOSITORY) as url:
+        chromium.open(url)
+        chromium.wait("!document.querySelector('#check').disabled")
+        yield chromium
+
+
+@pytest.fixture
+def page(loaded: Chromium) -> Iterator[Chromium]:
+    """The page with its model, free of errors at the end."""
+    yield loaded
+    assert loaded.errors == []
+
+
+FIRST, SECOND = ".recording:nth-child(1)", ".recording:nth-child(2)"
+
+
+def finish(page: Chromium) -> list[str]:
+    """What the page says of the two recordings when it is done with them."""
+    page.wait("[...document.querySelectorAll('progress')].every((progress) => progress.hidden)")
+    return [page.text(f"{section} .status") for section in (FIRST, SECOND)]
+
+
+def embeddings(page: Chromium) -> list[NDArray]:
+    """Of the two recordings, out of the file that the page offers to save."""
+    saved = json.loads(unquote(page.evaluate("document.querySelector('#save').href").partition(",")[2]))
+    assert saved["model_id"] == json.loads((BUNDLE / "contract.json").read_text())["model_id"]
+    return [np.array(recording["embedding"]) for recording in saved["recordings"]]
+
+
+def test_the_page_reproduces_the_golden_vectors_from_files(page, golden, tolerance, tmp_path):
+    for section, name in ((FIRST, "long"), (SECOND, "short")):
+        soundfile.write(tmp_path / f"{name}.wav", golden[f"{name}_waveform"], SAMPLE_RATE)
+        page.choose(f"{section} input", tmp_path / f"{name}.wav")
+    assert finish(page) == ["long.wav, 20.0 s", "short.wav, 3.0 s"]
+    for embedding, name in zip(embeddings(page), ("long", "short"), strict=True):
+        np.testing.assert_allclose(embedding, golden[f"{name}_embedding"], atol=tolerance)
+    similarity = golden["long_embedding"] @ golden["short_embedding"]
+    assert float(page.text("#similarity")) == pytest.approx(similarity, abs=1e-3)
+
+
+def test_the_page_checks_the_browser_from_the_keyboard(page):
+    reached = []
+    page.evaluate("document.activeElement.blur()")  # Tab goes on from there
+    while "check" not in reached:
+        page.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.type"))
+        assert len(reached) < 40
+    assert reached[0] == "file"
+    page.press("Enter")
+    page.wait("document.querySelector('#checked').textContent.includes('difference')")
+    assert page.text("#checked").endswith("within the tolerance of 0.0001")
+
+
+@pytest.mark.parametrize("suffix", ["flac", "mp3", "ogg"])
+def test_the_page_decodes_and_resamples_as_the_package_does(page, golden, suffix, tmp_path):
+    path = tmp_path / f"stereo.{suffix}"
+    waveform = soxr.resample(golden["long_waveform"][: 8 * SAMPLE_RATE] / 32768, SAMPLE_RATE, 44100)
+    soundfile.write(path, np.stack([waveform, 0.5 * waveform[::-1]], axis=1), 44100)
+    page.drop(FIRST, path, path)
+    assert finish(page) == [f"stereo.{suffix}, 8.0 s"] * 2
+    assert page.text("#similarity") == "1.000"
+    expected = Embedder(BUNDLE, device="cpu").embed(load_audio(path))
+    for embedding in embeddings(page):
+        assert embedding @ expected > 0.999
+
+
+def test_the_page_says_what_is_wrong_with_a_file_and_goes_on(page, golden, tmp_path):
+    (tmp_path / "notes.mp3").write_text("not audio")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(30000), SAMPLE_RATE)
+    soundfile.write(tmp_path / "short.wav", golden["long_waveform"][:11025], SAMPLE_RATE)
+    soundfile.write(tmp_path / "good.wav", golden["short_waveform"], SAMPLE_RATE)
+    page.drop(FIRST, tmp_path / "notes.mp3", tmp_path / "silent.wav")
+    assert finish(page) == [
+        "notes.mp3: this browser cannot decode it; choose an MP3, WAV, FLAC, Ogg or M4A file",
+        "silent.wav: silent: no sample above -60 dBFS",
+    ]
+    assert page.evaluate("document.querySelectorAll('.status.failed').length") == 2
+    page.drop(SECOND, tmp_path / "short.wav", tmp_path / "good.wav")
+    assert finish(page) == ["good.wav, 3.0 s", "short.wav: too short: 0.50 s, 1 s are needed"]
+    assert page.text("#similarity") == "–"
+    page.drop(SECOND, tmp_path / "good.wav")
+    assert finish(page) == ["good.wav, 3.0 s"] * 2
+    assert page.text("#similarity") == "1.000"
+
+
+def test_the_page_shows_the_file_that_was_chosen_last(page, golden, tmp_path):
+    soundfile.write(tmp_path / "long.wav", golden["long_waveform"], SAMPLE_RATE)
+    soundfile.write(tmp_path / "short.wav", golden["short_waveform"], SAMPLE_RATE)
+    page.drop(FIRST, tmp_path / "long.wav", tmp_path / "short.wav")
+    page.drop(FIRST, tmp_path / "short.wav")
+    assert finish(page) == ["short.wav, 3.0 s"] * 2
+    assert page.text("#similarity") == "1.000"
+
+
+def test_the_page_sends_nothing(page, golden, tmp_path):
+    page.requests.clear()
+    soundfile.write(tmp_path / "short.wav", golden["short_waveform"], SAMPLE_RATE)
+    page.drop(FIRST, tmp_path / "short.wav", tmp_path / "short.wav")
+    finish(page)
+    assert {request["url"].partition(":")[0] for request in page.requests} <= {"blob", "data"}
+
+
+def test_the_page_may_reach_no_other_server(page):
+    blocked = (
+        "new Promise((resolve) => {"
+        " document.addEventListener('securitypolicyviolation', (event) => resolve(event.effectiveDirective));"
+        " fetch('http://127.0.0.1:9/').catch(() => {}); })"
+    )
+    assert page.evaluate(blocked) == "connect-src"
+    page.errors.clear()  # the browser reports what it blocked
+
+
+def test_every_control_of_the_page_has_a_name(page):
+    nodes = page.send("Accessibility.getFullAXTree")["nodes"]
+    controls = [node for node in nodes if node["role"]["value"] in ("button", "link", "meter", "progressbar")]
+    names = [node["name"]["value"] for node in controls if not node["ignored"]]
+    assert all(names)
+    assert {"Check this browser", "Similarity"} <= set(names)
+    for which in ("First", "Second"):
+        assert any(name.startswith(f"{which} recording") for name in names)
+
+
+def test_the_page_says_that_its_model_is_missing(chromium, tmp_path):
+    (tmp_path / "export").symlink_to(REPOSITORY / "export")
+    with serve(tmp_path) as url:
+        chromium.open(url)
+        chromium.wait("document.querySelector('#model').classList.contains('failed')")
+    assert chromium.text("#model").startswith("The model did not load: http://127.0.0.1")
+    assert chromium.text("#model").endswith("contract.json: 404 File not found")
+    assert chromium.evaluate("document.querySelector('#check').disabled")
