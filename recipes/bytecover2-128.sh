@@ -5,27 +5,35 @@
 #   recipes/bytecover2-128.sh SCORES RUN [CONFIG]
 #
 # SCORES holds the folders pop909 (MIT), cre (public domain) and lieder (CC0); RUN receives checkpoints and bundle;
-# CONFIG is bytecover2-128.toml (two CPU cores) unless given: bytecover2-128-gpu.toml is the paper's backbone.
-# SOUND_FONT names a General MIDI sound font to train with, which needs FluidSynth; the bundle that ships had FluidR3.
+# CONFIG is bytecover2-128.toml (two CPU cores) unless given: bytecover2-128-gpu.toml has the paper's backbone.
+#
+# From the environment, all optional:
+#   INIT          a checkpoint of the same network, without PCA-FC, to go on from
+#   SOUND_FONT    a General MIDI sound font that plays some of the parts, which needs FluidSynth
+#   COMPOSED      how many songs are composed
+#   ARRANGEMENTS  tracks of each song
+#   PYTHON        the interpreter
 set -euo pipefail
 scores=${1:?"folder with pop909, cre and lieder"}
 run=${2:?"folder for checkpoints"}
 config=${3:-$(dirname "$0")/bytecover2-128.toml}
+bytecover2=("${PYTHON:-python}" -m bytecover2_milvus)
 songs=(
-  --songs composed@0-2500 --songs "$scores/pop909@0-850" --songs "$scores/cre@0-1000" --songs "$scores/lieder@0-1250"
-  --arrangements 4 --spectral 0.95 --degraded 0.8 ${SOUND_FONT:+--sound-font "$SOUND_FONT"} --cache "$run/cache"
+  --songs "composed@0-${COMPOSED:-2500}" --songs "$scores/pop909@0-850" --songs "$scores/cre@0-1000"
+  --songs "$scores/lieder@0-1250" --arrangements "${ARRANGEMENTS:-4}" --spectral 0.95 --degraded 0.8
+  ${SOUND_FONT:+--sound-font "$SOUND_FONT"} --cache "$run/cache"
 )
 held_out=(
-  --validation-songs composed@9000-9020 --validation-songs "$scores/pop909@850-865"
+  --validation-songs composed@1000000-1000020 --validation-songs "$scores/pop909@850-865"
   --validation-songs "$scores/cre@1100-1110" --validation-songs "$scores/lieder@1250-1265"
 )
 settings=(--config "$config")
 
-bytecover2-milvus train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --out "$run/bytecover"
-bytecover2-milvus fit-pca "$run/bytecover/best.safetensors" "${songs[@]}" --dim 128 --out "$run/pca.safetensors"
-bytecover2-milvus train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/pca.safetensors" \
-  --set 'training.phase="frozen"' --set training.steps=200 --set training.learning_rate=1e-3 --out "$run/frozen"
-bytecover2-milvus train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/frozen/best.safetensors" \
-  --set 'training.phase="joint"' --set training.steps=400 --set training.learning_rate=3e-4 \
+"${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" ${INIT:+--init "$INIT"} --out "$run/bytecover"
+"${bytecover2[@]}" fit-pca "$run/bytecover/best.safetensors" "${songs[@]}" --dim 128 --out "$run/pca.safetensors"
+"${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/pca.safetensors" \
+  --set 'training.phase="frozen"' --set training.steps=150 --set training.learning_rate=1e-3 --out "$run/frozen"
+"${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/frozen/best.safetensors" \
+  --set 'training.phase="joint"' --set training.steps=300 --set training.learning_rate=3e-4 \
   --set training.triplet_weight=0.1 --out "$run/joint"
-bytecover2-milvus export "$run/joint/best.safetensors" --out "$run/bytecover2-128"
+"${bytecover2[@]}" export "$run/joint/best.safetensors" --out "$run/bytecover2-128"
