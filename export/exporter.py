@@ -33,7 +33,7 @@ from ..bundle import (
     open_bundle,
     write_sums,
 )
-from ..config import SAMPLE_RATE, Config, FrontEnd
+from ..config import SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd
 from ..errors import ExportError
 from ..model.network import ByteCover2
 from ..training.checkpoint import Checkpoint
@@ -105,7 +105,7 @@ def write_bundle(
             (folder / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
             if checkpoint:
                 (folder / CHECKPOINT).write_bytes(half_checkpoint(config, network, facts))
-            (folder / "MODEL_CARD.md").write_text(model_card(contract, parity, facts), encoding="utf-8")
+            (folder / "MODEL_CARD.md").write_text(model_card(contract, parity, facts, cqt=cqt), encoding="utf-8")
             np.savez(folder / GOLDEN, **golden)
             shutil.copyfile(_template("embed.py"), folder / "embed.py")
             write_sums(folder)
@@ -183,8 +183,13 @@ def _long_enough(pcm: np.ndarray, minimum_samples: int) -> np.ndarray:
     return np.tile(pcm.astype(np.float32) / 32768, -(-minimum_samples // len(pcm)))
 
 
-def model_card(contract: Contract, parity: Parity, facts: Mapping[str, str]) -> str:
+def model_card(contract: Contract, parity: Parity, facts: Mapping[str, str], *, cqt: bool) -> str:
     front_end = contract.front_end
+    cqt_row = (
+        f"| `{MODEL_CQT}` | the same network from `cqt`, float32, (batch, {front_end.n_bins}, frames), frames at least "
+        f"{SHORTEST_FRAMES}: magnitude as `abs(librosa.cqt(..., hop_length={front_end.hop_length}))`, mean over whole "
+        f"blocks of {front_end.time_pooling}, at any level |\n"
+    )
     return Template(_template("MODEL_CARD.md").read_text(encoding="utf-8")).substitute(
         name=contract.name,
         model_id=contract.model_id,
@@ -199,6 +204,7 @@ def model_card(contract: Contract, parity: Parity, facts: Mapping[str, str]) -> 
         hop_length=front_end.hop_length,
         frame_s=f"{front_end.frame_s:.2f}",
         scale=front_end.scale,
+        cqt_row=cqt_row if cqt else "",
         opset=contract.opset,
         tolerance=f"{contract.parity_tolerance:g}",
         difference=f"{parity.largest_difference:.1e}",

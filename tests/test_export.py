@@ -12,6 +12,7 @@ import venv
 from importlib import metadata
 from pathlib import Path
 
+import librosa
 import numpy as np
 import onnx
 import onnxruntime
@@ -19,7 +20,7 @@ import pytest
 import soundfile
 import soxr
 import torch
-from conftest import tiny_network
+from conftest import EXPORT, tiny_network
 from packaging.requirements import Requirement
 
 from bytecover2_milvus.bundle import open_bundle
@@ -29,14 +30,26 @@ from bytecover2_milvus.errors import BundleError, ExportError
 from bytecover2_milvus.export import exporter
 from bytecover2_milvus.export.exporter import half_checkpoint, hash_weights, write_bundle
 from bytecover2_milvus.export.fold import Affine, ShippedNetwork, fold_backbone, fold_head
-from bytecover2_milvus.export.parity import check_parity, melody, probes
+from bytecover2_milvus.export.parity import check_cqt_parity, check_parity, melody, probes
 from bytecover2_milvus.model.cqt import WaveformToCQT
-from bytecover2_milvus.training.checkpoint import load_checkpoint
+from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
+from bytecover2_milvus.verify import verify
 
 
 @pytest.fixture(scope="module")
 def graph(tiny_bundle: Path) -> onnx.GraphProto:
     return onnx.load(tiny_bundle / "model.onnx").graph
+
+
+@pytest.fixture(scope="module")
+def exported_again(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with ``model_cqt.onnx``, exported by a process of its own from a checkpoint file."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    config, network = tiny_network()
+    Checkpoint(config, network, facts={"Trained on": "nothing, it is for tests"}).save(folder / "tiny.safetensors")
+    command = [sys.executable, "-m", "bytecover2_milvus", "export", "tiny.safetensors", "--out", "again", "--cqt"]
+    subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONHASHSEED": "1"}, check=True)
+    return folder / "again"
 
 
 def waveform_shape(value: onnx.ValueInfoProto) -> list[str | int]:
@@ -168,10 +181,12 @@ def test_a_weight_beyond_half_precision_is_not_written_as_infinity():
 # What is written, and what is refused
 
 
-def test_the_same_weights_give_the_same_bytes(tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    again = write_bundle(*tiny_network(), "again", facts={"Trained on": "nothing, it is for tests"})
-    assert (again.path / "SHA256SUMS").read_text() == (tiny_bundle / "SHA256SUMS").read_text()
+def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(tiny_bundle, exported_again):
+    for name in ("model.onnx", "contract.json", "checkpoint.safetensors", "embed.py"):
+        assert (exported_again / name).read_bytes() == (tiny_bundle / name).read_bytes(), name
+    ours, theirs = (np.load(folder / "golden.npz") for folder in (tiny_bundle, exported_again))
+    for name in ours.files:
+        np.testing.assert_array_equal(ours[name], theirs[name])
 
 
 def test_bytecover_without_pca_fc_exports_too(tmp_path):
@@ -245,6 +260,50 @@ def test_the_card_states_the_contract_and_the_facts(tiny_bundle):
     assert f"| model_id | `{open_bundle(tiny_bundle).contract.model_id}` |" in card
     assert "| Trained on | nothing, it is for tests |" in card
     assert not re.search(r"\$\w", card)  # every blank of the template is filled in
+
+
+# The form that takes the pooled CQT
+
+
+def from_cqt(bundle: Path, cqt: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(bundle / "model_cqt.onnx", providers=["CPUExecutionProvider"])
+    return session.run(["embedding"], {"cqt": cqt})[0]
+
+
+@pytest.mark.parametrize("samples", [81_920, 102_399, 61 * 22_050 + 7])
+def test_the_cqt_form_after_our_front_end_is_the_waveform_form(exported_again, samples):
+    config, network = tiny_network()
+    waveforms = np.stack([melody(samples, seed) for seed in range(2)])
+    with torch.inference_mode():
+        cqt = ShippedNetwork(config.front_end, network).pool_cqt(torch.from_numpy(waveforms)).numpy()
+    expected = Embedder(exported_again, device="cpu").embed_batch(list(waveforms))
+    assert np.abs(from_cqt(exported_again, cqt) - expected).max() < 1e-5
+    assert np.abs(from_cqt(exported_again, 50 * cqt) - expected).max() < 1e-5  # at any level
+
+
+def test_the_cqt_form_takes_librosas_cqt_as_the_readme_makes_it(exported_again):
+    embedder = Embedder(exported_again, device="cpu")
+    waveform = melody(10 * SAMPLE_RATE, seed=0)
+    [recipe] = re.findall(r"```python\n(.*?)```", (EXPORT / "README.md").read_text(), re.DOTALL)
+    names = {"np": np, "librosa": librosa, "waveform": waveform} | dataclasses.asdict(embedder.contract.front_end)
+    exec(recipe, names)
+    similarity = from_cqt(exported_again, names["cqt"][None])[0] @ embedder.embed(waveform)
+    assert similarity > 0.999
+
+
+def test_a_bundle_with_the_cqt_form_verifies(exported_again):
+    status = {finding.check: finding.status for finding in verify(exported_again, "cpu")}
+    assert set(status.values()) == {"ok"}
+    assert "`model_cqt.onnx`" in (exported_again / "MODEL_CARD.md").read_text()
+
+
+def test_a_cqt_form_that_differs_is_not_written(exported_again):
+    config, network = tiny_network()
+    with torch.no_grad():
+        network.pca_fc.weight[0] *= 1.01
+    model_cqt = (exported_again / "model_cqt.onnx").read_bytes()
+    with pytest.raises(ExportError, match=r"the form that takes the CQT differs by .*: nothing was written"):
+        check_cqt_parity(ShippedNetwork(config.front_end, network), model_cqt, [melody(100_000, seed=0)[None]])
 
 
 # The reference consumer

@@ -27,7 +27,9 @@ def test_its_public_names_resolve_without_torch():
     assert "torch" not in loaded_by("from bytecover2_milvus import *")
 
 
-@pytest.mark.parametrize("module", ["audio", "bundle", "collection", "embedder", "ingest", "manifest", "metrics"])
+@pytest.mark.parametrize(
+    "module", ["audio", "bundle", "collection", "embedder", "ingest", "manifest", "metrics", "verify"]
+)
 def test_serving_never_imports_torch(module):
     assert "torch" not in loaded_by(f"import bytecover2_milvus.{module}")
 
