@@ -26,6 +26,7 @@ from bytecover2_milvus.embedder import Embedder
 
 REPOSITORY = Path(__file__).parents[1]
 CONSUMERS = REPOSITORY / "export" / "consumers"
+HEADERS = REPOSITORY / ".cache" / "onnxruntime" / "usr" / "include" / "onnxruntime"
 BUNDLE = REPOSITORY / "bytecover2_milvus" / "bundles" / "bytecover2-128"
 
 
@@ -46,7 +47,9 @@ def module(name: str) -> None:
         pytest.skip(f"needs {name}: npm ci in export/consumers")
 
 
-@pytest.mark.parametrize("path", sorted(CONSUMERS.glob("*.mjs")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted([*CONSUMERS.glob("*.mjs"), *CONSUMERS.glob("*.cpp")]), ids=lambda path: path.name
+)
 def test_every_file_of_the_consumers_is_short(path):
     assert len(path.read_text().splitlines()) < 60
 
@@ -153,6 +156,56 @@ def test_node_refuses_a_contract_it_does_not_know(node, tmp_path):
     assert (done.returncode, done.stderr) == (1, "embed.mjs: contract version 2: this program knows version 1\n")
 
 
+# C++
+
+
+@pytest.fixture(scope="module")
+def embed_cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """embed.cpp, compiled: with the installed ONNX Runtime, or with the headers of one and onnxruntime-node's library."""
+    compiler = shutil.which("c++")
+    if compiler is None or not Path("/usr/include/sndfile.hh").exists():
+        pytest.skip("needs a C++ compiler and libsndfile (Debian: g++, libsndfile1-dev)")
+    library = CONSUMERS / "node_modules" / "onnxruntime-node" / "bin" / "napi-v6" / "linux" / "x64"
+    flags = [f"-I{HEADERS}", f"-L{library}", f"-Wl,-rpath,{library}", "-l:libonnxruntime.so.1"]
+    if shutil.which("pkg-config") and not subprocess.run(["pkg-config", "--exists", "libonnxruntime"]).returncode:
+        flags = subprocess.check_output(["pkg-config", "--cflags", "--libs", "libonnxruntime"], text=True).split()
+    elif not (HEADERS.is_dir() and library.is_dir()):
+        pytest.skip(f"needs libonnxruntime-dev (Debian 13 has it), or its headers in {HEADERS} and onnxruntime-node")
+    program = tmp_path_factory.mktemp("cpp") / "embed"
+    command = [compiler, "-std=c++17", "-Wall", "-Wextra", CONSUMERS / "embed.cpp", "-o", program, "-lsndfile", *flags]
+    compiled = subprocess.run(command, capture_output=True, text=True)
+    assert (compiled.returncode, compiled.stderr) == (0, "")
+    return program
+
+
+def test_cpp_reproduces_the_golden_vectors(embed_cpp, golden, tolerance, tmp_path):
+    paths = [tmp_path / "long.wav", tmp_path / "short.wav"]
+    for path in paths:
+        soundfile.write(path, golden[f"{path.stem}_waveform"], SAMPLE_RATE)
+    done = subprocess.run([embed_cpp, BUNDLE / "model.onnx", *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for path, line in zip(paths, done.stdout.splitlines(), strict=True):
+        *embedding, name = line.split()
+        assert name == str(path)
+        np.testing.assert_allclose(np.array(embedding, float), golden[f"{path.stem}_embedding"], atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("rate", "samples", "message"),
+    [
+        (44100, np.full(88200, 0.5), "resample it to the rate of the contract"),
+        (SAMPLE_RATE, np.full(11025, 0.5), "too short"),
+        (SAMPLE_RATE, np.zeros(30000), "silent or damaged"),
+        (SAMPLE_RATE, np.full(30000, np.nan), "silent or damaged"),
+    ],
+)
+def test_cpp_refuses_what_would_mean_nothing(embed_cpp, rate, samples, message, tmp_path):
+    path = tmp_path / "refused.wav"
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    done = subprocess.run([embed_cpp, BUNDLE / "model.onnx", path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"embed: {path}: {message}\n")
+
+
 # The browser
 
 
@@ -241,7 +294,8 @@ def test_the_page_decodes_and_resamples_as_the_package_does(page, golden, suffix
     path = tmp_path / f"stereo.{suffix}"
     waveform = soxr.resample(golden["long_waveform"][: 8 * SAMPLE_RATE] / 32768, SAMPLE_RATE, 44100)
     soundfile.write(path, np.stack([waveform, 0.5 * waveform[::-1]], axis=1), 44100)
-    page.drop(FIRST, path, path)
+    page.drop(FIRST, path)
+    page.drop(SECOND, path)
     assert finish(page) == [f"stereo.{suffix}, 8.0 s"] * 2
     assert page.text("#similarity") == "1.000"
     expected = Embedder(BUNDLE, device="cpu").embed(load_audio(path))
@@ -279,10 +333,10 @@ def test_the_page_shows_the_file_that_was_chosen_last(page, golden, tmp_path):
 
 def test_the_page_sends_nothing(page, golden, tmp_path):
     page.requests.clear()
-    soundfile.write(tmp_path / "short.wav", golden["short_waveform"], SAMPLE_RATE)
-    page.drop(FIRST, tmp_path / "short.wav", tmp_path / "short.wav")
-    finish(page)
-    assert {request["url"].partition(":")[0] for request in page.requests} <= {"blob", "data"}
+    soundfile.write(tmp_path / "private.wav", golden["short_waveform"], SAMPLE_RATE)
+    page.drop(FIRST, tmp_path / "private.wav")
+    assert finish(page)[0] == "private.wav, 3.0 s"
+    assert {request["url"].partition(":")[0] for request in page.requests} == {"blob", "data"}  # its player, its icons
 
 
 def test_the_page_may_reach_no_other_server(page):
