@@ -118,17 +118,21 @@ class TrackCollection:
             client.create_collection,
             collection_name=name,
             schema=collection_schema(model.dim),
-            properties={MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)},
+            properties=_properties(model),
             consistency_level=BODY["params"]["consistencyLevel"],
         )
         return cls.open(client, name, model.model_id)
 
     @classmethod
     def open_or_create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
-        """The collection of that name for the embeddings of `model`; made if there is none."""
-        if has_collection(client, name):
-            return cls.open(client, name, model.model_id)
-        return cls.create(client, name, model)
+        """The collection of that name for the embeddings of `model`; made if there is none.
+
+        An empty one that was made by Milvus' REST call with ``schemas/tracks.collection.json`` becomes the model's.
+        """
+        if not has_collection(client, name):
+            return cls.create(client, name, model)
+        _adopt(client, name, model)
+        return cls.open(client, name, model.model_id)
 
     def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None:
         """Store rows over those with the same id; where an id comes twice, the last one counts.
@@ -330,6 +334,24 @@ def drop_collection(client: MilvusClient, name: str) -> None:
     """Delete a collection of ours with all it holds."""
     _describe(client, name)
     ask(client.drop_collection, collection_name=name)
+
+
+def _properties(model: Model) -> dict[str, str]:
+    return {MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)}
+
+
+def _adopt(client: MilvusClient, name: str, model: Model) -> None:
+    """Give an empty collection of our schema that belongs to no model yet to `model`; leave any other as it is."""
+    description = ask(client.describe_collection, collection_name=name)
+    stored = {entry["name"]: entry["params"] for entry in description["fields"]}
+    if MODEL_ID in description["properties"] or set(stored) != set(FIELDS):
+        return
+    ensure_index(client, name)
+    ensure_loaded(client, name)
+    count = {"filter": "", "output_fields": ["count(*)"], "consistency_level": "Strong"}
+    n_rows = ask(client.query, collection_name=name, **count)[0]["count(*)"]
+    if n_rows == 0 and int(stored["embedding"]["dim"]) == model.dim:
+        ask(client.alter_collection_properties, collection_name=name, properties=_properties(model))
 
 
 def _describe(client: MilvusClient, name: str) -> dict[str, Any]:

@@ -370,6 +370,26 @@ def test_a_create_that_was_cut_off_is_completed(client, name: str) -> None:
     assert TrackCollection.open(client, name, "a1b2").search(EMBEDDINGS[0]) == [[]]
 
 
+def test_a_collection_made_from_the_schema_alone_is_adopted_while_it_is_empty(client, name: str) -> None:
+    client.create_collection(name, schema=collection_schema(DIM), timeout=30)
+    wide = SimpleNamespace(model_id="wide", dim=1536, contract_version=1)
+    for model in (None, wide):
+        with pytest.raises(CollectionMismatch, match=r"it lacks the property bytecover2.model_id"):
+            TrackCollection.open(client, name) if model is None else TrackCollection.open_or_create(client, name, wide)
+    adopted = TrackCollection.open_or_create(client, name, MODEL)
+    adopted.upsert(ROWS[:3], EMBEDDINGS[:3])
+    assert TrackCollection.open(client, name, "a1b2").count() == 3
+    with pytest.raises(CollectionMismatch, match="not of c3d4"):
+        TrackCollection.open_or_create(client, name, SimpleNamespace(model_id="c3d4", dim=DIM, contract_version=1))
+
+
+def test_rows_of_no_known_model_are_not_adopted(client, name: str) -> None:
+    client.create_collection(name, schema=collection_schema(DIM), timeout=30)
+    client.insert(name, [ROWS[0].entity(EMBEDDINGS[0])], timeout=30)
+    with pytest.raises(CollectionMismatch, match=r"it lacks the property bytecover2.model_id"):
+        TrackCollection.open_or_create(client, name, MODEL)
+
+
 def test_a_wide_collection_from_creation_to_drop(client, name: str) -> None:
     collection = TrackCollection.create(client, name, SimpleNamespace(model_id="wide", dim=1536, contract_version=1))
     with pytest.raises(CollectionError, match="exists already"):

@@ -113,10 +113,8 @@ def test_a_bad_row_stores_nothing_of_its_batch(client, name: str, embed, audio, 
 def test_keys_that_milvus_gives_and_fields_without_a_schema(client, name: str, embed, audio) -> None:
     create(client, name, auto_id=True, enable_dynamic_field=True)
     songs = MappedCollection(client, name, FIELDS, embed)
-    assert (
-        songs.add([{"title": "a", "file": audio[0], "mood": "merry"}, {"title": "b", "file": load_audio(audio[1])}])
-        == 2
-    )
+    rows = [{"title": "a", "file": audio[0], "mood": "merry"}, {"title": "b", "file": load_audio(audio[1])}]
+    assert songs.add(rows) == 2
     (hits,) = songs.search([audio[0]], output_fields=["file", "mood"])
     assert [(hit["file"], hit["mood"]) for hit in hits] == [(str(audio[0]), "merry"), (None, None)]
 

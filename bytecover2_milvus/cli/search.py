@@ -69,14 +69,14 @@ def ingest(
         raise click.UsageError("--vectors takes the place of files, folders and --manifest")
     if not (vectors or paths or manifest):
         raise click.UsageError("nothing to ingest: give files, folders, --manifest or --vectors")
-    if vectors:
-        source = model = Vectors(vectors)
-        start = partial(ingest_vectors, source)
-    else:
-        source, model = (read_manifest(manifest) if manifest else []) + tracks_in(paths), Embedder(bundle, device)
-        start = partial(run, source, model, workers=workers)
     progress = IngestRun(collection)
     try:
+        if vectors:
+            source = model = Vectors(vectors)
+            start = partial(ingest_vectors, source)
+        else:
+            source, model = (read_manifest(manifest) if manifest else []) + tracks_in(paths), Embedder(bundle, device)
+            start = partial(run, source, model, workers=workers)
         with open_milvus(milvus, make=True) as client:
             tracks_collection = TrackCollection.open_or_create(client, collection, model)
             with progress_bar("ingest", len(source)) as bar:
