@@ -331,8 +331,10 @@ def list_collections(client: MilvusClient) -> list[str]:
 
 
 def drop_collection(client: MilvusClient, name: str) -> None:
-    """Delete a collection of ours with all it holds."""
-    _describe(client, name)
+    """Delete a collection of ours with all it holds; an alias is refused, which Milvus Lite would not do."""
+    real_name = _describe(client, name)["collection_name"]
+    if real_name != name:
+        raise CollectionError(f"{name}: an alias of {real_name}; drop that collection by its own name")
     ask(client.drop_collection, collection_name=name)
 
 

@@ -360,6 +360,9 @@ def test_an_alias_is_a_name(covers: TrackCollection, client) -> None:
     client.create_alias(covers.name, alias, timeout=10)
     try:
         assert TrackCollection.open(client, alias, "a1b2").search(EMBEDDINGS[3], limit=1)[0][0].track_id == "track-3"
+        with pytest.raises(CollectionError):  # what an alias stands for is not lost with it
+            drop_collection(client, alias)
+        assert covers.count() == 300
     finally:
         client.drop_alias(alias, timeout=10)
 
