@@ -12,15 +12,20 @@ if TYPE_CHECKING:
     from .audio import load_audio
     from .collection import Match, TrackCollection
     from .embedder import Embedder
+    from .embedding_function import ByteCover2EmbeddingFunction
     from .errors import BytecoverError
     from .ingest import ingest
     from .manifest import Track, read_manifest
+    from .mapped import FieldMap, MappedCollection
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "ByteCover2EmbeddingFunction": "embedding_function",
     "BytecoverError": "errors",
     "Embedder": "embedder",
+    "FieldMap": "mapped",
+    "MappedCollection": "mapped",
     "Match": "collection",
     "Track": "manifest",
     "TrackCollection": "collection",
@@ -29,8 +34,11 @@ _HOME = {
     "read_manifest": "manifest",
 }
 __all__ = [
+    "ByteCover2EmbeddingFunction",
     "BytecoverError",
     "Embedder",
+    "FieldMap",
+    "MappedCollection",
     "Match",
     "Track",
     "TrackCollection",

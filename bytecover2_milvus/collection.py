@@ -10,8 +10,11 @@ collection of another model is refused. The fields are those of ``schemas/tracks
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -19,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import CollectionError, CollectionMismatch, CollectionMissing
-from .index import ensure_index, ensure_loaded, load_state
+from .index import ensure_index, ensure_loaded, index_progress, load_state, memory_bytes
 from .match import MAX_HITS, Match, find_matches
-from .milvus import ask, quote
+from .milvus import ask, both, quote
 from .row import BODY, FIELDS, STORED, Row, check_embedding, check_row, collection_schema, read_row
 
 if TYPE_CHECKING:
@@ -29,9 +32,11 @@ if TYPE_CHECKING:
 
 MODEL_ID = "bytecover2.model_id"  # a property of the collection
 CONTRACT_VERSION = "bytecover2.contract_version"  # a property of the collection
+LAST_INGEST = "bytecover2.last_ingest"  # a property of the collection: when one ended that stored something, UTC
 
 ROWS_PER_UPSERT = 1_000
 PAGE_BYTES = 32 << 20  # Milvus refuses messages above 64 MiB
+SAMPLE_ROWS = 100  # whose mean size stands for all
 FLUSH_TIMEOUT_S = 600
 
 _Item = TypeVar("_Item")
@@ -113,17 +118,21 @@ class TrackCollection:
             client.create_collection,
             collection_name=name,
             schema=collection_schema(model.dim),
-            properties={MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)},
+            properties=_properties(model),
             consistency_level=BODY["params"]["consistencyLevel"],
         )
         return cls.open(client, name, model.model_id)
 
     @classmethod
     def open_or_create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
-        """The collection of that name for the embeddings of `model`; made if there is none."""
-        if has_collection(client, name):
-            return cls.open(client, name, model.model_id)
-        return cls.create(client, name, model)
+        """The collection of that name for the embeddings of `model`; made if there is none.
+
+        An empty one that was made by Milvus' REST call with ``schemas/tracks.collection.json`` becomes the model's.
+        """
+        if not has_collection(client, name):
+            return cls.create(client, name, model)
+        _adopt(client, name, model)
+        return cls.open(client, name, model.model_id)
 
     def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None:
         """Store rows over those with the same id; where an id comes twice, the last one counts.
@@ -191,15 +200,26 @@ class TrackCollection:
             raise CollectionError(
                 f"{self.name}: queries of shape {queries.shape}; finite vectors of shape (n, {self.dim}) are needed"
             )
-        if exclude:
-            others = f"track_id not in {quote(exclude)}"
-            filter = f"({filter}) and {others}" if filter else others
+        filter = both(filter, f"track_id not in {quote(exclude)}" if exclude else "")
         return find_matches(self, queries / norms, limit, group_by, filter)
 
     def rows_of(self, track_ids: Sequence[str]) -> list[Row]:
         """The rows of these tracks, as they are at this moment."""
         found = self._query(f"track_id in {quote(track_ids)}", STORED, consistency_level="Strong")
         return [read_row(entity) for entity in found]
+
+    def tracks_with(self, filter: str) -> list[str]:
+        """The track_ids with a row that passes `filter`, as they are at this moment."""
+        found = (entity["track_id"] for page in self.pages(["track_id"], filter) for entity in page)
+        return list(dict.fromkeys(found))
+
+    def rows_per_track(self, track_ids: Sequence[str]) -> Counter[str]:
+        """How many rows there are of each of these tracks at this moment."""
+        rows: Counter[str] = Counter()
+        for some in _batches(track_ids, ROWS_PER_UPSERT):
+            found = self._query(f"track_id in {quote(some)}", ["track_id"], consistency_level="Strong")
+            rows.update(entity["track_id"] for entity in found)
+        return rows
 
     def rows_with(self, ids: Sequence[str]) -> list[Row]:
         """The rows with these primary keys; what others wrote in the last seconds may be missing."""
@@ -217,7 +237,7 @@ class TrackCollection:
         work_ids: list[str] = []
         paths: list[str] = []
         embeddings = [np.empty((0, self.dim), dtype=np.float32)]
-        for page in self._pages(filter, ["track_id", "work_id", "path", "embedding"]):
+        for page in self.pages(["track_id", "work_id", "path", "embedding"], filter):
             track_ids += [entity["track_id"] for entity in page]
             work_ids += [entity["work_id"] for entity in page]
             paths += [entity["path"] for entity in page]
@@ -227,49 +247,73 @@ class TrackCollection:
 
     def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int:
         """Delete the rows of these tracks, but those with an id in `keep`; how many there were."""
-        filter = f"track_id in {quote(track_ids)}"
-        if keep:
-            filter += f" and id not in {quote(keep)}"
-        ids = [entity["id"] for entity in self._query(filter, ["id"], consistency_level="Strong")]
-        for batch in _batches(ids, ROWS_PER_UPSERT):
-            ask(self.client.delete, collection_name=self.name, filter=f"id in {quote(batch)}")
-            self._wrote = True
-        return len(ids)
+        n_deleted = 0
+        for some in _batches(track_ids, ROWS_PER_UPSERT):
+            filter = f"track_id in {quote(some)}"
+            if keep:
+                filter += f" and id not in {quote(keep)}"
+            ids = [entity["id"] for entity in self._query(filter, ["id"], consistency_level="Strong")]
+            for batch in _batches(ids, ROWS_PER_UPSERT):
+                ask(self.client.delete, collection_name=self.name, filter=f"id in {quote(batch)}")
+                self._wrote = True
+            n_deleted += len(ids)
+        return n_deleted
 
     def count(self, filter: str = "", *, fresh: bool = True) -> int:
         """How many rows pass `filter`: this moment, or as `search` sees them if not `fresh`, which is faster."""
         consistency = {"consistency_level": "Strong"} if fresh else self.consistency
-        return int(self._query(filter, ["count(*)"], **consistency)[0]["count(*)"])
+        return int(self._query(both(filter, ""), ["count(*)"], **consistency)[0]["count(*)"])
 
     def flush(self) -> None:
         """Seal what was written, so that it is indexed; servers allow it once in ten seconds."""
         ask(self.client.flush, collection_name=self.name, timeout_s=FLUSH_TIMEOUT_S)
 
+    def note_ingest(self) -> None:
+        """Remember that an ingest ended now, for `describe`; a user who may only write rows does without."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with suppress(CollectionError):
+            ask(self.client.alter_collection_properties, collection_name=self.name, properties={LAST_INGEST: now})
+
     def describe(self) -> dict[str, Any]:
-        """What an operator wants to know, as plain values."""
+        """What an operator wants to know, as plain values; ``schemas/collection.schema.json`` says what they mean."""
+        rows = self.count()
+        state, indexed_rows = index_progress(self.client, self.name)
+        sample = ask(
+            self.client.query, collection_name=self.name, filter="", limit=SAMPLE_ROWS, output_fields=["id", *STORED]
+        )
+        text_bytes = sum(len(str(value).encode()) for entity in sample for value in entity.values())
+        description = ask(self.client.describe_collection, collection_name=self.name)
         return {
             "collection": self.name,
             "model_id": self.model_id,
             "contract_version": self.contract_version,
             "dim": self.dim,
-            "rows": self.count(),
+            "rows": rows,
+            "segments": self.count("start_s > 0.0 or end_s < duration_s"),
             "index_type": self.index_type,
+            "index_state": state,
+            "indexed_rows": min(rows, indexed_rows),
             "load_state": load_state(self.client, self.name),
+            "memory_bytes": memory_bytes(rows, self.dim, self.index_type) + rows * text_bytes // max(1, len(sample)),
+            "last_ingest": description["properties"].get(LAST_INGEST),
         }
 
     def _query(self, filter: str, output_fields: list[str], **consistency: str) -> list[dict[str, Any]]:
-        return ask(
+        rows = ask(
             self.client.query, collection_name=self.name, filter=filter, output_fields=output_fields, **consistency
         )
+        return list(rows)  # pymilvus completes each row when it is read, by its place: sorted first, JSON would be lost
 
-    def _pages(self, filter: str, output_fields: list[str]) -> Iterator[list[dict[str, Any]]]:
-        """Rows by equal ranges of their keys, which are hashes; a query iterator would miss the latest rows."""
+    def pages(self, output_fields: list[str], filter: str = "") -> Iterator[list[dict[str, Any]]]:
+        """The rows that pass `filter` as entities, page by page; every key of a page is below those of the next.
+
+        Keys are hashes, so equal ranges of them hold about as many rows; a query iterator would miss the latest rows.
+        """
         rows_per_page = min(MAX_HITS, PAGE_BYTES // (4 * self.dim + 1024))
         n_pages = -(-self.count() // rows_per_page)
         edges = [f"{65_536 * page // n_pages:04x}" for page in range(n_pages)] + ["g"]  # which is above every digit
         for low, high in pairwise(edges):
-            here = f'id >= "{low}" and id < "{high}"'
-            where = f"({filter}) and {here}" if filter else here
+            where = both(filter, f'id >= "{low}" and id < "{high}"')
             yield self._query(where, output_fields, consistency_level="Strong")
 
 
@@ -287,9 +331,29 @@ def list_collections(client: MilvusClient) -> list[str]:
 
 
 def drop_collection(client: MilvusClient, name: str) -> None:
-    """Delete a collection of ours with all it holds."""
-    _describe(client, name)
+    """Delete a collection of ours with all it holds; an alias is refused, which Milvus Lite would not do."""
+    real_name = _describe(client, name)["collection_name"]
+    if real_name != name:
+        raise CollectionError(f"{name}: an alias of {real_name}; drop that collection by its own name")
     ask(client.drop_collection, collection_name=name)
+
+
+def _properties(model: Model) -> dict[str, str]:
+    return {MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)}
+
+
+def _adopt(client: MilvusClient, name: str, model: Model) -> None:
+    """Give an empty collection of our schema that belongs to no model yet to `model`; leave any other as it is."""
+    description = ask(client.describe_collection, collection_name=name)
+    stored = {entry["name"]: entry["params"] for entry in description["fields"]}
+    if MODEL_ID in description["properties"] or set(stored) != set(FIELDS):
+        return
+    ensure_index(client, name)
+    ensure_loaded(client, name)
+    count = {"filter": "", "output_fields": ["count(*)"], "consistency_level": "Strong"}
+    n_rows = ask(client.query, collection_name=name, **count)[0]["count(*)"]
+    if n_rows == 0 and int(stored["embedding"]["dim"]) == model.dim:
+        ask(client.alter_collection_properties, collection_name=name, properties=_properties(model))
 
 
 def _describe(client: MilvusClient, name: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ with 1.
     ├── CheckpointError          missing, damaged or mismatched checkpoint
     ├── ExportError              the exported graph does not reproduce the network
     ├── OutputError              a file or folder that cannot be written
+    ├── VectorsError             a file of embeddings that cannot be read
     └── CollectionError          what Milvus refused, or what we refuse to ask of it
         ├── MilvusUnavailable    no answer at the URI
         ├── CollectionLocked     the embedded folder is open in another process
@@ -81,6 +82,10 @@ class ExportError(BytecoverError):
 
 class OutputError(BytecoverError):
     """A file or folder that cannot be written."""
+
+
+class VectorsError(BytecoverError):
+    """A file of embeddings that cannot be read."""
 
 
 class CollectionError(BytecoverError):

@@ -148,6 +148,8 @@ def _ingest(
         yield from batch.store()
     if batch.n_stored >= FLUSH_ROWS:
         collection.flush()
+    if batch.n_stored:
+        collection.note_ingest()
 
 
 def _again(listed: _Listed, listed_at: dict[str, str]) -> _Outcome | None:

@@ -9,11 +9,12 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from weakref import WeakKeyDictionary
 
 from .errors import CollectionError, CollectionLocked, CollectionMissing, MilvusUnavailable
@@ -31,11 +32,23 @@ COLLECTION_NOT_FOUND = 100
 
 _Answer = TypeVar("_Answer")
 
+# What opens, closes or quotes in a filter. Strings end as in Milvus' own grammar (internal/parser/planparserv2/Plan.g4)
+# and in Milvus Lite's, neither of which has comments; a quote by itself opens a string that does not end.
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
+_DELIMITERS = re.compile(r"""(?s)"(?:[^"\\\r\n]|\\.)*"|'(?:[^'\\\r\n]|\\.)*'|["'()\[\]{}]""")
+
 # Which embedded folder each client of `connect` holds open: closing a client leaves its Milvus Lite running.
 _folders: WeakKeyDictionary[MilvusClient, Path] = WeakKeyDictionary()
 
 
-def connect(uri: str | Path, token: str = "", timeout_s: float = CONNECT_TIMEOUT_S) -> MilvusClient:
+def connect(
+    uri: str | Path,
+    token: str = "",
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    *,
+    database: str = "",
+    server_pem: str | Path | None = None,
+) -> MilvusClient:
     """A client whose Milvus has answered.
 
     Parameters
@@ -47,11 +60,17 @@ def connect(uri: str | Path, token: str = "", timeout_s: float = CONNECT_TIMEOUT
         ``user:password`` or an API key; only for servers.
     timeout_s : float
         Longest wait for a server's first answer, in seconds.
+    database : str
+        Of the Milvus; by default its own default.
+    server_pem : str or Path, optional
+        Certificate that a server at ``https://`` must show, or that of the authority which signed it; by default the
+        authorities that gRPC knows are trusted.
 
     Raises
     ------
     MilvusUnavailable
-        If nothing answers at `uri`, or it is neither an address nor a ``.db`` folder.
+        If nothing answers at `uri`, it is neither an address nor a ``.db`` folder, or `server_pem` cannot be read. No
+        message holds the token or a password that stands in the address.
     CollectionLocked
         If another process has the folder open.
     CollectionError
@@ -59,9 +78,9 @@ def connect(uri: str | Path, token: str = "", timeout_s: float = CONNECT_TIMEOUT
     """
     uri = str(uri)
     if "://" in uri:
-        return _connect_server(uri, token, timeout_s)
+        return _connect_server(uri, token, timeout_s, database, server_pem)
     if uri.endswith(".db"):
-        return _open_folder(Path(uri).expanduser().resolve(), timeout_s)
+        return _open_folder(Path(uri).expanduser().resolve(), timeout_s, database)
     raise MilvusUnavailable(
         f"{uri}: neither a server's address (http://host:19530) nor an embedded folder, whose name ends in .db"
     )
@@ -95,6 +114,28 @@ def quote(value: str | Iterable[str]) -> str:
     return json.dumps(value if isinstance(value, str) else list(value), ensure_ascii=False)
 
 
+def both(filter: str, condition: str) -> str:
+    """Rows that pass a user's filter and also a condition of ours, which the filter cannot get around.
+
+    Raises
+    ------
+    CollectionError
+        If a bracket or a string of `filter` does not end, or ends what it did not begin. A server reads such a filter
+        up to there and ignores the rest, so ``size > 0) or (id != ""`` would lift the condition.
+    """
+    if not filter.strip():
+        return condition
+    expected: list[str] = []
+    for delimiter in _DELIMITERS.findall(filter):
+        if delimiter in _BRACKETS:
+            expected.append(_BRACKETS[delimiter])
+        elif len(delimiter) == 1 and (not expected or delimiter != expected.pop()):
+            raise CollectionError(f"filter {filter!r}: a {delimiter} too many; write texts in double quotes")
+    if expected:
+        raise CollectionError(f"filter {filter!r}: a {expected[-1]} is missing at the end")
+    return f"({filter}) and {condition}" if condition else f"({filter})"
+
+
 def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, **kwargs: Any) -> _Answer:
     """What a method of `MilvusClient` answers within a time limit.
 
@@ -122,20 +163,33 @@ def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, *
     raise CollectionError(f"{what}: {reason}") from cause
 
 
-def _connect_server(uri: str, token: str, timeout_s: float) -> MilvusClient:
+def without_password(uri: str) -> str:
+    """`uri` fit to be shown: without a user and password."""
+    scheme, separator, rest = uri.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"
+
+
+def _connect_server(
+    uri: str, token: str, timeout_s: float, database: str, server_pem: str | Path | None
+) -> MilvusClient:
+    bare = without_password(uri)  # pymilvus repeats the address in its messages
     try:
-        address = urlsplit(uri)
+        address = urlsplit(bare)
         port = address.port or DEFAULT_PORTS[address.scheme]
-    except (ValueError, KeyError) as error:
-        raise MilvusUnavailable(f"{_without_password(uri)}: not an address like http://host:19530") from error
+    except (ValueError, KeyError):
+        raise MilvusUnavailable(f"{bare}: not an address like http://host:19530") from None
+    token = token or unquote(uri.partition("://")[2].rpartition("@")[0])
+    tls = {"server_pem_path": str(server_pem)} if server_pem else {}
     client_class, failure = _quiet_pymilvus()
     try:
-        return client_class(uri, token=token, timeout=timeout_s)
+        return client_class(bare, token=token, timeout=timeout_s, db_name=database, **tls)
     except failure as error:
-        raise MilvusUnavailable(f"{_without_password(uri)}: {_why_no_answer(address, port, timeout_s)}") from error
+        raise MilvusUnavailable(f"{bare}: {_why_no_answer(address, port, timeout_s)}") from error
+    except OSError as error:
+        raise MilvusUnavailable(f"{server_pem}: the certificate cannot be read ({error.strerror})") from error
 
 
-def _open_folder(folder: Path, timeout_s: float) -> MilvusClient:
+def _open_folder(folder: Path, timeout_s: float, database: str) -> MilvusClient:
     if not folder.parent.is_dir():
         raise CollectionError(f"{folder}: the folder above it does not exist; make it, or choose another place")
     if folder.is_file():
@@ -147,7 +201,7 @@ def _open_folder(folder: Path, timeout_s: float) -> MilvusClient:
         raise MilvusUnavailable(f'{folder}: needs Milvus Lite; pip install "bytecover2-milvus[lite]"') from error
     with _logged_cause() as causes:
         try:
-            client = client_class(str(folder), timeout=timeout_s)
+            client = client_class(str(folder), timeout=timeout_s, db_name=database)
         except failure as error:
             cause = causes[0] if causes else error
             if isinstance(cause, DataDirLockedError):
@@ -205,9 +259,7 @@ def _why_no_answer(address: SplitResult, port: int, timeout_s: float) -> str:
         return f"nothing listens on port {port}; start Milvus (docker compose up -d), or use an embedded folder (*.db)"
     except OSError as error:
         return f"no connection to port {port} ({error.strerror or error})"
-    return f"port {port} is open, but no Milvus answers or it refuses the token; check port, http or https, and token"
-
-
-def _without_password(uri: str) -> str:
-    scheme, _, rest = uri.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    return (
+        f"port {port} is open, but no Milvus answers or it refuses the token; check port, http or https, certificate"
+        " and token"
+    )

@@ -262,7 +262,7 @@ class TestRefusals:
 
     def test_a_filter_that_is_no_filter(self, catalogue, store, tiny_bundle):
         track = catalogue / "audio" / "composed-0" / "0.flac"
-        refused(run("query", track, *store, "--bundle", tiny_bundle, "--filter", "((("), "covers")
+        refused(run("query", track, *store, "--bundle", tiny_bundle, "--filter", "((("), "(((", "is missing")
 
     def test_wrong_usage_is_exit_code_two(self, tmp_path):
         assert run("ingest", "--uri", tmp_path / "x.db").returncode == 2

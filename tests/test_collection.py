@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -121,11 +122,48 @@ def test_a_filter_and_excluded_tracks_narrow_the_search(covers: TrackCollection)
     assert [match.track_id for match in matches] == [f"track-{number}" for number in expected]
 
 
-@pytest.mark.parametrize("filter", ["title = 'x", "nope == 1", "size == 'x'"])
+@pytest.mark.parametrize("filter", ["title = 'x'", "nope == 1", "size == 'x'"])
 def test_a_bad_filter_is_reported_in_one_line(covers: TrackCollection, filter: str) -> None:
     with pytest.raises(CollectionError, match=rf"search in collection {covers.name}: .+") as error:
         covers.search(EMBEDDINGS[0], filter=filter)
     assert "\n" not in str(error.value)
+
+
+ESCAPES = [
+    'size < 3) or (id != ""',
+    "size < 3) or size >= 0 or (size < 3",
+    'size < 3) or title == "(" or (size < 0',
+    "title == '\\\\') or size >= 0 or (title == '",
+    'title == "x" "',
+    "((size < 3)",
+    "title == 'two\nlines'",
+    "size < 3 size < 300",
+    "size < 3 # or",
+]
+
+
+@pytest.mark.parametrize("filter", ESCAPES)
+def test_a_filter_cannot_get_around_what_it_is_joined_with(empty: TrackCollection, filter: str) -> None:
+    empty.upsert(ROWS[:20], EMBEDDINGS[:20])
+    for ask in (
+        lambda: empty.search(EMBEDDINGS[7], limit=10, filter=filter, exclude=["track-7"]),
+        lambda: empty.tracks_with(filter),
+        lambda: empty.fetch(filter),
+        lambda: empty.count(filter),
+    ):
+        with pytest.raises(CollectionError) as error:
+            ask()
+        assert "\n" not in str(error.value)
+
+
+def test_brackets_and_quotes_in_texts_are_texts(empty: TrackCollection) -> None:
+    texts = ["a) or (b", "[", "it's", 'say "when")', "{", "\\", "\\'"]
+    empty.upsert([row(number, title=text) for number, text in enumerate(texts)], EMBEDDINGS[: len(texts)])
+    for number, text in enumerate(texts):
+        for filter in (f"title == {quote(text)}", f"(title in [{quote(text)}])"):
+            assert empty.tracks_with(filter) == [f"track-{number}"]
+            assert empty.count(filter) == 1
+    assert empty.tracks_with("title == '\\') or size >= 0 or (title == '") == []  # one text, no bracket in it
 
 
 def test_bad_queries_are_refused(covers: TrackCollection) -> None:
@@ -165,15 +203,24 @@ def test_fetch_gives_back_what_was_stored(covers: TrackCollection) -> None:
 
 
 def test_description(covers: TrackCollection, client) -> None:
-    assert covers.describe() == {
+    description = covers.describe()
+    assert description == {
         "collection": covers.name,
         "model_id": "a1b2",
         "contract_version": 1,
         "dim": DIM,
         "rows": 300,
+        "segments": 0,
         "index_type": "FLAT" if is_embedded(client) else "HNSW",
+        "index_state": "Finished",
+        "indexed_rows": 0,
         "load_state": "Loaded",
-    }
+        "memory_bytes": 0,
+        "last_ingest": None,
+    } | {name: description[name] for name in ("indexed_rows", "memory_bytes")}
+    assert 0 <= description["indexed_rows"] <= 300
+    vectors_bytes = 300 * 4 * (DIM if is_embedded(client) else DIM + 32)  # and 2 M = 32 links of HNSW
+    assert vectors_bytes + 300 * 128 < description["memory_bytes"] < vectors_bytes + 300 * 400  # two hashes and more
     assert covers.name in list_collections(client)
 
 
@@ -236,7 +283,8 @@ def test_segments_are_reduced_to_tracks(empty: TrackCollection) -> None:
     ]
     embeddings = EMBEDDINGS[: len(whole) + len(halves)]
     empty.upsert(whole + halves, embeddings)
-    assert empty.count() == 9
+    assert empty.count() == 9 and empty.describe()["segments"] == 6
+    assert empty.rows_per_track(["track-1", "track-2", "none"]) == {"track-1": 3, "track-2": 3}
     second_half_of_track_1 = len(whole) + 3
     (matches,) = empty.search(embeddings[second_half_of_track_1], limit=3)
     assert (matches[0].track_id, matches[0].start_s, matches[0].end_s) == ("track-1", 100.0, 200.0)
@@ -261,6 +309,25 @@ def test_rows_that_milvus_lite_would_wrongly_take_are_refused(empty: TrackCollec
         with pytest.raises(CollectionError, match=reason):
             empty.upsert([row(2), bad], np.stack([good[: len(embedding)], embedding]))
     assert empty.count() == 0
+
+
+def test_what_describes_a_collection_outlives_the_note_of_an_ingest(empty: TrackCollection, client) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    alias = f"{empty.name}_live"
+    client.create_alias(empty.name, alias, timeout=10)
+    try:
+        TrackCollection.open(client, alias).note_ingest()
+    finally:
+        client.drop_alias(alias, timeout=10)
+    noted = TrackCollection.open(client, empty.name, "a1b2").describe()["last_ingest"]
+    assert before <= datetime.fromisoformat(noted) <= datetime.now(UTC)
+
+
+def test_deleting_touches_one_collection(empty: TrackCollection, covers: TrackCollection) -> None:
+    empty.upsert(ROWS[:5], EMBEDDINGS[:5])
+    assert sorted(empty.tracks_with("size >= 0")) == [f"track-{number}" for number in range(5)]
+    assert empty.delete_tracks(empty.tracks_with("size >= 0")) == 5
+    assert (empty.count(), covers.count()) == (0, 300)
 
 
 def test_another_models_collection_is_refused(covers: TrackCollection, client) -> None:
@@ -293,6 +360,9 @@ def test_an_alias_is_a_name(covers: TrackCollection, client) -> None:
     client.create_alias(covers.name, alias, timeout=10)
     try:
         assert TrackCollection.open(client, alias, "a1b2").search(EMBEDDINGS[3], limit=1)[0][0].track_id == "track-3"
+        with pytest.raises(CollectionError):  # what an alias stands for is not lost with it
+            drop_collection(client, alias)
+        assert covers.count() == 300
     finally:
         client.drop_alias(alias, timeout=10)
 
@@ -301,6 +371,26 @@ def test_a_create_that_was_cut_off_is_completed(client, name: str) -> None:
     properties = {MODEL_ID: "a1b2", CONTRACT_VERSION: "1"}
     client.create_collection(name, schema=collection_schema(DIM), properties=properties, timeout=30)  # but no index
     assert TrackCollection.open(client, name, "a1b2").search(EMBEDDINGS[0]) == [[]]
+
+
+def test_a_collection_made_from_the_schema_alone_is_adopted_while_it_is_empty(client, name: str) -> None:
+    client.create_collection(name, schema=collection_schema(DIM), timeout=30)
+    wide = SimpleNamespace(model_id="wide", dim=1536, contract_version=1)
+    for model in (None, wide):
+        with pytest.raises(CollectionMismatch, match=r"it lacks the property bytecover2.model_id"):
+            TrackCollection.open(client, name) if model is None else TrackCollection.open_or_create(client, name, wide)
+    adopted = TrackCollection.open_or_create(client, name, MODEL)
+    adopted.upsert(ROWS[:3], EMBEDDINGS[:3])
+    assert TrackCollection.open(client, name, "a1b2").count() == 3
+    with pytest.raises(CollectionMismatch, match="not of c3d4"):
+        TrackCollection.open_or_create(client, name, SimpleNamespace(model_id="c3d4", dim=DIM, contract_version=1))
+
+
+def test_rows_of_no_known_model_are_not_adopted(client, name: str) -> None:
+    client.create_collection(name, schema=collection_schema(DIM), timeout=30)
+    client.insert(name, [ROWS[0].entity(EMBEDDINGS[0])], timeout=30)
+    with pytest.raises(CollectionMismatch, match=r"it lacks the property bytecover2.model_id"):
+        TrackCollection.open_or_create(client, name, MODEL)
 
 
 def test_a_wide_collection_from_creation_to_drop(client, name: str) -> None:

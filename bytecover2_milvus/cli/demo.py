@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import bundle_option, device_option, open_milvus, print_table, progress_bar
+from .output import Place, bundle_option, device_option, open_milvus, print_table, progress_bar
 
 if TYPE_CHECKING:
     from ..collection import Match, TrackCollection
@@ -48,7 +48,7 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
     queries = tracks[::arrangements]
     stored = [track for index, track in enumerate(tracks) if index % arrangements]
     uri = str(out / "demo.db")
-    with open_milvus(uri, "", make=True) as client:
+    with open_milvus(Place(uri), make=True) as client:
         covers = TrackCollection.open_or_create(client, "demo", embedder)
         _ingest(stored, embedder, covers)
         results = _query(queries, embedder, covers)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from .output import bundle_option, collection_option, milvus_options, open_milvus, print_table
+from .output import Place, bundle_option, collection_option, milvus_options, open_milvus, print_table
 
 PACKAGES = {  # distribution: what it is needed for
     "pymilvus": "Milvus",
@@ -36,14 +36,14 @@ class Check:
 @collection_option
 @bundle_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per check on stdout.")
-def doctor(uri: str, token: str, collection: str, bundle: Path | None, as_json: bool) -> None:
+def doctor(milvus: Place, collection: str, bundle: Path | None, as_json: bool) -> None:
     """Check installation, ONNX Runtime, bundle, Milvus and collection; exit code 1 if something needed fails.
 
     \b
     Example:
       bytecover2-milvus doctor --uri http://localhost:19530
     """
-    checks = [*_installed(), *_bundle(bundle), *_milvus(uri, token, collection, bundle)]
+    checks = [*_installed(), *_bundle(bundle), *_milvus(milvus, collection, bundle)]
     if as_json:
         for check in checks:
             click.echo(json.dumps(asdict(check)))
@@ -80,14 +80,14 @@ def _bundle(path: Path | None) -> Iterator[Check]:
             yield Check(device, otherwise, str(error))
 
 
-def _milvus(uri: str, token: str, collection: str, bundle: Path | None) -> Iterator[Check]:
+def _milvus(milvus: Place, collection: str, bundle: Path | None) -> Iterator[Check]:
     from ..bundle import default_bundle, open_bundle
     from ..collection import TrackCollection
     from ..errors import BundleError, CollectionError, CollectionMissing, MilvusUnavailable
 
     try:
-        with open_milvus(uri, token) as client:
-            yield Check("milvus", "ok", f"{client.get_server_version()} at {uri}")
+        with open_milvus(milvus) as client:
+            yield Check("milvus", "ok", f"{client.get_server_version()} at {milvus}")
             model_id = open_bundle(bundle or default_bundle()).contract.model_id
             rows = TrackCollection.open(client, collection, model_id).count()
             yield Check("collection", "ok", f"{collection}: {rows} rows, fits the bundle")

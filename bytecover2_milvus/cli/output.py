@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
+
+from ..milvus import without_password
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
+ASK = "\0"  # what --token without a value stands for; no command line can hold it
 FILE_COLUMNS = 200  # of a table that goes to a file or a pipe; it is only as wide as it needs to be
 
 device_option = click.option(
@@ -31,11 +37,47 @@ bundle_option = click.option(
 )
 
 
-def milvus_options(command: Any) -> Any:
-    """Which Milvus."""
+@dataclass(frozen=True)
+class Place:
+    """Which Milvus, as the options name it."""
+
+    uri: str
+    token: str = field(default="", repr=False)
+    database: str = ""
+    server_pem: Path | None = None
+
+    def __str__(self) -> str:
+        return without_password(self.uri)
+
+
+def milvus_options(command: Callable[..., object]) -> Any:
+    """Which Milvus: the command takes a `Place` as `milvus`."""
+
+    @wraps(command)
+    def with_place(*args: Any, uri: str, token: str, database: str, server_pem: Path | None, **kwargs: Any) -> object:
+        return command(*args, milvus=Place(uri, token, database, server_pem), **kwargs)
+
     for option in (
         click.option(
-            "--token", envvar="BYTECOVER2_TOKEN", show_envvar=True, default="", help="user:password or API key."
+            "--server-pem",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            envvar="BYTECOVER2_SERVER_PEM",
+            show_envvar=True,
+            help="Certificate that the server at https:// must show, or its authority's.",
+        ),
+        click.option(
+            "--database", envvar="BYTECOVER2_DATABASE", show_envvar=True, default="", help="Database in that Milvus."
+        ),
+        click.option(
+            "--token",
+            envvar="BYTECOVER2_TOKEN",
+            show_envvar=True,
+            is_flag=False,
+            flag_value=ASK,
+            default="",
+            metavar="",
+            callback=_hidden_token,
+            help="Ask for user:password or an API key, unseen; scripts set the variable.",
         ),
         click.option(
             "--uri",
@@ -43,11 +85,35 @@ def milvus_options(command: Any) -> Any:
             show_envvar=True,
             default="bytecover2.db",
             show_default=True,
+            callback=_public_uri,
             help="Milvus server (http://host:19530), or a folder *.db for the embedded Milvus Lite.",
         ),
     ):
-        command = option(command)
-    return command
+        with_place = option(with_place)
+    return with_place
+
+
+def _hidden_token(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The token of the environment, or typed; never of the command line, which every user of the machine can read."""
+    if context.get_parameter_source(str(parameter.name)) is not ParameterSource.COMMANDLINE:
+        return value
+    if value != ASK:
+        raise click.UsageError(
+            "--token takes no value, which others could see in the list of processes: set BYTECOVER2_TOKEN, or let"
+            " --token ask, as the last option"
+        )
+    return click.prompt("Token", hide_input=True, err=True)
+
+
+def _public_uri(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The address, refused if the command line shows a password in it."""
+    shown = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    if shown and value != without_password(value):
+        raise click.UsageError(
+            "--uri holds a password, which others could see in the list of processes: set BYTECOVER2_TOKEN to"
+            " user:password, or BYTECOVER2_URI"
+        )
+    return value
 
 
 collection_option = click.option(
@@ -56,14 +122,15 @@ collection_option = click.option(
 
 
 @contextmanager
-def open_milvus(uri: str, token: str, *, make: bool = False) -> Iterator[MilvusClient]:
+def open_milvus(place: Place, *, make: bool = False) -> Iterator[MilvusClient]:
     """A connected client, closed at the end so that others may open the folder; `make` makes a missing folder."""
     from ..errors import CollectionMissing
     from ..milvus import close, connect
 
+    uri = place.uri
     if not make and uri.endswith(".db") and "://" not in uri and not Path(uri).expanduser().exists():
         raise CollectionMissing(f"{uri}: no such folder; ingest makes it")
-    client = connect(uri, token)
+    client = connect(uri, place.token, database=place.database, server_pem=place.server_pem)
     try:
         yield client
     finally:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import click
 
 from .output import (
+    Place,
     bundle_option,
     collection_option,
     device_option,
@@ -29,16 +30,23 @@ from .output import (
 @bundle_option
 @device_option
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
+@click.option(
+    "--vectors",
+    type=click.Path(path_type=Path),
+    help="Instead of audio: a Parquet file of collections export, with its embeddings.",
+)
+@click.option("--metrics", type=click.Path(path_type=Path), help="File to write the run's Prometheus metrics to.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per track on stdout.")
 def ingest(
     paths: tuple[Path, ...],
     manifest: Path | None,
-    uri: str,
-    token: str,
+    milvus: Place,
     collection: str,
     bundle: Path | None,
     device: str,
     workers: int | None,
+    vectors: Path | None,
+    metrics: Path | None,
     as_json: bool,
 ) -> None:
     """Embed audio files, or all in folders, into a collection.
@@ -54,25 +62,38 @@ def ingest(
     from ..embedder import Embedder
     from ..ingest import ingest as run
     from ..manifest import read_manifest, tracks_in
+    from ..prometheus import IngestRun
+    from ..vectors import Vectors, ingest_vectors
 
-    if not paths and not manifest:
-        raise click.UsageError("nothing to ingest: give files, folders or --manifest")
-    tracks = (read_manifest(manifest) if manifest else []) + tracks_in(paths)
-    embedder = Embedder(bundle, device)
-    statuses: Counter[str] = Counter()
-    with open_milvus(uri, token, make=True) as client:
-        tracks_collection = TrackCollection.open_or_create(client, collection, embedder)
-        with progress_bar("ingest", len(tracks)) as bar:
-            for record in run(tracks, embedder, tracks_collection, workers=workers):
-                statuses[record.status] += 1
-                if as_json:
-                    click.echo(json.dumps(asdict(record), ensure_ascii=False))
-                for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
-                    bar.print(f"{record.status}: {problem}")
-                bar.update(advance=1, note=record.track_id)
-        total = tracks_collection.count()
+    if vectors and (paths or manifest):
+        raise click.UsageError("--vectors takes the place of files, folders and --manifest")
+    if not (vectors or paths or manifest):
+        raise click.UsageError("nothing to ingest: give files, folders, --manifest or --vectors")
+    progress = IngestRun(collection)
+    try:
+        if vectors:
+            source = model = Vectors(vectors)
+            start = partial(ingest_vectors, source)
+        else:
+            source, model = (read_manifest(manifest) if manifest else []) + tracks_in(paths), Embedder(bundle, device)
+            start = partial(run, source, model, workers=workers)
+        with open_milvus(milvus, make=True) as client:
+            tracks_collection = TrackCollection.open_or_create(client, collection, model)
+            with progress_bar("ingest", len(source)) as bar:
+                for record in start(collection=tracks_collection):
+                    progress.count(record)
+                    if as_json:
+                        click.echo(json.dumps(asdict(record), ensure_ascii=False))
+                    for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
+                        bar.print(f"{record.status}: {problem}")
+                    bar.update(advance=1, note=record.track_id)
+            progress.rows = tracks_collection.count()
+    finally:
+        if metrics:
+            progress.write(metrics)
+    statuses = progress.tracks
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())) or "no tracks found"
-    click.echo(f"{counts}; {total} rows in {collection} at {uri}", err=True)
+    click.echo(f"{counts}; {progress.rows} rows in {collection} at {milvus}", err=True)
     if statuses["failed"]:
         sys.exit(1)
 
@@ -95,8 +116,7 @@ def ingest(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per match on stdout.")
 def query(
     files: tuple[Path, ...],
-    uri: str,
-    token: str,
+    milvus: Place,
     collection: str,
     bundle: Path | None,
     device: str,
@@ -128,7 +148,7 @@ def query(
             failures += 1
             click.echo(f"Error: {error}", err=True)
     if queried:
-        with open_milvus(uri, token) as client:
+        with open_milvus(milvus) as client:
             covers = TrackCollection.open(client, collection, embedder.model_id)
             results = covers.search(np.stack(embeddings), limit, group_by=group_by, filter=expression)
         matches = [
@@ -151,7 +171,7 @@ def query(
 @collection_option
 @click.option("--manifest", type=click.Path(path_type=Path), help="Evaluate these tracks only, with these work_ids.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def evaluate(uri: str, token: str, collection: str, manifest: Path | None, as_json: bool) -> None:
+def evaluate(milvus: Place, collection: str, manifest: Path | None, as_json: bool) -> None:
     """Score a collection: every track with a known work is a query against all the others.
 
     MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds.
@@ -166,7 +186,7 @@ def evaluate(uri: str, token: str, collection: str, manifest: Path | None, as_js
     from ..metrics import evaluate as score
 
     tracks = read_manifest(manifest) if manifest else None
-    with open_milvus(uri, token) as client:
+    with open_milvus(milvus) as client:
         stored = TrackCollection.open(client, collection).fetch()
     rows = list(range(len(stored.track_ids)))
     work_ids = stored.work_ids
