@@ -336,7 +336,8 @@ def test_the_page_sends_nothing(page, golden, tmp_path):
     soundfile.write(tmp_path / "private.wav", golden["short_waveform"], SAMPLE_RATE)
     page.drop(FIRST, tmp_path / "private.wav")
     assert finish(page)[0] == "private.wav, 3.0 s"
-    assert {request["url"].partition(":")[0] for request in page.requests} == {"blob", "data"}  # its player, its icons
+    assert page.requests  # for its player
+    assert {request["url"].partition(":")[0] for request in page.requests} <= {"blob", "data"}
 
 
 def test_the_page_may_reach_no_other_server(page):
