@@ -161,7 +161,7 @@ def test_node_refuses_a_contract_it_does_not_know(node, tmp_path):
 
 @pytest.fixture(scope="module")
 def embed_cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """embed.cpp, compiled: with the installed ONNX Runtime, or with the headers of one and onnxruntime-node's library."""
+    """embed.cpp, compiled with the ONNX Runtime that is installed, or with headers and onnxruntime-node's library."""
     compiler = shutil.which("c++")
     if compiler is None or not Path("/usr/include/sndfile.hh").exists():
         pytest.skip("needs a C++ compiler and libsndfile (Debian: g++, libsndfile1-dev)")
@@ -336,7 +336,8 @@ def test_the_page_sends_nothing(page, golden, tmp_path):
     soundfile.write(tmp_path / "private.wav", golden["short_waveform"], SAMPLE_RATE)
     page.drop(FIRST, tmp_path / "private.wav")
     assert finish(page)[0] == "private.wav, 3.0 s"
-    assert {request["url"].partition(":")[0] for request in page.requests} == {"blob", "data"}  # its player, its icons
+    assert page.requests  # for its player
+    assert {request["url"].partition(":")[0] for request in page.requests} <= {"blob", "data"}
 
 
 def test_the_page_may_reach_no_other_server(page):
