@@ -14,7 +14,9 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -89,6 +91,9 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
             return Finding(str(path), check, "ok", look())
         except _NotChecked as reason:
             return Finding(str(path), check, "absent", str(reason))
+        except ImportError as error:
+            needed = f'needs {error.name}, not installed: pip install "bytecover2-milvus[cpu,train]"'
+            return Finding(str(path), check, "absent", needed)
         except DeviceError as error:
             return Finding(str(path), check, otherwise, str(error))
         except BytecoverError as error:
@@ -118,8 +123,8 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
     yield find("final layer", lambda: _check_final_layer(bundle, models))
     yield find("weights", lambda: _check_weights(bundle, models))
     for name in ("cpu", "cuda") if device == "auto" else (device,):
-        look = (lambda on: lambda: _check_golden(bundle, golden, on))(name)
-        yield find(name, look, otherwise="absent" if (device, name) == ("auto", "cuda") else "failed")
+        otherwise = "absent" if (device, name) == ("auto", "cuda") else "failed"
+        yield find(name, partial(_check_golden, bundle, golden, name), otherwise)
     yield find("cqt form", lambda: _check_cqt_form(bundle, golden))
     yield find("embed.py", lambda: _check_consumer(bundle, golden, trust))
     yield find("checkpoint", lambda: _check_checkpoint(bundle, models))
@@ -244,7 +249,8 @@ def _stored_once(model: ModelFile) -> bool:
 def _check_golden(bundle: Bundle, golden: Golden, device: str) -> str:
     embedder = Embedder(bundle.path, device)
     names = ("long", "short", "short")  # two of one length go through the network together
-    embeddings = embedder.embed_batch([golden[f"{name}_waveform"].astype(np.float32) / 32768 for name in names])
+    with _running(bundle.model):
+        embeddings = embedder.embed_batch([golden[f"{name}_waveform"].astype(np.float32) / 32768 for name in names])
     expected = np.stack([golden[f"{name}_embedding"] for name in names])
     return f"{embedder.provider}, {_difference(bundle, bundle.model, embeddings, expected)}"
 
@@ -272,15 +278,26 @@ def _check_cqt_form(bundle: Bundle, golden: Golden) -> str:
         raise _NotChecked(f"exported without {MODEL_CQT}, which `export --cqt` adds")
     import onnxruntime
 
-    path = bundle.path / MODEL_CQT
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    embeddings, expected = [], []
-    for name in ("long", "short"):
-        if f"{name}_cqt" not in golden:
-            raise BundleError(f"{bundle.path / GOLDEN}: has no {name}_cqt for {MODEL_CQT}; {_COPY_AGAIN}")
-        embeddings.append(session.run([OUTPUT], {INPUT_CQT: golden[f"{name}_cqt"][None]})[0][0])
-        expected.append(golden[f"{name}_embedding"])
-    return f"CPUExecutionProvider, {_difference(bundle, path, np.stack(embeddings), np.stack(expected))}"
+    path, names = bundle.path / MODEL_CQT, ("long", "short")
+    if missing := [name for name in names if f"{name}_cqt" not in golden]:
+        raise BundleError(f"{bundle.path / GOLDEN}: has no {missing[0]}_cqt for {MODEL_CQT}; {_COPY_AGAIN}")
+    with _running(path):
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        rows = [session.run([OUTPUT], {INPUT_CQT: golden[f"{name}_cqt"][None]})[0][0] for name in names]
+    embeddings, expected = np.stack(rows), np.stack([golden[f"{name}_embedding"] for name in names])
+    return f"CPUExecutionProvider, {_difference(bundle, path, embeddings, expected)}"
+
+
+@contextmanager
+def _running(model: Path) -> Iterator[None]:
+    """What ONNX Runtime raises for a graph that it cannot run becomes a `BundleError` that names the file."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+    try:
+        yield
+    except (ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.NotImplemented, ort.RuntimeException) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(f"{model}: ONNX Runtime cannot run it ({reason}); {_COPY_AGAIN}") from error
 
 
 def _check_consumer(bundle: Bundle, golden: Golden, trust: bool) -> str:
@@ -306,11 +323,8 @@ def _check_consumer(bundle: Bundle, golden: Golden, trust: bool) -> str:
 def _check_checkpoint(bundle: Bundle, models: Models) -> str:
     if CHECKPOINT not in bundle.files:
         raise _NotChecked(f"exported without {CHECKPOINT}; only training needs it")
-    try:
-        from .export.fold import FromCQT
-        from .training.checkpoint import load_checkpoint
-    except ImportError as error:
-        raise _NotChecked(f'needs {error.name}, not installed: pip install "bytecover2-milvus[train]"') from error
+    from .export.fold import FromCQT
+    from .training.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(bundle.path)
     stored = models[bundle.model].weights

@@ -190,6 +190,12 @@ def test_changed_weights_are_not_those_of_the_model_id_nor_give_its_embeddings(b
     assert "model.onnx: differs from golden.npz by" in on_cpu.detail and "more than 0.0001" in on_cpu.detail
 
 
+def test_a_graph_that_does_not_run_is_named(bundle):
+    edit_model(bundle, lambda model: setattr(model.graph.node[-1], "op_type", "MatMul"))
+    found = finding(bundle, "cpu")
+    assert found.status == "failed" and "model.onnx: ONNX Runtime cannot" in found.detail
+
+
 def test_what_is_read_without_the_onnx_package_is_what_it_reads():
     model, read = onnx.load(default_bundle() / "model.onnx"), ModelFile.read(default_bundle() / "model.onnx")
     assert read.opsets == {entry.domain: entry.version for entry in model.opset_import}
