@@ -367,6 +367,20 @@ def test_an_alias_is_a_name(covers: TrackCollection, client) -> None:
         client.drop_alias(alias, timeout=10)
 
 
+def test_a_database_holds_collections_of_its_own(client, milvus_uri: str, name: str) -> None:
+    client.create_database(name, timeout=30)
+    inside = connect(milvus_uri, database=name)
+    try:
+        TrackCollection.create(inside, "covers", MODEL).upsert(ROWS[:3], EMBEDDINGS[:3])
+        assert list_collections(inside) == ["covers"] and "covers" not in list_collections(client)
+        drop_collection(inside, "covers")
+    finally:
+        close(inside)
+        client.drop_database(name, timeout=30)
+    with pytest.raises(CollectionError, match=f"list_collections: .*{name}"):
+        list_collections(connect(milvus_uri, database=name))
+
+
 def test_a_create_that_was_cut_off_is_completed(client, name: str) -> None:
     properties = {MODEL_ID: "a1b2", CONTRACT_VERSION: "1"}
     client.create_collection(name, schema=collection_schema(DIM), properties=properties, timeout=30)  # but no index
