@@ -221,9 +221,10 @@ class TrackCollection:
             rows.update(entity["track_id"] for entity in found)
         return rows
 
-    def rows_with(self, ids: Sequence[str]) -> list[Row]:
-        """The rows with these primary keys; what others wrote in the last seconds may be missing."""
-        found = self._query(f"id in {quote(ids)}", STORED, **self.consistency)
+    def rows_with(self, ids: Sequence[str], *, fresh: bool = False) -> list[Row]:
+        """The rows with these primary keys: this moment, or if not `fresh`, faster, perhaps as of some seconds ago."""
+        consistency = {"consistency_level": "Strong"} if fresh else self.consistency
+        found = self._query(f"id in {quote(ids)}", STORED, **consistency)
         return [read_row(entity) for entity in found]
 
     def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:

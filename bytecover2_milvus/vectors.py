@@ -135,7 +135,7 @@ def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[In
 def _ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
     stored_any = False
     for rows, embeddings in vectors:
-        stored = {row.id: row for row in collection.rows_with([row.id for row in rows])}
+        stored = {row.id: row for row in collection.rows_with([row.id for row in rows], fresh=True)}
         contents = {(row.track_id, row.content_hash) for row in collection.rows_of([row.track_id for row in rows])}
         tracks = {track_id for track_id, _ in contents}
         conflicts = {r.id for r in rows if r.track_id in tracks and (r.track_id, r.content_hash) not in contents}
