@@ -190,6 +190,18 @@ def test_changed_weights_are_not_those_of_the_model_id_nor_give_its_embeddings(b
     assert "model.onnx: differs from golden.npz by" in on_cpu.detail and "more than 0.0001" in on_cpu.detail
 
 
+def test_weights_that_layers_share_have_no_hash_and_that_is_no_fault(bundle):
+    def share(model: ModelProto) -> None:  # as torch's exporter does with equal ones
+        kept, dropped = "backbone.conv1.bias", "backbone.groups.0.0.conv1.bias"
+        for node in model.graph.node:
+            node.input[:] = [kept if name == dropped else name for name in node.input]
+        model.graph.initializer.remove(weight_of(model, dropped))
+
+    edit_model(bundle, share)
+    found = finding(bundle, "weights")
+    assert found.status == "absent" and "layers of equal weights, as before training, share them" in found.detail
+
+
 def test_a_graph_that_does_not_run_is_named(bundle):
     edit_model(bundle, lambda model: setattr(model.graph.node[-1], "op_type", "MatMul"))
     found = finding(bundle, "cpu")
