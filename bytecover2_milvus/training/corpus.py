@@ -71,14 +71,18 @@ class FileSource:
     kinds: tuple[str, ...] = tuple(DEGRADATIONS)  # that copies draw from
 
     def cqt(self, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]:
+        return analyse(self.waveform(), front_end, pooling)
+
+    def waveform(self) -> NDArray[np.float32]:
+        """What is learned from, (n_samples,) at 22 050 Hz."""
         waveform = load_audio(self.path)
         limit = round(RECORDING_S * SAMPLE_RATE)
         start = max(0, (len(waveform) - limit) // 2)
         waveform = waveform[start : start + limit]
-        if self.variant:
-            seed = [self.variant, zlib.crc32(waveform.data)]  # recordings differ in what happens to them, copies do not
-            waveform = degrade(waveform, np.random.default_rng(seed), self.kinds)
-        return analyse(waveform, front_end, pooling)
+        if self.variant == 0:
+            return waveform
+        seed = [self.variant, zlib.crc32(waveform.data)]  # recordings differ in what happens to them, copies do not
+        return degrade(waveform, np.random.default_rng(seed), self.kinds)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -271,11 +275,17 @@ class FeatureCache:
     def fill(self, corpus: Corpus, workers: int) -> Iterator[Prepared]:
         """Compute what is missing, in `workers` processes; yields in the order of the corpus' tracks."""
         tracks = [track for _, track in corpus.tracks()]
-        missing = [not self.path(track).exists() for track in tracks]
+        missing = [not self._holds(track) for track in tracks]
         absent = [track for track, needed in zip(tracks, missing, strict=True) if needed]
         computed = map_in_processes(self._fill_one, absent, workers, chunksize=4) if absent else iter(())
         for track, needed in zip(tracks, missing, strict=True):
             yield next(computed) if needed else Prepared(track.track_id)
+
+    def _holds(self, track: CorpusTrack) -> bool:
+        try:
+            return self.path(track).exists()
+        except AudioError:  # no such file: whoever computes it says so
+            return False
 
     def _fill_one(self, track: CorpusTrack) -> Prepared:
         torch.set_num_threads(1)  # of this worker: there is one for every core
