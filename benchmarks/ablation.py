@@ -126,7 +126,7 @@ class Ablation:
         """Where `system` starts: the checkpoint with its layer inserted, nothing trained yet."""
         match system.reduction:
             case "FC":
-                return insert_random_fc(self.checkpoint, system.dim, self.frozen.seed)
+                return insert_random_fc(self.checkpoint, shared.tracks, system.dim, self.frozen.seed)
             case "PCA":
                 return insert_embedding_pca(self.checkpoint, shared.tracks, system.dim)
             case "PCA-FC":

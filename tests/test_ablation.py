@@ -82,18 +82,31 @@ def test_seven_axes_hold_what_eight_tracks_differ_in(bytecover, pooled):
 
 
 def test_fc_and_pca_fc_differ_in_their_first_weights_alone(bytecover, pooled):
-    fc, pca_fc = insert_random_fc(bytecover, 16, seed=0), insert_pca_fc(bytecover, pooled, 16)
+    fc, pca_fc = insert_random_fc(bytecover, pooled, 16, seed=0), insert_pca_fc(bytecover, pooled, 16)
     assert fc.config == pca_fc.config
     there, here = fc.network.state_dict(), pca_fc.network.state_dict()
-    assert {name for name in there if not torch.equal(there[name], here[name])} == {"pca_fc.weight", "pca_fc.bias"}
-    again = insert_random_fc(bytecover, 16, seed=0).network.pca_fc.weight
+    neck = {"bnneck.weight", "bnneck.running_var"}  # follow from the weights
+    differing = {name for name in there if not torch.equal(there[name], here[name])}
+    assert differing - neck == {"pca_fc.weight", "pca_fc.bias"}
+    again = insert_random_fc(bytecover, pooled, 16, seed=0).network.pca_fc.weight
     assert torch.equal(again, fc.network.pca_fc.weight)
+
+
+def test_a_new_bnneck_changes_nothing_in_training_either(bytecover, pooled):
+    """The rows that the layer was fitted on, as one batch: batch statistics are those that BNNeck has already."""
+    reduced = insert_pca_fc(bytecover, pooled, 4).network
+    rows = torch.from_numpy(pooled)
+    with torch.no_grad():
+        feature, evaluated = reduced.eval().head(rows)
+        trained = reduced.train().head(rows)[1]
+    torch.testing.assert_close(evaluated, feature, atol=1e-4, rtol=1e-3)  # the axes are centred
+    assert torch.nn.functional.cosine_similarity(trained, evaluated).min() > 0.99
 
 
 @pytest.mark.parametrize("reduction", ["FC", "PCA-FC", None])
 def test_shared_batches_train_as_the_frozen_phase_does(reduction, bytecover, pooled, corpus, cache, tmp_path):
     start = {
-        "FC": lambda: insert_random_fc(bytecover, 16, seed=0),
+        "FC": lambda: insert_random_fc(bytecover, pooled, 16, seed=0),
         "PCA-FC": lambda: insert_pca_fc(bytecover, pooled, 16),
         None: lambda: bytecover,
     }[reduction]()
@@ -111,7 +124,7 @@ def test_shared_batches_train_as_the_frozen_phase_does(reduction, bytecover, poo
 
 def test_a_reduced_checkpoint_is_not_reduced_again(bytecover, pooled):
     with pytest.raises(ConfigError, match="to 16 dimensions already"):
-        insert_random_fc(insert_pca_fc(bytecover, pooled, 16), 8, seed=0)
+        insert_random_fc(insert_pca_fc(bytecover, pooled, 16), pooled, 8, seed=0)
     with pytest.raises(ConfigError, match="100 inputs: the backbone has 256"):
         insert_pca_fc(bytecover, pooled[:, :100], 16)
 

@@ -197,16 +197,24 @@ def train(
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @corpus_options
 @click.option("--dim", type=click.IntRange(1), default=128, show_default=True, help="D, the width of the embedding.")
+@click.option(
+    "--of",
+    type=click.Choice(["embedding", "pooled"]),
+    default="embedding",
+    show_default=True,
+    help="Principal axes of the embedding, behind BNNeck, or of the pooled embedding before it, as in the paper.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Checkpoint to write.")
 def fit_pca(
     checkpoint: Path,
     cache: Path,
     workers: int,
     dim: int,
+    of: str,
     out: Path,
     **material: Any,
 ) -> None:
-    """Insert a PCA-FC layer, fitted on the pooled embeddings of whole tracks, into a ByteCover checkpoint.
+    """Insert a PCA-FC layer, fitted on whole tracks, into a ByteCover checkpoint.
 
     \b
     Example:
@@ -215,14 +223,15 @@ def fit_pca(
     """
     from ..training.checkpoint import load_checkpoint
     from ..training.corpus import FeatureCache
-    from ..training.reduce import insert_pca_fc
+    from ..training.reduce import insert_embedding_pca, insert_pca_fc
     from ..training.train import pooled_embeddings
 
     start = load_checkpoint(checkpoint)
     features = FeatureCache(cache, start.config.front_end)
     corpus = prepare_corpus(features, workers, **material)
     pooled = pooled_embeddings(start.network, start.config, corpus, features)
-    insert_pca_fc(start, pooled, dim).save(out)
+    insert = {"embedding": insert_embedding_pca, "pooled": insert_pca_fc}[of]
+    insert(start, pooled, dim).save(out)
     click.echo(f"{out}")
 
 

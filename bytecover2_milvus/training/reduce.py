@@ -29,8 +29,12 @@ from .corpus import Corpus, FeatureCache
 from .train import initial_classifier, learning_rate, loss_terms, set_phase, without_validation
 
 
-def insert_fc(checkpoint: Checkpoint, layer: nn.Linear) -> Checkpoint:
+def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float32]) -> Checkpoint:
     """The ByteCover of `checkpoint` with `layer` (2048 -> D) between GeM and a new BNNeck, which changes nothing yet.
+
+    BNNeck has the variance of the features that the layer makes of pooled embeddings (N, 2048), and the gain that undoes
+    it. With unit gain its first training steps would whiten the features, and what principal axes tell apart by their
+    variance would be lost.
 
     Raises
     ------
@@ -49,6 +53,10 @@ def insert_fc(checkpoint: Checkpoint, layer: nn.Linear) -> Checkpoint:
     network.backbone.load_state_dict(checkpoint.network.backbone.state_dict())
     network.gem.load_state_dict(checkpoint.network.gem.state_dict())
     network.pca_fc.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        feature = network.pca_fc(torch.from_numpy(pooled).float())  # (N, D)
+        network.bnneck.running_var.copy_(feature.var(dim=0))
+        network.bnneck.weight.copy_(torch.sqrt(network.bnneck.running_var + network.bnneck.eps))
     return Checkpoint(config, network.eval(), facts=without_validation(checkpoint.facts))
 
 
@@ -60,10 +68,10 @@ def insert_pca_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int)
     ConfigError
         As `insert_fc`.
     """
-    return insert_fc(checkpoint, fit_pca(pooled, dim))
+    return insert_fc(checkpoint, fit_pca(pooled, dim), pooled)
 
 
-def insert_random_fc(checkpoint: Checkpoint, dim: int, seed: int) -> Checkpoint:
+def insert_random_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int, seed: int) -> Checkpoint:
     """The ByteCover of `checkpoint` with a fully connected layer drawn from `seed`: where ByteCoverFC starts.
 
     Raises
@@ -72,7 +80,7 @@ def insert_random_fc(checkpoint: Checkpoint, dim: int, seed: int) -> Checkpoint:
         As `insert_fc`.
     """
     torch.manual_seed(seed)
-    return insert_fc(checkpoint, nn.Linear(checkpoint.config.network.pooled_dim, dim))
+    return insert_fc(checkpoint, nn.Linear(checkpoint.config.network.pooled_dim, dim), pooled)
 
 
 def insert_embedding_pca(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int) -> Checkpoint:
@@ -95,7 +103,7 @@ def insert_embedding_pca(checkpoint: Checkpoint, pooled: NDArray[np.float32], di
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(axes.T * gain))
         layer.bias.copy_(torch.from_numpy(axes.T @ offset))
-    return insert_fc(checkpoint, layer)
+    return insert_fc(checkpoint, layer, pooled)
 
 
 @torch.no_grad()
