@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -64,19 +65,25 @@ def cosines(checkpoint: Checkpoint, pooled: np.ndarray) -> np.ndarray:
     return (embedding @ embedding.T).numpy()
 
 
-def test_pca_to_all_dimensions_is_bytecover(bytecover, pooled, corpus, cache):
-    full = insert_embedding_pca(bytecover, pooled, POOLED_DIM)
-    np.testing.assert_allclose(cosines(full, pooled), cosines(bytecover, pooled), atol=1e-5)
+def centred_on(checkpoint: Checkpoint, pooled: np.ndarray) -> Checkpoint:
+    """The same with a BNNeck that takes the mean of these rows away."""
+    network = copy.deepcopy(checkpoint.network)
+    network.bnneck.running_mean.copy_(torch.from_numpy(pooled.mean(axis=0)))
+    return replace(checkpoint, network=network)
+
+
+def test_pca_to_all_dimensions_is_bytecover_centred(bytecover, pooled, corpus, cache):
+    full, centred = insert_embedding_pca(bytecover, pooled, POOLED_DIM), centred_on(bytecover, pooled)
+    np.testing.assert_allclose(cosines(full, pooled), cosines(centred, pooled), atol=1e-4)
     scores = [
         validate(checkpoint.network, checkpoint.config, corpus, cache).average_precisions.tolist()
-        for checkpoint in (full, bytecover)
+        for checkpoint in (full, centred)
     ]
     assert scores[0] == scores[1]
 
 
 def test_seven_axes_hold_what_eight_tracks_differ_in(bytecover, pooled):
-    centred = replace(bytecover, network=tiny_network(feature_dim=None)[1])
-    centred.network.bnneck.running_mean.copy_(torch.from_numpy(pooled.mean(axis=0)))
+    centred = centred_on(replace(bytecover, network=tiny_network(feature_dim=None)[1]), pooled)
     reduced = insert_embedding_pca(centred, pooled, 7)
     np.testing.assert_allclose(cosines(reduced, pooled), cosines(centred, pooled), atol=1e-5)
 
@@ -166,7 +173,6 @@ class TestCommand:
         for score in scores.values():
             assert 0 < score["map_low"] <= score["map"] <= score["map_high"] <= 1
             assert score["queries"] == 8 and score["works"] == 4 and score["mr1"] >= 1
-        assert scores["ByteCoverPCA-256"]["map"] == scores["ByteCover-256"]["map"]
         assert scores["ByteCover-256"]["further_steps"] == scores["ByteCoverPCA-128"]["further_steps"] == 0
         assert scores["ByteCover-256, trained on"]["further_steps"] == scores["ByteCover2-128"]["further_steps"] == 2
         for line in written["comparisons"]:

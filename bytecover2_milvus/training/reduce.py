@@ -32,7 +32,7 @@ from .train import initial_classifier, learning_rate, loss_terms, set_phase, wit
 def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float32]) -> Checkpoint:
     """The ByteCover of `checkpoint` with `layer` (2048 -> D) between GeM and a new BNNeck, which changes nothing yet.
 
-    BNNeck has the variance of the features that the layer makes of pooled embeddings (N, 2048), and the gain that undoes
+    BNNeck has the variance of the features that the layer makes of pooled embeddings (N, 2048) and the gain that undoes
     it. With unit gain its first training steps would whiten the features, and what principal axes tell apart by their
     variance would be lost.
 
@@ -87,7 +87,7 @@ def insert_embedding_pca(checkpoint: Checkpoint, pooled: NDArray[np.float32], di
     """The ByteCover of `checkpoint` with its embedding projected on its `dim` principal axes: the paper's ByteCoverPCA.
 
     The PCA is of what ByteCover gives, after BNNeck, as one who has its vectors would reduce them; BNNeck becomes part
-    of the layer. It centres already and the axes are orthonormal, so that at full width every cosine stays as it was.
+    of the layer. The axes are orthonormal, so that at full width every cosine is that of the centred embeddings.
 
     Raises
     ------
@@ -98,11 +98,11 @@ def insert_embedding_pca(checkpoint: Checkpoint, pooled: NDArray[np.float32], di
     with torch.no_grad():
         gain = (bnneck.weight / torch.sqrt(bnneck.running_var + bnneck.eps)).numpy()  # (2048,)
         offset = bnneck.bias.numpy() - gain * bnneck.running_mean.numpy()  # (2048,)
-    _, axes = principal_axes(pooled * gain + offset, dim)
+    mean, axes = principal_axes(pooled * gain + offset, dim)
     layer = nn.Linear(len(axes), dim)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(axes.T * gain))
-        layer.bias.copy_(torch.from_numpy(axes.T @ offset))
+        layer.bias.copy_(torch.from_numpy(axes.T @ (offset - mean)))
     return insert_fc(checkpoint, layer, pooled)
 
 
