@@ -48,6 +48,7 @@ from bytecover2_milvus.errors import BytecoverError, CheckpointError, ConfigErro
 from bytecover2_milvus.metrics import bootstrap_interval, evaluate
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.ranks import torch_device
 from bytecover2_milvus.training.reduce import (
     insert_embedding_pca,
     insert_pca_fc,
@@ -55,7 +56,7 @@ from bytecover2_milvus.training.reduce import (
     pooled_batches,
     train_head,
 )
-from bytecover2_milvus.training.train import pooled_embeddings, torch_device, train
+from bytecover2_milvus.training.train import pooled_embeddings, train
 from bytecover2_milvus.writing import whole_file
 
 DIMS = (32, 64, 128, 256, 512, 1024, 1536, 2048)  # of Figure 2

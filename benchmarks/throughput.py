@@ -49,8 +49,9 @@ from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.training.batches import TrainingBatches
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.ranks import torch_device
 from bytecover2_milvus.training.rendering import Rendering
-from bytecover2_milvus.training.train import initial_classifier, loss_terms, set_phase, torch_device
+from bytecover2_milvus.training.train import initial_classifier, loss_terms, set_phase
 
 PAPER = Config(network=Network(feature_dim=None))
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}  # of the product that measures the peak

@@ -25,6 +25,19 @@ def launched() -> tuple[int, int]:
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
+def torch_device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" means here; "auto" is CUDA where it works, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        If `name` is "cuda" and torch cannot use it.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"CUDA was asked for but torch {torch.__version__} cannot use it; choose cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def launch(device: str, precision: str, logs: Path) -> Fabric:
     """Fabric on this rank's device, the ranks connected: by NCCL between GPUs, by gloo between CPUs.
 
@@ -33,9 +46,7 @@ def launch(device: str, precision: str, logs: Path) -> Fabric:
     DeviceError
         If `device` is "cuda" and torch cannot use it, or this machine has fewer GPUs than ranks.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"CUDA was asked for but torch {torch.__version__} cannot use it; choose cpu or auto")
-    on_gpu = device != "cpu" and torch.cuda.is_available()
+    on_gpu = torch_device(device).type == "cuda"
     _, ranks = launched()
     local_ranks = int(os.environ["LOCAL_WORLD_SIZE"]) if ranks > 1 else 1
     if on_gpu and local_ranks > torch.cuda.device_count():

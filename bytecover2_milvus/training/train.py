@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 from ..config import SHORTEST_FRAMES, Config, Training
-from ..errors import CheckpointError, ConfigError, DeviceError, OutputError
+from ..errors import CheckpointError, ConfigError, OutputError
 from ..metrics import Evaluation, evaluate
 from ..model.cqt import pool_time, scale_magnitude
 from ..model.losses import batch_hard_triplet, supervised_contrastive
@@ -99,19 +99,6 @@ def loss_terms(
         contrastive = supervised_contrastive(embedding, work, training.temperature)
         terms["contrastive"] = training.contrastive_weight * contrastive
     return terms
-
-
-def torch_device(name: str) -> torch.device:
-    """The device that "auto", "cpu" or "cuda" means here; "auto" is CUDA where it works, else the CPU.
-
-    Raises
-    ------
-    DeviceError
-        If `name` is "cuda" and torch cannot use it.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"CUDA was asked for but torch {torch.__version__} cannot use it; choose cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def train(
