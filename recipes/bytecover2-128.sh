@@ -31,7 +31,8 @@ settings=(--config "$config")
 
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" ${INIT:+--init "$INIT"} --out "$run/bytecover"
 "${bytecover2[@]}" fit-pca "$run/bytecover/best.safetensors" "${songs[@]}" --dim 128 --out "$run/pca.safetensors"
-# The bundle that ships is this one, as it validated best; on a backbone that has converged the next two should gain.
+# pca.safetensors is the bundle that ships, as it validated best; on a backbone that has converged the next two steps
+# should gain.
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/pca.safetensors" \
   --set 'training.phase="frozen"' --set training.steps=150 --set training.learning_rate=1e-3 --out "$run/frozen"
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/frozen/best.safetensors" \
