@@ -3,7 +3,7 @@
 Measured one after the other, in one run with the same threads:
 
 peak
-    A large matrix product in the precision of the training: what the hardware gives at best.
+    A large matrix product, and as a convolution, in the precision of the training: what the hardware gives at best.
 training
     Forward, loss, backward and step on random input, whose FLOPs are counted: a multiplication and an addition are two.
     ``share_of_peak`` is the product of two causes: ``matrix_time_share``, the share of a step's time that is spent in
@@ -39,6 +39,7 @@ from statistics import median
 
 import click
 import torch
+from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -126,20 +127,28 @@ class Step:
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
-    """FLOPs per second of a large square matrix product, the best of several."""
+    """FLOPs per second of a large square matrix product, or of the 1 x 1 convolution that equals it: the best of 12.
+
+    The two are often not of one library, and which is faster depends on the processor.
+    """
     side = MATRIX_SIDE[device.type]
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     one, other = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
+    image = one.T.reshape(1, side, 32, side // 32).contiguous(memory_format=torch.channels_last)
+    kernels = other[:, :, None, None]
 
     def product() -> None:
         one @ other
         _wait(device)
 
+    def convolution() -> None:
+        F.conv2d(image, kernels)
+        _wait(device)
+
     tf32 = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # what the convolutions may do
     try:
-        product()
-        return 2 * side**3 / min(_seconds(product) for _ in range(5))
+        return 2 * side**3 / min(_seconds(way) for way in (product, convolution) for _ in range(6))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = tf32
 
