@@ -67,17 +67,23 @@ def test_a_worker_that_dies_costs_only_its_file(tmp_path: Path, paths: list[Path
     deadly = tmp_path / "deadly.wav"
     os.mkfifo(deadly)
 
-    def kill_its_reader() -> None:
-        for _ in range(2):  # among others, then alone
+    over = threading.Event()
+
+    def kill_its_readers() -> None:
+        while True:  # among others, perhaps more than once, then alone
             with deadly.open("wb"):  # waits until a worker opens it
+                if over.is_set():
+                    return
                 for worker in multiprocessing.active_children():
                     worker.kill()
                     connection.wait([worker.sentinel])
 
-    killer = threading.Thread(target=kill_its_reader, daemon=True)
+    killer = threading.Thread(target=kill_its_readers, daemon=True)
     killer.start()
     with Decoder(2) as decoder:
         decoded = dict(decoder.decode(Job(path, path) for path in [*paths[:3], deadly, *paths[3:]]))
+    over.set()
+    os.close(os.open(deadly, os.O_RDONLY | os.O_NONBLOCK))  # lets the killer go
     killer.join(10)
     assert isinstance(decoded.pop(deadly), UnreadableAudio)
     assert all(isinstance(entry, Decoded) for entry in decoded.values()) and set(decoded) == set(paths)
