@@ -25,6 +25,9 @@ and their keys, from one client, then from ``--clients`` threads; of the server 
 Before and after each of these, the same number of clients asks Faiss' flat index, and ``flat_p50_ms`` and
 ``flat_queries_per_s`` are what it gave there and then: other load of the machine meets both.
 
+``cpu_ms`` is what a query costs of a core, of this process and the server together. On a machine with other load, which
+the clock counts too, it is what a query would take by the clock if the core were free.
+
 ``memory_bytes`` is by what the process that holds the index has grown (``RssAnon``); ``fill_s`` until all rows were
 written, ``index_s`` from there until they are in the index and loaded.
 
@@ -36,7 +39,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +53,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine import processor
+from benchmarks.machine import anonymous_bytes, cpu_s, processor
 from benchmarks.milvus_server import milvus_server
 from benchmarks.neighbourhood import Embeddings, Neighbourhood, compare
 from bytecover2_milvus.bundle import default_bundle, open_bundle
@@ -86,7 +88,8 @@ PROBES = (8, 32, 128)
 SYSTEMS = ("faiss", "lite", "server-hnsw", "server-flat", "server-ivf")
 HEADER = (
     f"{'system':14} {'setting':>11} {'fill s':>7} {'index s':>7} {'MB':>6} {'R@5':>6} {'R@10':>6} "
-    f"{'p50 ms':>7} {'p99 ms':>7} {'x flat':>6} {'clients':>7} {'p50 ms':>7} {'p99 ms':>7} {'q/s':>7} {'x flat':>6}"
+    f"{'p50 ms':>7} {'p99 ms':>7} {'x flat':>6} {'cpu ms':>7} {'x flat':>6} "
+    f"{'clients':>7} {'p50 ms':>7} {'p99 ms':>7} {'q/s':>7} {'x flat':>6} {'cpu ms':>7} {'x flat':>6}"
 )
 
 Search = Callable[[Embeddings], NDArray[np.int64]]  # query (D,) -> the rows found, closest first
@@ -118,14 +121,37 @@ class Speed:
     p50_ms: float
     p99_ms: float
     queries_per_s: float
+    cpu_ms: float  # of a core, for one query, in this process and the server
 
 
-def fit_neighbourhood(songs: int) -> tuple[Neighbourhood, dict[str, dict[str, float]]]:
-    """Of the embeddings that the bundle gives for arrangements of composed songs; and drawn ones against these."""
-    embedder = Embedder(device="cpu")
+def embed_songs(songs: int) -> Embeddings:
+    """What the bundle gives for `ARRANGEMENTS` arrangements of each of so many composed songs."""
+    embedder = Embedder(device="cpu", threads=1)
     pairs = [(song, seed) for song in map(compose, range(songs)) for seed in range(ARRANGEMENTS)]
-    embeddings = np.stack([embedder.embed(render(arrange(song, seed), SONG_S)) for song, seed in pairs])
-    work_ids = np.repeat(np.arange(songs), ARRANGEMENTS)
+    return np.stack([embedder.embed(render(arrange(song, seed), SONG_S)) for song, seed in pairs])
+
+
+def songs_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which songs the neighbourhood is fitted to."""
+    command = click.option(
+        "--embeddings",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="A .npy that keeps the songs' embeddings; made if it is not there.",
+    )(command)
+    return click.option(
+        "--songs", type=click.IntRange(3), default=200, show_default=True, help="To fit the neighbourhood to."
+    )(command)
+
+
+def fit_neighbourhood(songs: int, cache: Path | None) -> tuple[Neighbourhood, dict[str, dict[str, float]]]:
+    """Of `embed_songs`, which are kept in the file `cache`; and how vectors drawn from it compare with them."""
+    if cache is not None and cache.exists():
+        embeddings = np.load(cache)
+    else:
+        embeddings = embed_songs(songs)
+        if cache is not None:
+            np.save(cache, embeddings)
+    work_ids = np.arange(len(embeddings)) // ARRANGEMENTS
     return Neighbourhood.fit(embeddings, work_ids), compare(embeddings, work_ids, np.random.default_rng(0))
 
 
@@ -159,7 +185,7 @@ class Turns:
     def __init__(self, catalogue: Catalogue, flat: Search, clients: int, seconds: float) -> None:
         self.catalogue, self.flat, self.clients, self.seconds = catalogue, flat, clients, seconds
 
-    def __call__(self, search: Search) -> dict[str, Any]:
+    def __call__(self, search: Search, server: int | None = None) -> dict[str, Any]:
         found = [search(query) for query in self.catalogue.queries[: 4 * BLOCK_QUERIES]]  # warms up, too
         line: dict[str, Any] = {
             "recall_at_5": recall(found, self.catalogue.exact, FRONT),
@@ -167,20 +193,21 @@ class Turns:
         }
         for key, clients in (("one", 1), ("many", self.clients)):
             before = self._speed(self.flat, clients, self.seconds / 4)
-            speed = self._speed(search, clients, self.seconds)
+            speed = self._speed(search, clients, self.seconds, server)
             after = self._speed(self.flat, clients, self.seconds / 4)
             line[key] = asdict(speed) | {
                 "flat_p50_ms": (before.p50_ms + after.p50_ms) / 2,
                 "flat_queries_per_s": (before.queries_per_s + after.queries_per_s) / 2,
+                "flat_cpu_ms": (before.cpu_ms + after.cpu_ms) / 2,
             }
         line["times_faster_than_flat"] = line["one"]["flat_p50_ms"] / line["one"]["p50_ms"]
         line["times_the_throughput_of_flat"] = line["many"]["queries_per_s"] / line["many"]["flat_queries_per_s"]
         return line
 
-    def _speed(self, search: Search, clients: int, seconds: float) -> Speed:
+    def _speed(self, search: Search, clients: int, seconds: float, server: int | None = None) -> Speed:
         """Of `clients` threads that ask without a pause, each its own queries, for so many seconds."""
         queries = self.catalogue.queries
-        start = time.perf_counter()
+        there, here, start = cpu_s(server), time.process_time(), time.perf_counter()
 
         def client(number: int) -> list[float]:
             durations = []
@@ -194,8 +221,10 @@ class Turns:
 
         with ThreadPoolExecutor(clients) as pool:
             durations = np.concatenate(list(pool.map(client, range(clients))))
+        wall_s, here = time.perf_counter() - start, time.process_time() - here
+        core_s = here + cpu_s(server) - there
         p50, p99 = np.quantile(durations, (0.5, 0.99)) * 1e3
-        return Speed(clients, float(p50), float(p99), len(durations) / (time.perf_counter() - start))
+        return Speed(clients, float(p50), float(p99), len(durations) / wall_s, 1e3 * core_s / len(durations))
 
 
 def flat_index(vectors: Embeddings) -> faiss.Index:
@@ -215,11 +244,11 @@ def hnsw_index(vectors: Embeddings) -> faiss.Index:
     return index
 
 
-def faiss_search(index: faiss.Index, ef: int | None = None) -> Search:
+def faiss_search(index: faiss.Index, ef: int | None = None, limit: int = LIMIT) -> Search:
     import faiss
 
     params = None if ef is None else faiss.SearchParametersHNSW(efSearch=ef)
-    return lambda query: index.search(query[None], LIMIT, params=params)[1][0]
+    return lambda query: index.search(query[None], limit, params=params)[1][0]
 
 
 def fill(client: MilvusClient, vectors: Embeddings, index_type: str, params: dict[str, int]) -> TrackCollection:
@@ -355,15 +384,6 @@ def filtered(collection: TrackCollection, catalogue: Catalogue, params: dict[str
         yield line
 
 
-def anonymous_bytes(pid: int | str = "self") -> int:
-    """Memory of a process that is not a copy of files, as Linux counts it; 0 elsewhere."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    except OSError:
-        return 0
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
-
-
 def measure_faiss(catalogue: Catalogue, turns: Turns) -> Iterator[dict[str, Any]]:
     """Faiss' HNSW; its flat index is what everything is measured against."""
     before, start = anonymous_bytes(), time.perf_counter()
@@ -376,7 +396,7 @@ def measure_faiss(catalogue: Catalogue, turns: Turns) -> Iterator[dict[str, Any]
 def measure_lite(catalogue: Catalogue, turns: Turns) -> Iterator[dict[str, Any]]:
     """Milvus Lite as `TrackCollection` uses it: exact."""
     with tempfile.TemporaryDirectory() as folder, connected(str(Path(folder, "milvus.db"))) as client:
-        yield from measure_milvus(catalogue, turns, client, os.getpid(), "lite", EXACT, {}, [{}])
+        yield from measure_milvus(catalogue, turns, client, None, "lite", EXACT, {}, [{}])
 
 
 def measure_server(
@@ -395,7 +415,7 @@ def measure_milvus(
     catalogue: Catalogue,
     turns: Turns,
     client: MilvusClient,
-    pid: int,
+    server: int | None,
     where: str,
     index_type: str,
     params: dict[str, int],
@@ -403,14 +423,14 @@ def measure_milvus(
 ) -> Iterator[dict[str, Any]]:
     """Every setting by bare calls; then, where it is the index that `TrackCollection` chooses, what ours adds."""
     system = f"{where} {index_type}"
-    before, start = anonymous_bytes(pid), time.perf_counter()
+    before, start = anonymous_bytes(server), time.perf_counter()
     collection = fill(client, catalogue.vectors, index_type, params)
     filled = time.perf_counter()
     settle(collection)
     collection = TrackCollection.open(client, NAME)  # which wrote nothing: reads as a query does
-    built = Built(filled - start, time.perf_counter() - filled, anonymous_bytes(pid) - before)
+    built = Built(filled - start, time.perf_counter() - filled, anonymous_bytes(server) - before)
     for setting in settings:
-        yield {"system": system, "setting": setting} | asdict(built) | turns(milvus_search(client, setting))
+        yield {"system": system, "setting": setting} | asdict(built) | turns(milvus_search(client, setting), server)
     if index_type in (EXACT, BODY["indexParams"][0]["indexType"]):
         setting = {"ef": EF} if index_type != EXACT else {}
         bare = milvus_search(client, setting, STORED_WITH_ID)
@@ -436,8 +456,9 @@ def row_of(line: dict[str, Any]) -> str:
         f"{line['system']:14} {setting:>11} {line['fill_s']:7.0f} {line['index_s']:7.0f} "
         f"{line['memory_bytes'] / 1e6:6.0f} {line['recall_at_5']:6.3f} {line['recall_at_10']:6.3f} "
         f"{one['p50_ms']:7.2f} {one['p99_ms']:7.2f} {line['times_faster_than_flat']:6.1f} "
+        f"{one['cpu_ms']:7.2f} {one['flat_cpu_ms'] / one['cpu_ms']:6.1f} "
         f"{many['clients']:7} {many['p50_ms']:7.2f} {many['p99_ms']:7.2f} {many['queries_per_s']:7.0f} "
-        f"{line['times_the_throughput_of_flat']:6.1f}"
+        f"{line['times_the_throughput_of_flat']:6.1f} {many['cpu_ms']:7.2f} {many['flat_cpu_ms'] / many['cpu_ms']:6.1f}"
     )
 
 
@@ -458,13 +479,21 @@ def row_of(line: dict[str, Any]) -> str:
 @click.option(
     "--seconds", default=8.0, show_default=True, help="That each setting is asked, by one client, then by all."
 )
-@click.option("--songs", type=click.IntRange(3), default=200, show_default=True, help="To fit the neighbourhood to.")
+@songs_options
 @click.option("--seed", default=0, show_default=True)
 def main(
-    tracks: int, dim: int, queries: int, systems: tuple[str, ...], clients: int, seconds: float, songs: int, seed: int
+    tracks: int,
+    dim: int,
+    queries: int,
+    systems: tuple[str, ...],
+    clients: int,
+    seconds: float,
+    songs: int,
+    embeddings: Path | None,
+    seed: int,
 ) -> None:
     """Build, search and compare; every core that this process may use is used, so choose them with taskset."""
-    like, likeness = fit_neighbourhood(songs)
+    like, likeness = fit_neighbourhood(songs, embeddings)
     if dim % len(like.mean):
         raise click.UsageError(f"--dim {dim}: a multiple of {len(like.mean)} is needed")
     catalogue = draw_catalogue(like, tracks, queries, dim, seed)
