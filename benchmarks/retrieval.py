@@ -14,8 +14,8 @@ are drawn together with the collection and held out, so most of them have other 
 Systems
 -------
 ``faiss`` is the floor, in this process: IndexFlatIP, and HNSW. ``lite`` is Milvus Lite, exact. ``server`` is a fresh
-Milvus 2.3.5 for each index, on the same cores as this process. Collections are made and filled by `TrackCollection`,
-every field of a row included. HNSW has the same M and efConstruction everywhere, those of
+Milvus 2.3.5 for each index, on the same cores as this process. Collections are made by `TrackCollection` and
+hold every field of a row. HNSW has the same M and efConstruction everywhere, those of
 ``schemas/tracks.collection.json``.
 
 Figures
@@ -72,6 +72,7 @@ from bytecover2_milvus.songs.render import render
 if TYPE_CHECKING:
     import faiss
     from pymilvus import MilvusClient
+    from pymilvus.milvus_client.index import IndexParams
 
 LIMIT = 10  # rows of a search
 FRONT = 5  # of them, at which recall is measured too
@@ -252,8 +253,9 @@ def faiss_search(index: faiss.Index, ef: int | None = None, limit: int = LIMIT) 
 
 
 def fill(client: MilvusClient, vectors: Embeddings, index_type: str, params: dict[str, int]) -> TrackCollection:
-    """A collection of ours that holds `vectors`, row by row as `ingest` would have stored them, none of it indexed yet.
+    """A collection of ours that holds `vectors`, with rows as `ingest` stores them; settled or not.
 
+    They are inserted, ten thousand at a time: to upsert, as `ingest` does, looks for rows to replace, and none are.
     ``size`` is the row's number in a random order, by which a filter lets any share of the rows pass.
     """
     model = open_bundle(default_bundle()).contract
@@ -261,14 +263,14 @@ def fill(client: MilvusClient, vectors: Embeddings, index_type: str, params: dic
     if collection.index_type != index_type:
         ask(client.release_collection, collection_name=NAME)
         ask(client.drop_index, collection_name=NAME, index_name="embedding")
-        wanted = client.prepare_index_params()
-        wanted.add_index("embedding", index_type, "embedding", metric_type="COSINE", params=params)
+        wanted = index_of(client, index_type, params)
         ask(client.create_index, collection_name=NAME, index_params=wanted, timeout_s=LOAD_TIMEOUT_S)
         collection = TrackCollection.open(client, NAME)
     sizes = shuffled(len(vectors))
     for start in range(0, len(vectors), FILL_ROWS):
         numbers = range(start, min(start + FILL_ROWS, len(vectors)))
-        collection.upsert([made_row(number, int(sizes[number])) for number in numbers], vectors[start : numbers.stop])
+        rows = [made_row(number, int(sizes[number])).entity(vectors[number]) for number in numbers]
+        ask(client.insert, collection_name=NAME, data=rows, timeout_s=LOAD_TIMEOUT_S)
     return collection
 
 
@@ -304,18 +306,26 @@ def made_row(number: int, size: int) -> Row:
     )
 
 
-def settle(collection: TrackCollection) -> None:
-    """Wait until every row is in the index and what is loaded is indexed."""
+def settle(collection: TrackCollection, index_type: str, params: dict[str, int]) -> None:
+    """Wait until every row is in the index and what is loaded is indexed.
+
+    Milvus 2.3.5 may leave segments without an index for minutes after a flush; asked once more for the index that is
+    there already, it builds what is missing.
+    """
     client = collection.client
     collection.flush()
     n_rows = collection.count()
-    while True:
-        state, indexed = index_progress(client, NAME)
-        if state == "Finished" and indexed >= n_rows:
-            break
-        time.sleep(0.5)
+    while index_progress(client, NAME)[1] < n_rows:
+        ask(client.create_index, collection_name=NAME, index_params=index_of(client, index_type, params), sync=False)
+        time.sleep(2.0)
     ask(client.release_collection, collection_name=NAME)
     TrackCollection.open(client, NAME)  # loads it, and knows what to do where Milvus Lite cannot
+
+
+def index_of(client: MilvusClient, index_type: str, params: dict[str, int]) -> IndexParams:
+    wanted = client.prepare_index_params()
+    wanted.add_index("embedding", index_type, "embedding", metric_type="COSINE", params=params)
+    return wanted
 
 
 def milvus_search(
@@ -426,7 +436,7 @@ def measure_milvus(
     before, start = anonymous_bytes(server), time.perf_counter()
     collection = fill(client, catalogue.vectors, index_type, params)
     filled = time.perf_counter()
-    settle(collection)
+    settle(collection, index_type, params)
     collection = TrackCollection.open(client, NAME)  # which wrote nothing: reads as a query does
     built = Built(filled - start, time.perf_counter() - filled, anonymous_bytes(server) - before)
     for setting in settings:

@@ -122,6 +122,7 @@ class PooledCQT(nn.Module):
     def __init__(self, config: FrontEnd) -> None:
         super().__init__()
         self.config, self.constant_q = config, ConstantQ(config)
+        self.eval()
 
     def forward(self, waveform: Tensor) -> Tensor:
         return pool_time(self.constant_q(waveform), self.config.time_pooling)
@@ -217,36 +218,29 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
 def measure(
     pipelines: dict[str, Pipeline], whole: Callable[..., Any], clips: list[Path], queries: int, server: int | None
 ) -> dict[str, Any]:
-    """Both pipelines in turns, `queries` times, after one round that is not counted."""
-    taken: dict[str, dict[str, list[Seconds]]] = {way: {part: [] for part in PARTS} for way in pipelines}
-    taken["ours"]["whole"] = []
-    largest_difference = smallest_cosine = None
-    for number, clip in zip(range(-1, queries), itertools.cycle(clips)):
-        embeddings = {}
-        for way, pipeline in pipelines.items():
-            value: Any = clip
+    """Both pipelines in turns, `queries` times, after a round that is not counted and shows that they agree."""
+    for number, clip in zip(range(-1, queries), itertools.cycle(clips), strict=False):
+        answers = {way: ask_once(pipeline, clip, server) for way, pipeline in pipelines.items()}
+        embedding, seconds = timed(server, whole, pipelines["ours"].load(clip))
+        if number < 0:
+            (ours, our_tracks, _), (reference, their_tracks, _) = answers["ours"], answers["reference"]
+            line = {
+                "difference_of_whole": float(np.abs(embedding - ours).max()),
+                "cosine_to_reference": float(ours @ reference),
+                "same_tracks_found": our_tracks == their_tracks,
+            }
+            taken: dict[str, dict[str, list[Seconds]]] = {way: {part: [] for part in PARTS} for way in pipelines}
+            taken["ours"]["whole"] = []
+            continue
+        taken["ours"]["whole"].append(seconds)
+        for way, (_, _, parts) in answers.items():
             for part in PARTS:
-                if part == "retrieval":
-                    embeddings[way] = value
-                value, seconds = timed(server, getattr(pipeline, part), value)
-                if number >= 0:
-                    taken[way][part].append(seconds)
-        waveform = pipelines["ours"].load(clip)
-        embedding, seconds = timed(server, whole, waveform)
-        if number >= 0:
-            taken["ours"]["whole"].append(seconds)
-        else:
-            largest_difference = float(np.abs(embedding - embeddings["ours"]).max())
-            smallest_cosine = float(embeddings["ours"] @ embeddings["reference"])
-    line: dict[str, Any] = {
-        "difference_of_whole": largest_difference,
-        "cosine_to_reference": smallest_cosine,
-    }
+                taken[way][part].append(parts[part])
     for way, parts in taken.items():
-        seconds = {part: np.array(values) for part, values in parts.items()}  # (queries, 2)
-        seconds["preprocessing"] = seconds["load"] + seconds["cqt"]
-        seconds["total"] = sum(seconds[part] for part in PARTS)
-        line[way] = {part: statistics(values) for part, values in seconds.items()}
+        spent = {part: np.array(values) for part, values in parts.items()}  # (queries, 2)
+        spent["preprocessing"] = spent["load"] + spent["cqt"]
+        spent["total"] = spent["preprocessing"] + spent["inference"] + spent["retrieval"]
+        line[way] = {part: statistics(values) for part, values in spent.items()}
     line["ratios"] = {
         kind: {
             part: line["reference"][part][kind] / line["ours"][part][kind]
@@ -255,6 +249,17 @@ def measure(
         for kind in ("ms", "cpu_ms")
     }
     return line
+
+
+def ask_once(
+    pipeline: Pipeline, clip: Path, server: int | None
+) -> tuple[NDArray[np.float32], list[str], dict[str, Seconds]]:
+    """The embedding of a clip, the tracks it finds, and what each part took."""
+    waveform, load = timed(server, pipeline.load, clip)
+    cqt, transform = timed(server, pipeline.cqt, waveform)
+    embedding, inference = timed(server, pipeline.inference, cqt)
+    tracks, retrieval = timed(server, pipeline.retrieval, embedding)
+    return embedding, tracks, dict(zip(PARTS, (load, transform, inference, retrieval), strict=True))
 
 
 def statistics(seconds: NDArray[np.float64]) -> dict[str, float]:
@@ -320,11 +325,11 @@ def filled(where: str, vectors: NDArray[np.float32]) -> Iterator[tuple[TrackColl
     with tempfile.TemporaryDirectory() as folder:
         if where == "lite":
             with connected(str(Path(folder, "milvus.db"))) as client:
-                settle(fill(client, vectors, EXACT, {}))
+                settle(fill(client, vectors, EXACT, {}), EXACT, {})
                 yield TrackCollection.open(client, NAME), None
         else:
             with milvus_server(Path(folder)) as server, connected(server.uri) as client:
-                settle(fill(client, vectors, "HNSW", HNSW))
+                settle(fill(client, vectors, "HNSW", HNSW), "HNSW", HNSW)
                 yield TrackCollection.open(client, NAME), server.pid
 
 
