@@ -60,6 +60,7 @@ def ingest(
     """
     from ..collection import TrackCollection
     from ..embedder import Embedder
+    from ..index import outgrown
     from ..ingest import ingest as run
     from ..manifest import read_manifest, tracks_in
     from ..prometheus import IngestRun
@@ -88,12 +89,15 @@ def ingest(
                         bar.print(f"{record.status}: {problem}")
                     bar.update(advance=1, note=record.track_id)
             progress.rows = tracks_collection.count()
+            advice = outgrown(client, progress.rows)
     finally:
         if metrics:
             progress.write(metrics)
     statuses = progress.tracks
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())) or "no tracks found"
     click.echo(f"{counts}; {progress.rows} rows in {collection} at {milvus}", err=True)
+    if advice:
+        click.echo(f"warning: {collection} has {progress.rows} rows; {advice}", err=True)
     if statuses["failed"]:
         sys.exit(1)
 
