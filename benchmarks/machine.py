@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
+
+IDLE_S = 3.0
+
+_Result = TypeVar("_Result")
 
 
 def processor() -> str:
@@ -24,7 +31,34 @@ def anonymous_bytes(pid: int | None = None) -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
 
 
-def cpu_s(pid: int | None) -> float:
-    """Seconds that cores have spent on the threads which another process has now; 0 of no process."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat") if pid else ()
-    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+class Cores:
+    """The time that cores spend on this process and, beyond what it takes when nobody asks, on a server.
+
+    Parameters
+    ----------
+    server : int, optional
+        Process id; it is watched for `IDLE_S` seconds in which nobody should ask.
+    """
+
+    def __init__(self, server: int | None = None) -> None:
+        self._server = server
+        self._idle = 0.0  # of a core
+        if server is not None:
+            before, start = self._server_s(), time.perf_counter()
+            time.sleep(IDLE_S)
+            self._idle = (self._server_s() - before) / (time.perf_counter() - start)
+
+    def timed(self, function: Callable[..., _Result], *arguments: Any) -> tuple[_Result, float, float]:
+        """What a call gives, its seconds by the clock, and its seconds of a core."""
+        there, here, start = self._server_s(), time.process_time(), time.perf_counter()
+        result = function(*arguments)
+        wall, here = time.perf_counter() - start, time.process_time() - here
+        there = self._server_s() - there - self._idle * wall
+        return result, wall, here + there
+
+    def _server_s(self) -> float:
+        """Of the threads that the server has now."""
+        if self._server is None:
+            return 0.0
+        threads = Path(f"/proc/{self._server}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9

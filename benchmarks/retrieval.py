@@ -25,8 +25,9 @@ and their keys, from one client, then from ``--clients`` threads; of the server 
 Before and after each of these, the same number of clients asks Faiss' flat index, and ``flat_p50_ms`` and
 ``flat_queries_per_s`` are what it gave there and then: other load of the machine meets both.
 
-``cpu_ms`` is what a query costs of a core, of this process and the server together: on a machine with other load, which
-the clock counts too, the figure to compare. A core that is kept busy answers 1000 / ``cpu_ms`` queries a second.
+``cpu_ms`` is what a query costs of a core, of this process and the server together, less what the server takes when
+nobody asks: on a machine with other load, which the clock counts too, the figure to compare. A core that is kept
+busy answers 1000 / ``cpu_ms`` queries a second.
 
 ``memory_bytes`` is by what the process that holds the index has grown (``RssAnon``); ``fill_s`` until all rows were
 written, ``index_s`` from there until they are in the index and loaded.
@@ -54,7 +55,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine import anonymous_bytes, cpu_s, processor
+from benchmarks.machine import Cores, anonymous_bytes, processor
 from benchmarks.milvus_server import milvus_server
 from benchmarks.neighbourhood import Embeddings, Neighbourhood, compare
 from bytecover2_milvus.bundle import default_bundle, open_bundle
@@ -187,16 +188,16 @@ class Turns:
     def __init__(self, catalogue: Catalogue, flat: Search, clients: int, seconds: float) -> None:
         self.catalogue, self.flat, self.clients, self.seconds = catalogue, flat, clients, seconds
 
-    def __call__(self, search: Search, server: int | None = None) -> dict[str, Any]:
+    def __call__(self, search: Search, cores: Cores) -> dict[str, Any]:
         found = [search(query) for query in self.catalogue.queries[: 4 * BLOCK_QUERIES]]  # warms up, too
         line: dict[str, Any] = {
             "recall_at_5": recall(found, self.catalogue.exact, FRONT),
             "recall_at_10": recall(found, self.catalogue.exact, LIMIT),
         }
         for key, clients in (("one", 1), ("many", self.clients)):
-            before = self._speed(self.flat, clients, self.seconds / 4)
-            speed = self._speed(search, clients, self.seconds, server)
-            after = self._speed(self.flat, clients, self.seconds / 4)
+            before = self._speed(self.flat, clients, self.seconds / 4, Cores())
+            speed = self._speed(search, clients, self.seconds, cores)
+            after = self._speed(self.flat, clients, self.seconds / 4, Cores())
             line[key] = asdict(speed) | {
                 "flat_p50_ms": (before.p50_ms + after.p50_ms) / 2,
                 "flat_queries_per_s": (before.queries_per_s + after.queries_per_s) / 2,
@@ -206,10 +207,10 @@ class Turns:
         line["times_the_throughput_of_flat"] = line["many"]["queries_per_s"] / line["many"]["flat_queries_per_s"]
         return line
 
-    def _speed(self, search: Search, clients: int, seconds: float, server: int | None = None) -> Speed:
+    def _speed(self, search: Search, clients: int, seconds: float, cores: Cores) -> Speed:
         """Of `clients` threads that ask without a pause, each its own queries, for so many seconds."""
         queries = self.catalogue.queries
-        there, here, start = cpu_s(server), time.process_time(), time.perf_counter()
+        start = time.perf_counter()
 
         def client(number: int) -> list[float]:
             durations = []
@@ -222,9 +223,8 @@ class Turns:
             return durations
 
         with ThreadPoolExecutor(clients) as pool:
-            durations = np.concatenate(list(pool.map(client, range(clients))))
-        wall_s, here = time.perf_counter() - start, time.process_time() - here
-        core_s = here + cpu_s(server) - there
+            parts, wall_s, core_s = cores.timed(lambda: list(pool.map(client, range(clients))))
+        durations = np.concatenate(parts)
         p50, p99 = np.quantile(durations, (0.5, 0.99)) * 1e3
         return Speed(clients, float(p50), float(p99), len(durations) / wall_s, 1e3 * core_s / len(durations))
 
@@ -411,7 +411,7 @@ def measure_hnsw(catalogue: Catalogue, turns: Turns) -> Iterator[dict[str, Any]]
     index = hnsw_index(catalogue.vectors)
     built = Built(0.0, time.perf_counter() - start, anonymous_bytes() - before)
     for ef in EFS:
-        yield {"system": "faiss HNSW", "setting": {"ef": ef}} | asdict(built) | turns(faiss_search(index, ef))
+        yield {"system": "faiss HNSW", "setting": {"ef": ef}} | asdict(built) | turns(faiss_search(index, ef), Cores())
 
 
 def measure_lite(catalogue: Catalogue, turns: Turns) -> Iterator[dict[str, Any]]:
@@ -450,8 +450,9 @@ def measure_milvus(
     settle(collection, index_type, params)
     collection = TrackCollection.open(client, NAME)  # which wrote nothing: reads as a query does
     built = Built(filled - start, time.perf_counter() - filled, anonymous_bytes(server) - before)
+    cores = Cores(server)
     for setting in settings:
-        yield {"system": system, "setting": setting} | asdict(built) | turns(milvus_search(client, setting), server)
+        yield {"system": system, "setting": setting} | asdict(built) | turns(milvus_search(client, setting), cores)
     if index_type in (EXACT, BODY["indexParams"][0]["indexType"]):
         setting = {"ef": EF} if index_type != EXACT else {}
         bare = milvus_search(client, setting, STORED_WITH_ID)
@@ -538,7 +539,7 @@ def main(
     }
     click.echo(HEADER, err=True)
     try:
-        first = {"system": "faiss FLAT", "setting": {}} | asdict(built) | turns(flat)
+        first = {"system": "faiss FLAT", "setting": {}} | asdict(built) | turns(flat, Cores())
         for line in itertools.chain([first], itertools.chain.from_iterable(ways[system]() for system in systems)):
             click.echo(json.dumps(line | run))
             click.echo(row_of(line) if "system" in line else json.dumps(line), err=True)

@@ -52,7 +52,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import cpu_s, processor
+from benchmarks.machine import Cores, processor
 from benchmarks.milvus_server import milvus_server
 from benchmarks.retrieval import (
     HNSW,
@@ -95,7 +95,7 @@ HEADER = (
     f"{'of core':>7}"
 )
 
-Seconds = tuple[float, float]  # by the clock, and of the core
+Seconds = list[float]  # two: by the clock, and of the core
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,6 @@ class Pipeline:
     cqt: Callable[[Any], Any]
     inference: Callable[[Any], NDArray[np.float32]]  # -> embedding (D,)
     retrieval: Callable[[NDArray[np.float32]], list[str]]  # -> the closest tracks
-
-
-def timed(server: int | None, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Seconds]:
-    """What a call gives, and what it took."""
-    there, here, wall = cpu_s(server), time.process_time(), time.perf_counter()
-    result = function(*arguments)
-    wall, here = time.perf_counter() - wall, time.process_time() - here
-    return result, (wall, here + cpu_s(server) - there)
 
 
 class PooledCQT(nn.Module):
@@ -216,12 +208,12 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def measure(
-    pipelines: dict[str, Pipeline], whole: Callable[..., Any], clips: list[Path], queries: int, server: int | None
+    pipelines: dict[str, Pipeline], whole: Callable[..., Any], clips: list[Path], queries: int, cores: Cores
 ) -> dict[str, Any]:
     """Both pipelines in turns, `queries` times, after a round that is not counted and shows that they agree."""
     for number, clip in zip(range(-1, queries), itertools.cycle(clips), strict=False):
-        answers = {way: ask_once(pipeline, clip, server) for way, pipeline in pipelines.items()}
-        embedding, seconds = timed(server, whole, pipelines["ours"].load(clip))
+        answers = {way: ask_once(pipeline, clip, cores) for way, pipeline in pipelines.items()}
+        embedding, *seconds = cores.timed(whole, pipelines["ours"].load(clip))
         if number < 0:
             (ours, our_tracks, _), (reference, their_tracks, _) = answers["ours"], answers["reference"]
             line = {
@@ -251,14 +243,12 @@ def measure(
     return line
 
 
-def ask_once(
-    pipeline: Pipeline, clip: Path, server: int | None
-) -> tuple[NDArray[np.float32], list[str], dict[str, Seconds]]:
+def ask_once(pipeline: Pipeline, clip: Path, cores: Cores) -> tuple[NDArray[np.float32], list[str], dict[str, Seconds]]:
     """The embedding of a clip, the tracks it finds, and what each part took."""
-    waveform, load = timed(server, pipeline.load, clip)
-    cqt, transform = timed(server, pipeline.cqt, waveform)
-    embedding, inference = timed(server, pipeline.inference, cqt)
-    tracks, retrieval = timed(server, pipeline.retrieval, embedding)
+    waveform, *load = cores.timed(pipeline.load, clip)
+    cqt, *transform = cores.timed(pipeline.cqt, waveform)
+    embedding, *inference = cores.timed(pipeline.inference, cqt)
+    tracks, *retrieval = cores.timed(pipeline.retrieval, embedding)
     return embedding, tracks, dict(zip(PARTS, (load, transform, inference, retrieval), strict=True))
 
 
@@ -369,6 +359,7 @@ def main(
             vectors = draw_catalogue(like, tracks, VECTOR_QUERIES, dim, seed=0).vectors
             index = flat_index(vectors)
             with filled(milvus, vectors) as (collection, pid), tempfile.TemporaryDirectory() as folder:
+                cores = Cores(pid)
                 for name in names:
                     config, network = network_of(name)
                     pipelines = {
@@ -380,7 +371,7 @@ def main(
                     for suffix in FORMATS:
                         made = make_clips(Path(folder), clips, suffix)
                         line = {"network": name, "dim": dim, "format": suffix} | run
-                        line |= measure(pipelines, graph, made, queries, pid) | {"limits": least}
+                        line |= measure(pipelines, graph, made, queries, cores) | {"limits": least}
                         click.echo(json.dumps(line))
                         click.echo("\n".join(rows_of(line)), err=True)
     except BytecoverError as error:
