@@ -5,6 +5,9 @@ Conventions
 One row per segment of a track; a whole track is the segment from 0 to its duration. Similarity is the cosine, in
 [-1, 1]: higher is closer. A collection belongs to one model: its id stands in the collection's properties, and a
 collection of another model is refused. The fields are those of ``schemas/tracks.collection.json``.
+
+The name that users know is an alias: ``tracks`` stands for ``tracks_420cc03b03ab``, which has the first letters of the
+model's id. Whoever opens ``tracks`` keeps that collection, also when the alias moves on to another model's.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
 MODEL_ID = "bytecover2.model_id"  # a property of the collection
 CONTRACT_VERSION = "bytecover2.contract_version"  # a property of the collection
 LAST_INGEST = "bytecover2.last_ingest"  # a property of the collection: when one ended that stored something, UTC
+PREVIOUS = "bytecover2.previous"  # a property of the collection: the one that its alias stood for before
 
+MODEL_ID_LETTERS = 12  # of a model's id, in the name of its collection
 ROWS_PER_UPSERT = 1_000
 PAGE_BYTES = 32 << 20  # Milvus refuses messages above 64 MiB
 SAMPLE_ROWS = 100  # whose mean size stands for all
@@ -66,16 +71,17 @@ class StoredTracks:
 
 
 class TrackCollection:
-    """A loaded collection; `open`, `create` and `open_or_create` make it."""
+    """A loaded collection; `open`, `create` and `open_or_create` make it. `name` is its own, not that of an alias."""
 
-    def __init__(self, client: MilvusClient, name: str, description: Mapping[str, Any]) -> None:
+    def __init__(self, client: MilvusClient, opened_as: str, description: Mapping[str, Any]) -> None:
         self.client = client
-        self.name = name
+        self.name: str = description["collection_name"]
+        self._opened_as = opened_as
         self.model_id: str = description["properties"][MODEL_ID]
         self.contract_version = int(description["properties"][CONTRACT_VERSION])
         self.dim = next(int(entry["params"]["dim"]) for entry in description["fields"] if entry["name"] == "embedding")
-        self.index_type = ensure_index(client, name)
-        ensure_loaded(client, name)
+        self.index_type = ensure_index(client, self.name)
+        ensure_loaded(client, self.name)
         self._wrote = False
 
     @property
@@ -125,12 +131,17 @@ class TrackCollection:
 
     @classmethod
     def open_or_create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
-        """The collection of that name for the embeddings of `model`; made if there is none.
+        """The collection of that name for the embeddings of `model`; if there is none, one is made behind an alias.
 
         An empty one that was made by Milvus' REST call with ``schemas/tracks.collection.json`` becomes the model's.
         """
         if not has_collection(client, name):
-            return cls.create(client, name, model)
+            own_name = name_for(name, model.model_id)
+            if has_collection(client, own_name):  # a run was cut off here, or the alias was dropped by hand
+                cls.open(client, own_name, model.model_id)
+            else:
+                cls.create(client, own_name, model)
+            ask(client.create_alias, collection_name=own_name, alias=name)
         _adopt(client, name, model)
         return cls.open(client, name, model.model_id)
 
@@ -147,6 +158,8 @@ class TrackCollection:
         ------
         CollectionError
             Before anything is stored, as `check_row` and `check_embedding`; later with Milvus' own reason.
+        CollectionMismatch
+            If the alias that it was opened by has moved on: the rows are stored, but not where the alias looks.
         """
         pairs = list(zip(rows, np.asarray(embeddings, dtype=np.float32), strict=True))
         for stored, embedding in pairs:
@@ -157,6 +170,12 @@ class TrackCollection:
         for batch in _batches(list(entities.values()), ROWS_PER_UPSERT):
             ask(self.client.upsert, collection_name=self.name, data=batch)
             self._wrote = True
+        live = collection_behind(self.client, self._opened_as)
+        if live != self.name:
+            raise CollectionMismatch(
+                f"{self._opened_as}: stands for {live} now; what this run stored is in {self.name}."
+                " Run it again with that collection's model"
+            )
 
     def search(
         self,
@@ -273,7 +292,7 @@ class TrackCollection:
         """Remember that an ingest ended now, for `describe`; a user who may only write rows does without."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with suppress(CollectionError):
-            ask(self.client.alter_collection_properties, collection_name=self.name, properties={LAST_INGEST: now})
+            set_property(self.client, self.name, LAST_INGEST, now)
 
     def describe(self) -> dict[str, Any]:
         """What an operator wants to know, as plain values; ``schemas/collection.schema.json`` says what they mean."""
@@ -286,6 +305,8 @@ class TrackCollection:
         description = ask(self.client.describe_collection, collection_name=self.name)
         return {
             "collection": self.name,
+            "aliases": aliases_of(self.client, self.name),
+            "previous": description["properties"].get(PREVIOUS),
             "model_id": self.model_id,
             "contract_version": self.contract_version,
             "dim": self.dim,
@@ -331,12 +352,32 @@ def list_collections(client: MilvusClient) -> list[str]:
     return [name for name in names if MODEL_ID in ask(client.describe_collection, collection_name=name)["properties"]]
 
 
+def name_for(alias: str, model_id: str) -> str:
+    """The name of the collection that holds a model's embeddings behind `alias`."""
+    return f"{alias}_{re.sub('[^A-Za-z0-9]', '_', model_id[:MODEL_ID_LETTERS])}"
+
+
+def collection_behind(client: MilvusClient, name: str) -> str:
+    """The name of the collection that `name` stands for: another one where `name` is an alias."""
+    return ask(client.describe_collection, collection_name=name)["collection_name"]
+
+
+def aliases_of(client: MilvusClient, name: str) -> list[str]:
+    """The aliases that stand for a collection."""
+    return sorted(ask(client.list_aliases, collection_name=name)["aliases"])
+
+
+def set_property(client: MilvusClient, name: str, key: str, value: str) -> None:
+    """Give a collection a property, over one of that name."""
+    ask(client.alter_collection_properties, collection_name=name, properties={key: value})
+
+
 def drop_collection(client: MilvusClient, name: str) -> None:
-    """Delete a collection of ours with all it holds; an alias is refused, which Milvus Lite would not do."""
-    real_name = _describe(client, name)["collection_name"]
-    if real_name != name:
-        raise CollectionError(f"{name}: an alias of {real_name}; drop that collection by its own name")
-    ask(client.drop_collection, collection_name=name)
+    """Delete a collection of ours, by its name or an alias, with all it holds and all its aliases."""
+    own_name = _describe(client, name)["collection_name"]
+    for alias in aliases_of(client, own_name):  # Milvus Lite would keep them, standing for nothing
+        ask(client.drop_alias, alias=alias)
+    ask(client.drop_collection, collection_name=own_name)
 
 
 def _properties(model: Model) -> dict[str, str]:
