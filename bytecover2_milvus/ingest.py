@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .collection import TrackCollection
 from .config import SAMPLE_RATE
 from .decoding import Decoded, Decoder, Job, hash_content
 from .embedder import Embedder
@@ -41,6 +40,27 @@ class IngestRecord:
     reason: str = ""  # why it was updated, skipped or failed
     warning: str = ""  # of the decoder
     duration_s: float | None = None  # None where it is not known
+
+
+class Store(Protocol):
+    """Where an ingest stores rows: a `TrackCollection`, or a `Staging` where no Milvus is."""
+
+    name: str
+    model_id: str
+
+    def rows_of(self, track_ids: Sequence[str]) -> list[Row]: ...
+
+    def rows_with(self, ids: Sequence[str]) -> list[Row]: ...
+
+    def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]: ...
+
+    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None: ...
+
+    def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int: ...
+
+    def flush(self) -> None: ...
+
+    def note_ingest(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +106,7 @@ class _Outcome:
 def ingest(
     tracks: Iterable[Track],
     embedder: Embedder,
-    collection: TrackCollection,
+    collection: Store,
     *,
     workers: int | None = None,
     batch_size: int = BATCH_SIZE,
@@ -98,7 +118,7 @@ def ingest(
     tracks : iterable of Track
     embedder : Embedder
         Of the model that the collection belongs to.
-    collection : TrackCollection
+    collection : TrackCollection or Staging
     workers : int, optional
         Processes that decode; see `Decoder`. They are spawned: a script needs ``if __name__ == "__main__":``.
     batch_size : int
@@ -126,7 +146,7 @@ def ingest(
 
 
 def _ingest(
-    tracks: Iterator[Track], embedder: Embedder, collection: TrackCollection, workers: int | None, batch_size: int
+    tracks: Iterator[Track], embedder: Embedder, collection: Store, workers: int | None, batch_size: int
 ) -> Iterator[IngestRecord]:
     batch = _Batch(collection, batch_size)
     listed_at: dict[str, str] = {}  # track_id -> path
@@ -181,7 +201,7 @@ def _read(
     listed: _Listed,
     decoded: Decoded | AudioError,
     embedder: Embedder,
-    collection: TrackCollection,
+    collection: Store,
     batch: _Batch,
 ) -> _Outcome:
     """What becomes of a track whose file was read."""
@@ -258,7 +278,7 @@ def _is_still(row: Row) -> bool:
 class _Batch:
     """Outcomes that wait to be stored together."""
 
-    def __init__(self, collection: TrackCollection, size: int) -> None:
+    def __init__(self, collection: Store, size: int) -> None:
         self._collection = collection
         self._size = size
         self._waiting: list[_Outcome] = []

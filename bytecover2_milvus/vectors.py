@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .collection import CONTRACT_VERSION, MODEL_ID, TrackCollection
+from .collection import CONTRACT_VERSION, MODEL_ID, Model, TrackCollection
 from .errors import CollectionError, CollectionMismatch, VectorsError
 from .ingest import IngestRecord
 from .row import FIELDS, STORED, Row, check_embedding, check_row, read_row
+from .staging import Staging
 from .writing import whole_file
 
 if TYPE_CHECKING:
@@ -30,7 +31,22 @@ DIM = "bytecover2.dim"  # in the file's metadata
 ROWS_PER_BATCH = 1_000
 
 
-def write_vectors(collection: TrackCollection, path: str | Path, filter: str = "") -> int:
+def staging_for(path: str | Path, model: Model) -> Staging:
+    """Where `ingest` stores what `write_vectors` then writes to `path`; it is beside that file.
+
+    Raises
+    ------
+    VectorsError
+        If Parquet cannot be written here: before hours of embedding.
+    OutputError, CollectionMismatch
+        As `Staging`.
+    """
+    path = Path(path)
+    _pyarrow(path)
+    return Staging(path.with_name(f"{path.name}.part.sqlite"), model)
+
+
+def write_vectors(collection: TrackCollection | Staging, path: str | Path, filter: str = "") -> int:
     """Write the rows of `collection` that pass `filter`; how many they are.
 
     Rows that others store meanwhile may be in the file or not; each row in it is whole.
@@ -81,7 +97,7 @@ class Vectors:
         ]
         if lacking:
             raise VectorsError(
-                f"{self.path}: it lacks {', '.join(lacking)}; collections export writes files that have them"
+                f"{self.path}: it lacks {', '.join(lacking)}; collections export and embed write files that have them"
             )
         self.model_id = told[MODEL_ID]
         self.contract_version = int(told[CONTRACT_VERSION])
@@ -160,7 +176,7 @@ def _row(values: dict[str, Any]) -> Row:
     return read_row(values | {"metadata": json.loads(values["metadata"])})
 
 
-def _schema(pa: Any, collection: TrackCollection) -> pyarrow.Schema:
+def _schema(pa: Any, collection: TrackCollection | Staging) -> pyarrow.Schema:
     types = {
         "VarChar": pa.string(),
         "Int64": pa.int64(),

@@ -174,6 +174,29 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
 @click.argument("name")
 @milvus_options
 @bundle_option
+def create(name: str, milvus: Place, bundle: Path | None) -> None:
+    """Make an empty collection for a model behind an alias, as the first ingest does: for Milvus' bulk import.
+
+    \b
+    Example:
+      bytecover2-milvus collections create tracks --uri http://localhost:19530
+    """
+    from ..collection import TrackCollection
+    from ..embedder import Embedder
+    from ..errors import CollectionError
+
+    embedder = Embedder(bundle, "cpu")
+    with open_milvus(milvus, make=True) as client:
+        collection = TrackCollection.open_or_create(client, name, embedder)
+        if rows := collection.count():
+            raise CollectionError(f"{name}: {collection.name} is there already, with {rows} rows")
+    click.echo(f"{collection.name}, alias {name}, for embeddings of model {embedder.model_id}", err=True)
+
+
+@collections_group.command()
+@click.argument("name")
+@milvus_options
+@bundle_option
 @device_option
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
 @click.option("--leave-out", is_flag=True, help="Go on without tracks that cannot be embedded.")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +23,9 @@ from .output import (
     print_table,
     progress_bar,
 )
+
+if TYPE_CHECKING:
+    from ..collection import Model
 
 
 @click.command()
@@ -35,6 +41,11 @@ from .output import (
     type=click.Path(path_type=Path),
     help="Instead of audio: a Parquet file of collections export, with its embeddings.",
 )
+@click.option(
+    "--bulk",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Instead of into a Milvus: into Parquet files for its bulk import, in this folder.",
+)
 @click.option("--metrics", type=click.Path(path_type=Path), help="File to write the run's Prometheus metrics to.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per track on stdout.")
 def ingest(
@@ -46,6 +57,7 @@ def ingest(
     device: str,
     workers: int | None,
     vectors: Path | None,
+    bulk: Path | None,
     metrics: Path | None,
     as_json: bool,
 ) -> None:
@@ -58,15 +70,14 @@ def ingest(
     Example:
       bytecover2-milvus ingest music/ --uri bytecover2.db
     """
-    from ..collection import TrackCollection
     from ..embedder import Embedder
     from ..ingest import ingest as run
     from ..manifest import read_manifest, tracks_in
     from ..prometheus import IngestRun
     from ..vectors import Vectors, ingest_vectors
 
-    if vectors and (paths or manifest):
-        raise click.UsageError("--vectors takes the place of files, folders and --manifest")
+    if vectors and (paths or manifest or bulk):
+        raise click.UsageError("--vectors takes the place of files, folders and --manifest, and goes into a Milvus")
     if not (vectors or paths or manifest):
         raise click.UsageError("nothing to ingest: give files, folders, --manifest or --vectors")
     progress = IngestRun(collection)
@@ -77,25 +88,39 @@ def ingest(
         else:
             source, model = (read_manifest(manifest) if manifest else []) + tracks_in(paths), Embedder(bundle, device)
             start = partial(run, source, model, workers=workers)
-        with open_milvus(milvus, make=True) as client:
-            tracks_collection = TrackCollection.open_or_create(client, collection, model)
+        with _store(milvus, collection, bulk, model) as store:
             with progress_bar("ingest", len(source)) as bar:
-                for record in start(collection=tracks_collection):
+                for record in start(collection=store):
                     progress.count(record)
                     if as_json:
                         click.echo(json.dumps(asdict(record), ensure_ascii=False))
                     for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
                         bar.print(f"{record.status}: {problem}")
                     bar.update(advance=1, note=record.track_id)
-            progress.rows = tracks_collection.count()
+            where = f"{len(store.write())} Parquet files in {bulk}" if bulk else f"{collection} at {milvus}"
+            progress.rows = store.count()
     finally:
         if metrics:
             progress.write(metrics)
     statuses = progress.tracks
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())) or "no tracks found"
-    click.echo(f"{counts}; {progress.rows} rows in {collection} at {milvus}", err=True)
+    click.echo(f"{counts}; {progress.rows} rows in {where}", err=True)
     if statuses["failed"]:
         sys.exit(1)
+
+
+@contextmanager
+def _store(milvus: Place, collection: str, bulk: Path | None, model: Model) -> Iterator[Any]:
+    """What an ingest fills: a collection, or a folder for bulk import."""
+    from ..bulk import BulkFolder
+    from ..collection import TrackCollection
+
+    if bulk:
+        with BulkFolder(bulk, model) as folder:
+            yield folder
+    else:
+        with open_milvus(milvus, make=True) as client:
+            yield TrackCollection.open_or_create(client, collection, model)
 
 
 @click.command()
