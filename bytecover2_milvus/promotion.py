@@ -35,7 +35,7 @@ from .collection import (
 )
 from .errors import AudioError, CollectionError, CollectionMissing
 from .index import await_index
-from .ingest import FLUSH_ROWS, TRACKS_PER_LOOKUP, IngestRecord, ingest
+from .ingest import BATCH_SIZE, FLUSH_ROWS, TRACKS_PER_LOOKUP, IngestRecord, ingest
 from .manifest import Track
 from .match import closest_rows
 from .milvus import ask
@@ -132,19 +132,22 @@ def promote(
     if live.model_id == embedder.model_id:
         return _finish(live, alias, embedder, workers, told)
     source, target = live, _target(client, alias, embedder)
-    while told.follow(ingest(_pending(source, target, told.failed), embedder, target, workers=workers)):
-        pass  # until a pass finds nothing that was ingested during the one before
-    deleted = _delete_what_left(source, target, alias)
+    while _catch_up(source, target, embedder, workers, told) > BATCH_SIZE:
+        pass  # others may ingest meanwhile
+    recall, files_asked = _check(target, embedder)
+    _catch_up(source, target, embedder, workers, told)
     left_out = 0
     for row in lacking(source, target):
+        if row.path and row.track_id not in told.failed:
+            continue  # was ingested this moment: `_follow_up` takes it
         left_out += 1
         if not leave_out:
-            reason = told.failed.get(row.track_id, row.path or "no path is recorded")
+            reason = told.failed.get(row.track_id, "no path is recorded")
             raise CollectionError(
                 f"{target.name}: lacks tracks of {source.name}, such as {row.track_id!r} ({reason}); mend them and run"
                 f" again, or leave out what fails; {alias} has not moved"
             )
-    recall, files_asked = _check(target, embedder)
+    deleted = _delete_what_left(source, target, alias)
     if not hold:
         set_property(client, target.name, PREVIOUS, source.name)
         set_property(client, target.name, STAGE, MOVED)
@@ -190,7 +193,7 @@ def _put_behind_alias(client: MilvusClient, alias: str) -> TrackCollection:
     _refuse_aliased(client, alias)
     own_name = name_for(alias, collection.model_id)
     if has_collection(client, own_name):
-        raise CollectionError(f"{alias}: cannot become {own_name} behind an alias, which exists; drop or rename that")
+        raise CollectionError(f"{alias}: cannot come behind an alias as {own_name}, which exists already; drop that")
     ask(client.rename_collection, old_name=alias, new_name=own_name)
     ask(client.create_alias, collection_name=own_name, alias=alias)
     return TrackCollection.open(client, alias)
@@ -239,9 +242,16 @@ def _follow_up(
 ) -> int:
     """Embed what an ingest stored in the old collection just before the alias moved; how many tracks failed."""
     before = len(told.failed)
-    told.follow(ingest(_pending(source, target, told.failed), embedder, target, workers=workers))
+    _catch_up(source, target, embedder, workers, told)
     set_property(target.client, target.name, STAGE, DONE)
     return len(told.failed) - before
+
+
+def _catch_up(
+    source: TrackCollection, target: TrackCollection, embedder: Embedder, workers: int | None, told: _Told
+) -> int:
+    """Embed what `target` lacks; how many tracks were stored."""
+    return told.follow(ingest(_pending(source, target, told.failed), embedder, target, workers=workers))
 
 
 def _report(
@@ -268,8 +278,8 @@ class _Told:
         self.stored = 0
         self.failed: dict[str, str] = {}  # track_id -> reason
 
-    def follow(self, records: Iterator[IngestRecord]) -> bool:
-        """Whether anything was stored."""
+    def follow(self, records: Iterator[IngestRecord]) -> int:
+        """How many tracks were stored."""
         statuses: Counter[str] = Counter()
         for record in records:
             self._watch(record)
@@ -278,7 +288,7 @@ class _Told:
                 self.failed[record.track_id] = record.reason
         n_stored = statuses["added"] + statuses["updated"]
         self.stored += n_stored
-        return n_stored > 0
+        return n_stored
 
 
 def _pairs(source: TrackCollection, target: TrackCollection) -> Iterator[tuple[Row, list[Row]]]:

@@ -242,8 +242,8 @@ def promote(
         return
     counts = f"{done.tracks} tracks in {done.to_collection}, {done.stored} stored, {done.left_out} left out"
     found = "" if done.recall_at_10 is None else f"; recall@10 {done.recall_at_10:.3f}, {done.files_asked} files found"
-    where = f"{name} stands for it now" if done.moved else f"{name} still stands for {done.from_collection}"
-    click.echo(f"{counts}{found}; {where}", err=True)
+    stands = f"now stands for {done.to_collection}" if done.moved else f"still stands for {done.from_collection}"
+    click.echo(f"{counts}{found}; {name} {stands}", err=True)
 
 
 @collections_group.command()
