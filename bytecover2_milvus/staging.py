@@ -96,7 +96,7 @@ class Staging:
         """The embeddings (D,) of rows by primary key."""
         with self._told():
             found = self._db.execute(
-                "SELECT id, embedding FROM rows WHERE id IN (SELECT value FROM json_each(?))", [_json(ids)]
+                "SELECT id, embedding FROM rows WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))]
             )
             return {id: np.frombuffer(embedding, dtype=np.float32) for id, embedding in found}
 
@@ -106,7 +106,7 @@ class Staging:
         for row, embedding in zip(rows, np.asarray(embeddings, dtype=np.float32), strict=True):
             check_row(row)
             check_embedding(embedding, self.dim)
-            stored.append((row.id, row.track_id, _json(asdict(row)), embedding.tobytes()))
+            stored.append((row.id, row.track_id, json.dumps(asdict(row)), embedding.tobytes()))
         with self._told(), self._db:
             self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", stored)
 
@@ -116,8 +116,15 @@ class Staging:
             return self._db.execute(
                 "DELETE FROM rows WHERE track_id IN (SELECT value FROM json_each(?))"
                 " AND id NOT IN (SELECT value FROM json_each(?))",
-                [_json(track_ids), _json(keep)],
+                [json.dumps(list(track_ids)), json.dumps(list(keep))],
             ).rowcount
+
+    def keep_only(self, track_ids: Sequence[str]) -> None:
+        """Delete the rows of all other tracks."""
+        with self._told(), self._db:
+            self._db.execute(
+                "DELETE FROM rows WHERE track_id NOT IN (SELECT value FROM json_each(?))", [json.dumps(list(track_ids))]
+            )
 
     def flush(self) -> None:
         """Nothing: what was stored is on disk."""
@@ -140,7 +147,7 @@ class Staging:
     def _rows_where(self, column: str, values: Iterable[str]) -> list[Row]:
         with self._told():
             found = self._db.execute(
-                f"SELECT row FROM rows WHERE {column} IN (SELECT value FROM json_each(?))", [_json(list(values))]
+                f"SELECT row FROM rows WHERE {column} IN (SELECT value FROM json_each(?))", [json.dumps(list(values))]
             )
             return [read_row(json.loads(row)) for (row,) in found]
 
@@ -154,10 +161,6 @@ class Staging:
             raise OutputError(f"{self.path}: cannot be written ({error}); {hint}") from error
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror}); choose another place") from error
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _value(name: str, value: Any) -> Any:

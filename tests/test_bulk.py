@@ -93,6 +93,8 @@ def test_what_was_cut_off_goes_on(folder: Path, tmp_path: Path) -> None:
         statuses(folder, staging, Dying(), batch_size=1)
     with Staging(tmp_path / "rows.sqlite", BandEmbedder()) as staging:
         assert statuses(folder, staging, BandEmbedder()) == {"skipped": 2, "added": 2}
+        staging.keep_only(["a", "c", "not UTF-8: \udcff"])
+        assert {stored.track_id for stored in staging.rows_of(list("abcd"))} == {"a", "c"}
         staging.delete()
     assert not (tmp_path / "rows.sqlite").exists()
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from test_ingest import write_tone
 
+from benchmarks.promotion import main as benchmark
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.collection import (
@@ -45,6 +46,9 @@ class OtherBands(BandEmbedder):
 
 class ThirdBands(BandEmbedder):
     model_id = "thirds"
+
+
+ON_LITE = pytest.mark.parametrize("milvus_uri", ["lite"], indirect=True, scope="module")  # what no backend changes
 
 
 class Power(Exception):
@@ -162,6 +166,7 @@ def test_what_was_cut_off_goes_on_and_what_answers_wrongly_stays_behind(
     assert move(client, name).moved and collection_behind(client, name) == new.name
 
 
+@ON_LITE
 def test_files_that_are_gone_stop_it_or_are_left_out(old: TrackCollection, client, name: str, folder: Path) -> None:
     (folder / "c.wav").unlink()
     with pytest.raises(CollectionError, match=rf"{name}_others: lacks tracks of {name}_bands, such as 'c' \(.*c.wav"):
@@ -231,6 +236,18 @@ def test_of_two_promotions_at_once_the_first_counts(old: TrackCollection, client
     assert collection_behind(client, name) == f"{name}_thirds"
 
 
+@pytest.mark.milvus
+def test_queries_and_an_ingest_of_other_processes(milvus_server: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    for seed in range(24):
+        write_tone(tmp_path / f"{seed}.wav", seed, duration_s=5.0)
+    command = [str(tmp_path), "--from", str(GOLDEN), "--to", str(tiny_bundle), "--uri", milvus_server]
+    result = CliRunner().invoke(benchmark, command)
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["wrong"], told["failed"], told["lost"]) == (0, 0, 0)
+    assert min(told[name] for name in ("queries_old", "queries_new", "queries_kept")) > 0
+
+
 @pytest.fixture
 def run(milvus_uri: str) -> Callable[..., Result]:
     def invoke(*arguments: object) -> Result:
@@ -246,6 +263,7 @@ def line(result: Result, schema: str) -> dict:
     return found
 
 
+@ON_LITE
 def test_two_bundles_by_the_command_line(
     client, name: str, run: Callable[..., Result], tiny_bundle: Path, tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def _write_parquet(
                 for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
                     bar.print(f"{record.status}: {problem}")
                 bar.update(advance=1, note=record.track_id)
+        staging.keep_only([track.track_id for track in tracks])  # a run that was cut off may have had others
         if not staging.count():
             raise click.ClickException("no embedding to write")
         n_rows = write_vectors(staging, out)

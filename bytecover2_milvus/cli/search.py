@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--vectors",
     type=click.Path(path_type=Path),
-    help="Instead of audio: a Parquet file of collections export, with its embeddings.",
+    help="Instead of audio: a Parquet file of collections export or embed, with its embeddings.",
 )
 @click.option(
     "--bulk",
