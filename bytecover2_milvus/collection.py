@@ -4,7 +4,8 @@ Conventions
 -----------
 One row per segment of a track; a whole track is the segment from 0 to its duration. Similarity is the cosine, in
 [-1, 1]: higher is closer. A collection belongs to one model: its id stands in the collection's properties, and a
-collection of another model is refused. The fields are those of ``schemas/tracks.collection.json``.
+collection of another model is refused. How tracks are cut into segments stands there too. The fields are those of
+``schemas/tracks.collection.json``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .index import ensure_index, ensure_loaded, index_progress, load_state, memo
 from .match import MAX_HITS, Match, find_matches
 from .milvus import ask, both, quote
 from .row import BODY, FIELDS, STORED, Row, check_embedding, check_row, collection_schema, read_row
+from .segments import Query, Segments
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -33,6 +35,11 @@ if TYPE_CHECKING:
 MODEL_ID = "bytecover2.model_id"  # a property of the collection
 CONTRACT_VERSION = "bytecover2.contract_version"  # a property of the collection
 LAST_INGEST = "bytecover2.last_ingest"  # a property of the collection: when one ended that stored something, UTC
+SEGMENT_S = "bytecover2.segment_s"  # properties of the collection: how `ingest` cuts tracks, in seconds
+HOP_S = "bytecover2.hop_s"
+
+WHOLE_TRACKS = "start_s <= 0.0 and end_s >= duration_s"  # as filters
+PARTS = "start_s > 0.0 or end_s < duration_s"
 
 ROWS_PER_UPSERT = 1_000
 PAGE_BYTES = 32 << 20  # Milvus refuses messages above 64 MiB
@@ -57,7 +64,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class StoredTracks:
-    """What is needed to evaluate a collection, in no particular order."""
+    """What is needed to evaluate a collection, row by row in no particular order; a track may have several."""
 
     track_ids: list[str]
     work_ids: list[str]  # "" where the work is not known
@@ -73,6 +80,7 @@ class TrackCollection:
         self.name = name
         self.model_id: str = description["properties"][MODEL_ID]
         self.contract_version = int(description["properties"][CONTRACT_VERSION])
+        self.segments = read_segments(description["properties"])
         self.dim = next(int(entry["params"]["dim"]) for entry in description["fields"] if entry["name"] == "embedding")
         self.index_type = ensure_index(client, name)
         ensure_loaded(client, name)
@@ -158,9 +166,17 @@ class TrackCollection:
             ask(self.client.upsert, collection_name=self.name, data=batch)
             self._wrote = True
 
+    def cut_into(self, segments: Segments) -> None:
+        """Let `ingest` cut tracks into these segments; what is stored stays until its tracks are ingested again."""
+        if segments == self.segments:
+            return
+        properties = {SEGMENT_S: str(segments.length_s), HOP_S: str(segments.hop_s)}
+        ask(self.client.alter_collection_properties, collection_name=self.name, properties=properties)
+        self.segments = segments
+
     def search(
         self,
-        embeddings: NDArray[np.float32],
+        queries: NDArray[np.float32] | Sequence[Query],
         limit: int = 10,
         *,
         group_by: str = "track",
@@ -171,7 +187,8 @@ class TrackCollection:
 
         Parameters
         ----------
-        embeddings : np.ndarray [shape=(n_queries, D) or (D,)]
+        queries : np.ndarray [shape=(n_queries, D) or (D,)], or sequence of Query
+            Embeddings, or what `embed_query` gives: of a query in segments, the closest segment counts.
         limit : int
             Matches per query; fewer come back only where the collection, or the filter, has no more.
         group_by : {"track", "work"}
@@ -194,19 +211,25 @@ class TrackCollection:
             raise CollectionError(f"group_by = {group_by!r}: choose track or work")
         if not 1 <= limit <= MAX_HITS:
             raise CollectionError(f"limit = {limit}: between 1 and {MAX_HITS}")
-        queries = np.atleast_2d(np.asarray(embeddings, dtype=np.float32))  # (n_queries, D)
-        norms = np.linalg.norm(queries, axis=1, keepdims=True)
-        if queries.shape[1:] != (self.dim,) or not np.isfinite(norms).all() or not norms.all():
-            raise CollectionError(
-                f"{self.name}: queries of shape {queries.shape}; finite vectors of shape (n, {self.dim}) are needed"
-            )
+        if not all(isinstance(query, Query) for query in queries):
+            queries = [Query(row[None]) for row in np.atleast_2d(np.asarray(queries, dtype=np.float32))]
         filter = both(filter, f"track_id not in {quote(exclude)}" if exclude else "")
-        return find_matches(self, queries / norms, limit, group_by, filter)
+        return find_matches(self, [self._unit(query) for query in queries], limit, group_by, filter)
+
+    def _unit(self, query: Query) -> Query:
+        """`query` with embeddings of unit norm."""
+        embeddings = np.asarray(query.embeddings, dtype=np.float32)  # (n, D)
+        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        if embeddings.shape[1:] != (self.dim,) or not np.isfinite(norms).all() or not norms.all():
+            raise CollectionError(
+                f"{self.name}: queries of shape {embeddings.shape}; finite vectors of shape (n, {self.dim}) are needed"
+            )
+        return Query(embeddings / norms, query.times_s)
 
     def rows_of(self, track_ids: Sequence[str]) -> list[Row]:
         """The rows of these tracks, as they are at this moment."""
-        found = self._query(f"track_id in {quote(track_ids)}", STORED, consistency_level="Strong")
-        return [read_row(entity) for entity in found]
+        filter = f"track_id in {quote(track_ids)}"
+        return [read_row(entity) for page in self.pages(STORED, filter) for entity in page]
 
     def tracks_with(self, filter: str) -> list[str]:
         """The track_ids with a row that passes `filter`, as they are at this moment."""
@@ -229,8 +252,11 @@ class TrackCollection:
 
     def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The embeddings (D,) of rows by primary key, as they are at this moment."""
-        found = self._query(f"id in {quote(ids)}", ["id", "embedding"], consistency_level="Strong")
-        return {entity["id"]: np.asarray(entity["embedding"], dtype=np.float32) for entity in found}
+        return {
+            entity["id"]: np.asarray(entity["embedding"], dtype=np.float32)
+            for some in _batches(ids, ROWS_PER_UPSERT)
+            for entity in self._query(f"id in {quote(some)}", ["id", "embedding"], consistency_level="Strong")
+        }
 
     def fetch(self, filter: str = "") -> StoredTracks:
         """All rows that pass `filter`, read page by page."""
@@ -290,7 +316,9 @@ class TrackCollection:
             "contract_version": self.contract_version,
             "dim": self.dim,
             "rows": rows,
-            "segments": self.count("start_s > 0.0 or end_s < duration_s"),
+            "segments": self.count(PARTS),
+            "segment_s": self.segments.length_s,
+            "hop_s": self.segments.hop_s,
             "index_type": self.index_type,
             "index_state": state,
             "indexed_rows": min(rows, indexed_rows),
@@ -311,7 +339,7 @@ class TrackCollection:
         Keys are hashes, so equal ranges of them hold about as many rows; a query iterator would miss the latest rows.
         """
         rows_per_page = min(MAX_HITS, PAGE_BYTES // (4 * self.dim + 1024))
-        n_pages = -(-self.count() // rows_per_page)
+        n_pages = -(-self.count(filter) // rows_per_page)
         edges = [f"{65_536 * page // n_pages:04x}" for page in range(n_pages)] + ["g"]  # which is above every digit
         for low, high in pairwise(edges):
             where = both(filter, f'id >= "{low}" and id < "{high}"')
@@ -337,6 +365,11 @@ def drop_collection(client: MilvusClient, name: str) -> None:
     if real_name != name:
         raise CollectionError(f"{name}: an alias of {real_name}; drop that collection by its own name")
     ask(client.drop_collection, collection_name=name)
+
+
+def read_segments(properties: Mapping[str, str]) -> Segments:
+    """How tracks are cut, by a collection's properties or a file's metadata; not at all if they say nothing."""
+    return Segments(float(properties.get(SEGMENT_S, 0)), float(properties.get(HOP_S, 0)))
 
 
 def _properties(model: Model) -> dict[str, str]:

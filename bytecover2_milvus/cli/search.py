@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +20,11 @@ from .output import (
     open_milvus,
     print_table,
     progress_bar,
+    segment_options,
 )
+
+if TYPE_CHECKING:
+    from ..segments import Segments
 
 
 @click.command()
@@ -29,6 +34,7 @@ from .output import (
 @collection_option
 @bundle_option
 @device_option
+@segment_options
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
 @click.option(
     "--vectors",
@@ -44,6 +50,7 @@ def ingest(
     collection: str,
     bundle: Path | None,
     device: str,
+    segments: Segments | None,
     workers: int | None,
     vectors: Path | None,
     metrics: Path | None,
@@ -53,6 +60,9 @@ def ingest(
 
     What is there already with the same content is skipped, so the same command goes on where an ingest was cut off.
     A file that cannot be read is reported and the rest goes on; the exit code is then 1.
+
+    With --segment, parts of a track are stored beside the whole, so that a short query finds it. The collection
+    remembers how; a track that is stored in other segments is cut anew when it is ingested.
 
     \b
     Example:
@@ -69,6 +79,8 @@ def ingest(
         raise click.UsageError("--vectors takes the place of files, folders and --manifest")
     if not (vectors or paths or manifest):
         raise click.UsageError("nothing to ingest: give files, folders, --manifest or --vectors")
+    if vectors and segments is not None:
+        raise click.UsageError("--segment cuts audio; the rows of --vectors stay as they are")
     progress = IngestRun(collection)
     try:
         if vectors:
@@ -79,6 +91,8 @@ def ingest(
             start = partial(run, source, model, workers=workers)
         with open_milvus(milvus, make=True) as client:
             tracks_collection = TrackCollection.open_or_create(client, collection, model)
+            if segments is not None:
+                tracks_collection.cut_into(segments)
             with progress_bar("ingest", len(source)) as bar:
                 for record in start(collection=tracks_collection):
                     progress.count(record)
@@ -104,6 +118,7 @@ def ingest(
 @collection_option
 @bundle_option
 @device_option
+@segment_options
 @click.option("--limit", type=click.IntRange(1, 16_384), default=10, show_default=True, help="Matches per query.")
 @click.option(
     "--group-by",
@@ -120,6 +135,7 @@ def query(
     collection: str,
     bundle: Path | None,
     device: str,
+    segments: Segments | None,
     limit: int,
     group_by: str,
     expression: str,
@@ -127,67 +143,78 @@ def query(
 ) -> None:
     """Find the tracks of a collection that are covers of audio files.
 
+    A file longer than a segment of the collection is asked about in segments too; a match tells which part of the query
+    is closest to which part of the track.
+
     \b
     Example:
       bytecover2-milvus query cover.mp3 --uri bytecover2.db --limit 5
     """
-    import numpy as np
-
     from ..audio import find_audio, load_audio
     from ..collection import TrackCollection
     from ..embedder import Embedder
     from ..errors import AudioError
+    from ..segments import embed_query
 
-    embedder = Embedder(bundle, device)
-    embeddings, queried, failures = [], [], 0
-    for file in find_audio(files):
-        try:
-            embeddings.append(embedder.embed(load_audio(file)))
-            queried.append(file)
-        except AudioError as error:
-            failures += 1
-            click.echo(f"Error: {error}", err=True)
-    if queried:
-        with open_milvus(milvus) as client:
-            covers = TrackCollection.open(client, collection, embedder.model_id)
-            results = covers.search(np.stack(embeddings), limit, group_by=group_by, filter=expression)
-        matches = [
-            {"query": str(file)} | asdict(match)
-            for file, found in zip(queried, results, strict=True)
-            for match in found
-        ]
-        if as_json:
-            for match in matches:
-                click.echo(json.dumps(match, ensure_ascii=False))
-        else:
-            columns = ("query", "rank", "similarity", "work_id", "title", "path")
-            print_table(columns, [[match[column] for column in columns] for match in matches])
+    embedder, audio = Embedder(bundle, device), find_audio(files)
+    queries, queried, failures = [], [], 0
+    with open_milvus(milvus) as client:
+        covers = TrackCollection.open(client, collection, embedder.model_id)
+        segments = covers.segments if segments is None else segments
+        for file in audio:
+            try:
+                queries.append(embed_query(load_audio(file), embedder, segments))
+                queried.append(str(file))
+            except AudioError as error:
+                failures += 1
+                click.echo(f"Error: {error}", err=True)
+        results = covers.search(queries, limit, group_by=group_by, filter=expression)
+    matches = [{"query": file} | asdict(match) for file, found in zip(queried, results, strict=True) for match in found]
+    if as_json:
+        for match in matches:
+            click.echo(json.dumps(match, ensure_ascii=False))
+    elif queried:
+        columns = ("query", "rank", "similarity", "work_id", "title", "path")
+        rows = [[match[column] for column in columns] for match in matches]
+        if segments or covers.segments:
+            columns += ("of the query", "in the track")
+            for row, match in zip(rows, matches, strict=True):
+                row += [_stretch(match["query_start_s"], match["query_end_s"])]
+                row += [_stretch(match["start_s"], match["end_s"])]
+        print_table(columns, rows)
     if failures:
         sys.exit(1)
+
+
+def _stretch(start_s: float, end_s: float) -> str:
+    """A stretch of a recording, such as ``0:30-1:30``."""
+    return "-".join(f"{minutes}:{seconds:02}" for minutes, seconds in (divmod(round(s), 60) for s in (start_s, end_s)))
 
 
 @click.command()
 @milvus_options
 @collection_option
 @click.option("--manifest", type=click.Path(path_type=Path), help="Evaluate these tracks only, with these work_ids.")
+@click.option("--whole", is_flag=True, help="Compare whole tracks only, as if there were no segments.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def evaluate(milvus: Place, collection: str, manifest: Path | None, as_json: bool) -> None:
+def evaluate(milvus: Place, collection: str, manifest: Path | None, whole: bool, as_json: bool) -> None:
     """Score a collection: every track with a known work is a query against all the others.
 
-    MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds.
+    MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds. Of tracks in
+    segments, the closest pair of segments counts, as it does in a query.
 
     \b
     Example:
       bytecover2-milvus evaluate --uri bytecover2.db --collection tracks
     """
-    from ..collection import TrackCollection
+    from ..collection import WHOLE_TRACKS, TrackCollection
     from ..errors import ManifestError
     from ..manifest import read_manifest
     from ..metrics import evaluate as score
 
     tracks = read_manifest(manifest) if manifest else None
     with open_milvus(milvus) as client:
-        stored = TrackCollection.open(client, collection).fetch()
+        stored = TrackCollection.open(client, collection).fetch(WHOLE_TRACKS if whole else "")
     rows = list(range(len(stored.track_ids)))
     work_ids = stored.work_ids
     if tracks is not None:
