@@ -247,35 +247,45 @@ def measure(
         tracks.sort(key=lambda track: track.track_id)
         for cut in cuts:
             n_rows, search_ms = measure_search(uri, embedder, tracks, cut, lengths, catalogue, searches)
-            for length in lengths:
-                ranking, start = rank(tracks, cut, length), rank(tracks, WHOLE, length)
-                gains = ranking.average_precisions - start.average_precisions
-                low, high = bootstrap_interval(ranking.average_precisions, ranking.work_ids, seed=0)
-                gain_low, gain_high = bootstrap_interval(gains, ranking.work_ids, seed=0)
-                scores.append(
-                    Score(
-                        set=name,
-                        segment_s=cut.length_s,
-                        hop_s=cut.hop_s,
-                        query_s=length,
-                        map=float(ranking.average_precisions.mean()),
-                        map_low=low,
-                        map_high=high,
-                        mr1=float(ranking.first_ranks.mean()),
-                        gain=float(gains.mean()),
-                        gain_low=gain_low,
-                        gain_high=gain_high,
-                        queries=len(gains),
-                        candidates=len(tracks) - 1,
-                        rows_per_track=mean(len(track.stored[cut].parts.embeddings) for track in tracks),
-                        query_rows=mean(len(track.asked[cut, length].parts.embeddings) for track in tracks),
-                        embed_track_ms=median(track.stored[cut].ms for track in tracks),
-                        embed_query_ms=median(track.asked[cut, length].ms for track in tracks),
-                        catalogue_rows=n_rows,
-                        search_ms=search_ms[length],
-                    )
-                )
+            scores += scores_of(name, tracks, cut, lengths, n_rows, search_ms)
     return scores
+
+
+def scores_of(
+    name: str,
+    tracks: Sequence[Heard],
+    cut: Segments,
+    lengths: Sequence[Length],
+    n_rows: int,
+    search_ms: dict[Length, float],
+) -> Iterator[Score]:
+    """The score of a cut on queries of each length, beside what `measure_search` has measured."""
+    for length in lengths:
+        ranking, start = rank(tracks, cut, length), rank(tracks, WHOLE, length)
+        gains = ranking.average_precisions - start.average_precisions
+        low, high = bootstrap_interval(ranking.average_precisions, ranking.work_ids, seed=0)
+        gain_low, gain_high = bootstrap_interval(gains, ranking.work_ids, seed=0)
+        yield Score(
+            set=name,
+            segment_s=cut.length_s,
+            hop_s=cut.hop_s,
+            query_s=length,
+            map=float(ranking.average_precisions.mean()),
+            map_low=low,
+            map_high=high,
+            mr1=float(ranking.first_ranks.mean()),
+            gain=float(gains.mean()),
+            gain_low=gain_low,
+            gain_high=gain_high,
+            queries=len(gains),
+            candidates=len(tracks) - 1,
+            rows_per_track=mean(len(track.stored[cut].parts.embeddings) for track in tracks),
+            query_rows=mean(len(track.asked[cut, length].parts.embeddings) for track in tracks),
+            embed_track_ms=median(track.stored[cut].ms for track in tracks),
+            embed_query_ms=median(track.asked[cut, length].ms for track in tracks),
+            catalogue_rows=n_rows,
+            search_ms=search_ms[length],
+        )
 
 
 def markdown(scores: Sequence[Score]) -> str:

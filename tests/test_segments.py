@@ -199,6 +199,29 @@ def test_segments_are_found_as_by_brute_force(collection: TrackCollection) -> No
                 assert (match.query_start_s, match.query_end_s) == query.times_s[part]
 
 
+def test_a_track_behind_many_segments_of_another_is_not_missed(collection: TrackCollection) -> None:
+    axes = np.eye(DIM, dtype=np.float32)
+
+    def near(axis: int, similarity: float, other: int) -> NDArray[np.float32]:
+        return similarity * axes[axis] + np.sqrt(1 - similarity**2) * axes[other]
+
+    crowd = row(0, duration_s=900.0, end_s=900.0)
+    rows = [
+        crowd,
+        *(dataclasses.replace(crowd, start_s=10.0 * i, end_s=10.0 * i + 20) for i in range(80)),
+        row(1),
+        row(2),
+    ]
+    vectors = [*(near(0, 0.9, 10 + i) for i in range(81)), near(0, 0.8, 2), near(1, 0.3, 3)]
+    collection.upsert(rows, np.stack(vectors))
+    query = Query(axes[:2], [(0.0, 10.0), (5.0, 10.0)])
+    # The second embedding meets another track at once, the first one 81 segments of one track before the next track.
+    for limit in (1, 2, 3):
+        (matches,) = collection.search([query], limit=limit)
+        found = [(match.track_id, round(match.similarity, 3)) for match in matches]
+        assert found == [("track-0", 0.9), ("track-1", 0.8), ("track-2", 0.3)][:limit]
+
+
 def test_an_embedding_alone_has_no_place(collection: TrackCollection) -> None:
     collection.upsert([row(0)], unit_vectors(1, seed=0))
     (matches,) = collection.search(unit_vectors(1, seed=0))

@@ -1,0 +1,86 @@
+"""The benchmark of segments: it ranks what it says it ranks, and times what it says it times."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import validation
+from benchmarks.segments import WHOLE, Embedded, Heard, hear, main, markdown, measure_search, rank, scores_of
+from benchmarks.validation import Work
+from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.embedder import Embedder
+from bytecover2_milvus.metrics import evaluate
+from bytecover2_milvus.segments import Query, Segments
+from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
+from bytecover2_milvus.songs.traditional import traditional_songs
+
+CUT = Segments(10.0, 5.0)
+CAN_PLAY = shutil.which("fluidsynth") and any(SOUNDFONTS.glob("*.sf2"))
+
+
+def part(*degrees: float) -> Embedded:
+    angles = np.radians(degrees)
+    return Embedded(Query(np.stack([np.cos(angles), np.sin(angles)], axis=1), [(0.0, 20.0)] * len(degrees)), ms=1.0)
+
+
+def test_the_closest_pair_ranks_and_the_own_track_does_not() -> None:
+    stored = {"a": (0, 90), "b": (40, 50), "c": (80, 200), "d": (120, 300)}
+    asked = {"a": (95,), "b": (45,), "c": (75, 210), "d": (310,)}
+    tracks = [
+        Heard(work, name, 20.0, {CUT: part(*stored[name])}, {(CUT, 5.0): part(*asked[name])})
+        for name, work in zip("abcd", "vwvw", strict=True)
+    ]
+    ranking = rank(tracks, CUT, 5.0)
+    # a at 95: c 15 off (80), d 25, b 45: first. b at 45: a 45, c 35, d 75: third.
+    # c at 75 or 210: a 15 (90), b 25, d 45: first. d at 310: a 50 (0), b 90, c 110: second.
+    assert ranking.first_ranks.tolist() == [1, 3, 1, 2]
+    assert ranking.average_precisions == pytest.approx([1, 1 / 3, 1, 1 / 2])
+    assert ranking.work_ids == ["v", "w", "v", "w"]
+
+
+@pytest.mark.skipif(not CAN_PLAY, reason="needs apt-get install fluidsynth timgm6mb-soundfont")
+def test_two_works_are_heard_scored_and_searched(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "LONGEST_S", 22.0)
+    works = [Work("traditional", song.song_id, song, 2) for song in traditional_songs()[:2]]
+    lengths, font = (12.0, None), find_soundfont()
+    heard = [track for work in works for track in hear(work, (WHOLE, CUT), lengths, str(tiny_bundle), font, tmp_path)]
+    for track in heard:
+        whole, cut = track.stored[WHOLE].parts, track.stored[CUT].parts
+        assert len(whole.embeddings) == 1 and len(cut.embeddings) == 1 + len(
+            CUT.spans(round(track.duration_s * SAMPLE_RATE))[1:]
+        )
+        assert np.array_equal(whole.embeddings[0], cut.embeddings[0])
+        assert len(track.asked[CUT, 12.0].parts.embeddings) == 3  # 12 s, and two parts of 10 s
+        assert np.array_equal(track.asked[WHOLE, None].parts.embeddings, whole.embeddings)
+    embedder = Embedder(tiny_bundle, device="cpu", threads=1)
+    n_rows, search_ms = measure_search(str(tmp_path / "x.db"), embedder, heard, CUT, lengths, catalogue=9, searches=2)
+    assert n_rows >= 9 * 3 and set(search_ms) == set(lengths) and min(search_ms.values()) > 0
+
+    heard.sort(key=lambda track: track.track_id)
+    scores = [
+        score for cut in (WHOLE, CUT) for score in scores_of("traditional", heard, cut, lengths, n_rows, search_ms)
+    ]
+    embeddings = np.concatenate([track.stored[WHOLE].parts.embeddings for track in heard])
+    expected = evaluate(embeddings, [track.work_id for track in heard], [track.track_id for track in heard])
+    assert (scores[1].map, scores[1].mr1) == pytest.approx((expected.map, expected.mr1))
+    rows = [track.stored[CUT].parts.embeddings for track in heard]
+    names = [track.track_id for track, its in zip(heard, rows, strict=True) for _ in its]
+    expected = evaluate(np.concatenate(rows), [name.split("/")[1] for name in names], names)
+    assert (scores[3].map, scores[3].mr1) == pytest.approx((expected.map, expected.mr1))
+    assert scores[2].gain == pytest.approx(scores[2].map - scores[0].map)
+    assert scores[0].gain == 0 and scores[2].gain_low <= scores[2].gain <= scores[2].gain_high
+    table = markdown(scores)
+    assert "| 12 s | whole |" in table and "|  | 10 s every 5 s |" in table and "search whole, ms" in table
+
+
+def test_a_cut_that_is_none_is_wrong_usage() -> None:
+    for cut in ("60", "30/60", "a/b"):
+        result = CliRunner().invoke(main, ["--cut", cut])
+        assert result.exit_code == 2 and "give seconds as 60/30" in result.output
