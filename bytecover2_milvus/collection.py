@@ -70,6 +70,12 @@ class StoredTracks:
     work_ids: list[str]  # "" where the work is not known
     paths: list[str]
     embeddings: NDArray[np.float32]  # (N, D)
+    whole: NDArray[np.bool_]  # (N,): the row is a whole track, not a part of one
+
+    def asking(self) -> NDArray[np.float32]:
+        """For each row what its track asks with, (N, D): the embedding of the whole, or the row's if there is none."""
+        row_of = {self.track_ids[row]: row for row in np.flatnonzero(self.whole)}
+        return self.embeddings[[row_of.get(track_id, row) for row, track_id in enumerate(self.track_ids)]]
 
 
 class TrackCollection:
@@ -188,7 +194,7 @@ class TrackCollection:
         Parameters
         ----------
         queries : np.ndarray [shape=(n_queries, D) or (D,)], or sequence of Query
-            Embeddings, or what `embed_query` gives: of a query in segments, the closest segment counts.
+            Embeddings, or what `embed_query` gives: of a query in segments, the closest segment counts, the whole too.
         limit : int
             Matches per query; fewer come back only where the collection, or the filter, has no more.
         group_by : {"track", "work"}
@@ -263,14 +269,16 @@ class TrackCollection:
         track_ids: list[str] = []
         work_ids: list[str] = []
         paths: list[str] = []
+        whole: list[bool] = []
         embeddings = [np.empty((0, self.dim), dtype=np.float32)]
-        for page in self.pages(["track_id", "work_id", "path", "embedding"], filter):
+        for page in self.pages(["track_id", "work_id", "path", "start_s", "end_s", "duration_s", "embedding"], filter):
             track_ids += [entity["track_id"] for entity in page]
             work_ids += [entity["work_id"] for entity in page]
             paths += [entity["path"] for entity in page]
+            whole += [entity["start_s"] <= 0 and entity["end_s"] >= entity["duration_s"] for entity in page]
             if page:
                 embeddings.append(np.asarray([entity["embedding"] for entity in page], dtype=np.float32))
-        return StoredTracks(track_ids, work_ids, paths, np.concatenate(embeddings))
+        return StoredTracks(track_ids, work_ids, paths, np.concatenate(embeddings), np.array(whole, dtype=bool))
 
     def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int:
         """Delete the rows of these tracks, but those with an id in `keep`; how many there were."""

@@ -71,6 +71,9 @@ class Segments:
         return [whole, *((a, b) for a, b in parts if max(waveform[a:b].max(), -waveform[a:b].min()) >= SILENCE)]
 
 
+WHOLE = Segments()
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Query:
     """A recording to look for: the embeddings of the whole and of its segments, and where these are."""
@@ -79,8 +82,8 @@ class Query:
     times_s: Sequence[tuple[float, float] | None] = (None,)  # n starts and ends; None where they are not known
 
 
-def embed_query(waveform: NDArray[np.float32], embedder: BatchEmbedder, segments: Segments) -> Query:
-    """A waveform as a query: the whole, and its segments if it is longer than one.
+def embed_query(waveform: NDArray[np.float32], embedder: BatchEmbedder, segments: Segments = WHOLE) -> Query:
+    """A waveform as a query: the whole, and if it is longer than one of `segments`, those too.
 
     Parameters
     ----------
@@ -88,7 +91,7 @@ def embed_query(waveform: NDArray[np.float32], embedder: BatchEmbedder, segments
         Mono, 22 050 Hz.
     embedder : Embedder
     segments : Segments
-        Those of the collection that is searched, as a rule.
+        By default none: a recording that is all of one work is found better by the whole, see ``docs/segments.md``.
 
     Raises
     ------

@@ -330,16 +330,22 @@ def test_tracks_with_segments_are_exported_restored_and_deleted(
     assert TrackCollection.open(client, name).segments == SEGMENTS
 
 
-def test_an_evaluation_counts_the_closest_pair(collection: TrackCollection, folder: Path) -> None:
+def test_an_evaluation_is_what_queries_find(collection: TrackCollection, folder: Path) -> None:
     works = {"a": "v", "b": "w", "short": "w"}
     run([Track(folder / f"{name}.wav", name, work_id) for name, work_id in works.items()], collection)
     stored = collection.fetch()
-    result = evaluate(stored.embeddings, stored.work_ids, stored.track_ids)
+    asking = stored.asking()
+    for track_id, embedding in zip(stored.track_ids, asking, strict=True):
+        waveform = load_audio(folder / f"{track_id}.wav")
+        np.testing.assert_allclose(embedding, BandEmbedder().embed(waveform), atol=1e-6)
+    result = evaluate(stored.embeddings, stored.work_ids, stored.track_ids, asking)
     assert (result.queries, result.tracks, result.works) == (2, 3, 2)
     whole = collection.fetch(WHOLE_TRACKS)
-    assert sorted(whole.track_ids) == sorted(works)
-    # What a query in segments finds is what is evaluated.
-    queries = [embed_query(load_audio(folder / f"{name}.wav"), BandEmbedder(), SEGMENTS) for name in ("b", "short")]
+    assert sorted(whole.track_ids) == sorted(works) and whole.whole.all() and not stored.whole.all()
+    assert np.array_equal(whole.asking(), whole.embeddings)
+    assert collection.fetch("size < 0").asking().shape == (0, DIM)
+    # What a query finds is what is evaluated.
+    queries = [embed_query(load_audio(folder / f"{name}.wav"), BandEmbedder()) for name in ("b", "short")]
     (of_b,) = collection.search([queries[0]], exclude=["b"])
     (of_short,) = collection.search([queries[1]], exclude=["short"])
     ranks = [next(m.rank for m in matches if m.work_id == "w") for matches in (of_b, of_short)]
@@ -410,12 +416,15 @@ def test_from_the_command_line(milvus_uri: str, tiny_bundle: Path, tmp_path: Pat
     }
     table = invoke("query", excerpt, "--limit", 1, *options).stdout
     assert "in the track" in table and "0:03-0:09" in table and "0:00-0:06" in table
-    (whole,) = lines(invoke("query", music / "0.wav", "--segment", 0, "--limit", 1, "--json", *options), "match")
-    assert (whole["query_start_s"], whole["query_end_s"], whole["similarity"]) == (
-        0.0,
-        12.0,
-        pytest.approx(1, abs=1e-5),
-    )
+    (whole,) = lines(invoke("query", music / "0.wav", "--limit", 1, "--json", *options), "match")
+    assert (whole["query_start_s"], whole["query_end_s"]) == (0.0, 12.0)
+    assert whole["similarity"] == pytest.approx(1, abs=1e-5)
+    medley = tmp_path / "medley.wav"
+    parts = [load_audio(music / f"{number}.wav")[: 6 * SAMPLE_RATE] for number in (2, 0)]
+    soundfile.write(medley, np.concatenate(parts), SAMPLE_RATE)
+    found = lines(invoke("query", medley, "--segment", 6, "--hop", 6, "--json", *options), "match")
+    assert {match["track_id"]: match["query_start_s"] for match in found[:2]} == {"2": 0.0, "0": 6.0}
+    assert all(match["similarity"] > 0.999 for match in found[:2])
     for flag in ([], ["--whole"]):
         (score,) = lines(invoke("evaluate", "--collection", name, "--json", *flag), "evaluation")
         assert (score["queries"], score["tracks"], score["works"]) == (2, 3, 2)

@@ -123,24 +123,20 @@ collection_option = click.option(
 )
 
 
-def segment_options(command: Callable[..., object]) -> Any:
+def segment_options(told: str) -> Callable[[Callable[..., object]], Any]:
     """How recordings are cut: the command takes `Segments` as `segments`, or None where the user said nothing."""
 
-    @wraps(command)
-    def with_segments(*args: Any, segment: float | None, hop: float | None, **kwargs: Any) -> object:
-        return command(*args, segments=_segments(segment, hop), **kwargs)
+    def decorate(command: Callable[..., object]) -> Any:
+        @wraps(command)
+        def with_segments(*args: Any, segment: float | None, hop: float | None, **kwargs: Any) -> object:
+            return command(*args, segments=_segments(segment, hop), **kwargs)
 
-    for option in (
-        click.option("--hop", type=float, help="Seconds from one segment to the next; the default is half a segment."),
-        click.option(
-            "--segment",
-            type=float,
-            help="Seconds of a segment, of which recordings have several beside the whole; 0 for the whole only. The"
-            " default is what the collection has, in the beginning 0.",
-        ),
-    ):
-        with_segments = option(with_segments)
-    return with_segments
+        hop_help = "Seconds from one segment to the next; the default is half a segment."
+        return click.option("--segment", type=float, help=told)(
+            click.option("--hop", type=float, help=hop_help)(with_segments)
+        )
+
+    return decorate
 
 
 def _segments(segment: float | None, hop: float | None) -> Segments | None:

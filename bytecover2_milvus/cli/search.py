@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 @collection_option
 @bundle_option
 @device_option
-@segment_options
+@segment_options(
+    "Seconds of the segments to store beside the whole track; 0 for none. The default is the collection's, at first 0."
+)
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
 @click.option(
     "--vectors",
@@ -118,7 +120,7 @@ def ingest(
 @collection_option
 @bundle_option
 @device_option
-@segment_options
+@segment_options("Seconds of the segments of a longer query that also ask; the default is to ask with the whole only.")
 @click.option("--limit", type=click.IntRange(1, 16_384), default=10, show_default=True, help="Matches per query.")
 @click.option(
     "--group-by",
@@ -143,8 +145,7 @@ def query(
 ) -> None:
     """Find the tracks of a collection that are covers of audio files.
 
-    A file longer than a segment of the collection is asked about in segments too; a match tells which part of the query
-    is closest to which part of the track.
+    A match tells which part of the track is closest; with --segment, a part of the query may be what finds it.
 
     \b
     Example:
@@ -154,16 +155,15 @@ def query(
     from ..collection import TrackCollection
     from ..embedder import Embedder
     from ..errors import AudioError
-    from ..segments import embed_query
+    from ..segments import WHOLE, embed_query
 
     embedder, audio = Embedder(bundle, device), find_audio(files)
     queries, queried, failures = [], [], 0
     with open_milvus(milvus) as client:
         covers = TrackCollection.open(client, collection, embedder.model_id)
-        segments = covers.segments if segments is None else segments
         for file in audio:
             try:
-                queries.append(embed_query(load_audio(file), embedder, segments))
+                queries.append(embed_query(load_audio(file), embedder, segments or WHOLE))
                 queried.append(str(file))
             except AudioError as error:
                 failures += 1
@@ -200,8 +200,8 @@ def _stretch(start_s: float, end_s: float) -> str:
 def evaluate(milvus: Place, collection: str, manifest: Path | None, whole: bool, as_json: bool) -> None:
     """Score a collection: every track with a known work is a query against all the others.
 
-    MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds. Of tracks in
-    segments, the closest pair of segments counts, as it does in a query.
+    MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds. Where tracks are
+    stored in segments too, a whole track asks and the closest row of each other track counts, as in a query.
 
     \b
     Example:
@@ -228,7 +228,10 @@ def evaluate(milvus: Place, collection: str, manifest: Path | None, whole: bool,
             click.echo(f"warning: {missing} of {len(work_of)} tracks of {manifest} are not in {collection}", err=True)
     try:
         result = score(
-            stored.embeddings[rows], [work_ids[row] for row in rows], [stored.track_ids[row] for row in rows]
+            stored.embeddings[rows],
+            [work_ids[row] for row in rows],
+            [stored.track_ids[row] for row in rows],
+            stored.asking()[rows],
         )
     except ValueError as error:
         raise click.ClickException(f"{collection}: {error}") from error
