@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -59,7 +59,7 @@ RECALL_TOLERANCE = 1e-5  # of a similarity that Milvus sums in another order
 FILES_ASKED = 10  # files that are embedded anew and must find themselves
 MIN_SELF_SIMILARITY = 0.999  # of two embeddings of one file; on a GPU they differ in the last digits
 
-_FACTS = ("content_hash", "path", "work_id", "title", "artist", "metadata")
+_FACTS = ("path", "work_id", "title", "artist", "metadata")
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def promote(
     if live.model_id == embedder.model_id:
         return _finish(live, alias, embedder, workers, told)
     source, target = live, _target(client, alias, embedder)
+    target.cut_into(source.segments)
     while _catch_up(source, target, embedder, workers, told) > BATCH_SIZE:
         pass  # others may ingest meanwhile
     recall, files_asked = _check(target, embedder)
@@ -180,7 +181,7 @@ def roll_back(client: MilvusClient, alias: str) -> Rollback:
 
 def lacking(source: TrackCollection, target: TrackCollection) -> Iterator[Row]:
     """One row of each track of `source` that `target` has no row of."""
-    return (row for row, known in _pairs(source, target) if not known)
+    return (rows[0] for rows, known in _pairs(source, target) if not known)
 
 
 def _put_behind_alias(client: MilvusClient, alias: str) -> TrackCollection:
@@ -291,24 +292,31 @@ class _Told:
         return n_stored
 
 
-def _pairs(source: TrackCollection, target: TrackCollection) -> Iterator[tuple[Row, list[Row]]]:
-    """One row of each track of `source`, and the rows that `target` has of it."""
+def _pairs(source: TrackCollection, target: TrackCollection) -> Iterator[tuple[list[Row], list[Row]]]:
+    """The rows of each track of `source`, and those that `target` has of it."""
     for page in source.pages(STORED):
         # The keys of a track's rows begin with the same hash: no other page has more of them.
-        rows = iter({entity["track_id"]: read_row(entity) for entity in page}.values())
-        while some := list(islice(rows, TRACKS_PER_LOOKUP)):
-            known: dict[str, list[Row]] = {row.track_id: [] for row in some}
-            for row in target.rows_of(list(known)):
-                known[row.track_id].append(row)
-            yield from ((row, known[row.track_id]) for row in some)
+        tracks = iter(_by_track(map(read_row, page)).items())
+        while some := dict(islice(tracks, TRACKS_PER_LOOKUP)):
+            known = _by_track(target.rows_of(list(some)))
+            yield from ((rows, known.get(track_id, [])) for track_id, rows in some.items())
+
+
+def _by_track(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    tracks: dict[str, list[Row]] = {}
+    for row in rows:
+        tracks.setdefault(row.track_id, []).append(row)
+    return tracks
 
 
 def _pending(source: TrackCollection, target: TrackCollection, failed: dict[str, str]) -> Iterator[Track]:
-    """The tracks of `source` that `target` has not, or tells other facts about, but those that have failed."""
-    for row, known in _pairs(source, target):
+    """The tracks of `source` that `target` has not, or otherwise, but those that have failed."""
+    for rows, known in _pairs(source, target):
+        row = rows[0]
         if row.track_id in failed or not row.path:
             continue
-        if not known or any(getattr(row, fact) != getattr(other, fact) for other in known for fact in _FACTS):
+        same_rows = {other.id for other in known} == {other.id for other in rows}
+        if not same_rows or any(getattr(row, fact) != getattr(other, fact) for other in known for fact in _FACTS):
             yield Track(Path(row.path), row.track_id, row.work_id, row.title, row.artist, metadata=dict(row.metadata))
 
 

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .collection import CONTRACT_VERSION, MODEL_ID, Model
+from .collection import CONTRACT_VERSION, HOP_S, MODEL_ID, SEGMENT_S, Model, read_segments
 from .errors import CollectionMismatch, OutputError
 from .row import Row, check_embedding, check_row, read_row
+from .segments import Segments
 
 ROWS_PER_PAGE = 1_000
 
@@ -58,7 +59,9 @@ class Staging:
             with self._db:
                 told = {MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)}
                 self._db.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", told.items())
-            stored = dict(self._db.execute("SELECT name, value FROM facts"))[MODEL_ID]
+            facts = dict(self._db.execute("SELECT name, value FROM facts"))
+        self.segments = read_segments(facts)
+        stored = facts[MODEL_ID]
         if stored != model.model_id:
             self.close()
             raise CollectionMismatch(
@@ -83,6 +86,13 @@ class Staging:
     def count(self) -> int:
         with self._told():
             return self._db.execute("SELECT count(*) FROM rows").fetchone()[0]
+
+    def cut_into(self, segments: Segments) -> None:
+        """Let `ingest` cut tracks into these segments, as `TrackCollection.cut_into`."""
+        told = {SEGMENT_S: str(segments.length_s), HOP_S: str(segments.hop_s)}
+        with self._told(), self._db:
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", told.items())
+        self.segments = segments
 
     def rows_of(self, track_ids: Sequence[str]) -> list[Row]:
         """The rows of these tracks."""

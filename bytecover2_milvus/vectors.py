@@ -1,9 +1,9 @@
 """Rows with their embeddings in a Parquet file: a backup, or what another machine embedded.
 
 Columns are the fields of ``schemas/tracks.collection.json`` under their names, in ascending order of `id`; `metadata`
-is JSON text and `embedding` a list of float32. The model's id and the contract's version stand in the file's own
-metadata under the names that they have in a collection's properties. Any Parquet reader reads it; reading and writing
-take the memory of one page of rows.
+is JSON text and `embedding` a list of float32. The model's id, the contract's version and how tracks are cut stand in
+the file's own metadata under the names that they have in a collection's properties. Any Parquet reader reads it;
+reading and writing take the memory of one page of rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .collection import CONTRACT_VERSION, MODEL_ID, Model, TrackCollection
+from .collection import CONTRACT_VERSION, HOP_S, MODEL_ID, SEGMENT_S, Model, TrackCollection, read_segments
 from .errors import CollectionError, CollectionMismatch, VectorsError
 from .ingest import IngestRecord
 from .row import FIELDS, STORED, Row, check_embedding, check_row, read_row
@@ -102,6 +102,7 @@ class Vectors:
         self.model_id = told[MODEL_ID]
         self.contract_version = int(told[CONTRACT_VERSION])
         self.dim = int(told[DIM])
+        self.segments = read_segments(told)
 
     def __len__(self) -> int:
         return self._file.metadata.num_rows
@@ -130,6 +131,7 @@ class Vectors:
 def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
     """Store the rows of a file; one record per row, given when Milvus has acknowledged it.
 
+    A collection that cuts no tracks yet will cut those to come as the file's were cut.
     A row that is stored as it is in the file is skipped, so a run that was cut off goes on where it was. A track that
     is stored with other content fails: which of the two is wanted, only the user knows.
 
@@ -150,6 +152,8 @@ def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[In
 
 def _ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
     stored_any = False
+    if vectors.segments and not collection.segments:
+        collection.cut_into(vectors.segments)
     for rows, embeddings in vectors:
         stored = {row.id: row for row in collection.rows_with([row.id for row in rows], fresh=True)}
         contents = {(row.track_id, row.content_hash) for row in collection.rows_of([row.track_id for row in rows])}
@@ -186,6 +190,7 @@ def _schema(pa: Any, collection: TrackCollection | Staging) -> pyarrow.Schema:
     }
     columns = [(name, types[entry["dataType"]]) for name, entry in FIELDS.items()]
     facts = {MODEL_ID: collection.model_id, CONTRACT_VERSION: collection.contract_version, DIM: collection.dim}
+    facts |= {SEGMENT_S: collection.segments.length_s, HOP_S: collection.segments.hop_s}
     return pa.schema(columns, metadata={name: str(value) for name, value in facts.items()})
 
 

@@ -29,6 +29,7 @@ from bytecover2_milvus.ingest import Store, ingest
 from bytecover2_milvus.manifest import tracks_in
 from bytecover2_milvus.milvus import close, connect
 from bytecover2_milvus.row import FIELDS
+from bytecover2_milvus.segments import Segments
 from bytecover2_milvus.staging import Staging
 from bytecover2_milvus.vectors import Vectors, ingest_vectors, staging_for, write_vectors
 
@@ -97,6 +98,20 @@ def test_what_was_cut_off_goes_on(folder: Path, tmp_path: Path) -> None:
         assert {stored.track_id for stored in staging.rows_of(list("abcd"))} == {"a", "c"}
         staging.delete()
     assert not (tmp_path / "rows.sqlite").exists()
+
+
+def test_tracks_are_cut_and_the_file_tells_how(client, name: str, tmp_path: Path) -> None:
+    write_tone(tmp_path / "long.wav", 1, 8.0)
+    with Staging(tmp_path / "rows.sqlite", BandEmbedder()) as staging:
+        staging.cut_into(Segments(4.0, 2.0))
+    with Staging(tmp_path / "rows.sqlite", BandEmbedder()) as staging:
+        assert statuses(tmp_path, staging, BandEmbedder()) == {"added": 1}
+        assert (staging.count(), staging.segments) == (4, Segments(4.0, 2.0))
+        write_vectors(staging, tmp_path / "rows.parquet")
+    collection = TrackCollection.create(client, name, BandEmbedder())
+    assert Counter(record.status for record in ingest_vectors(Vectors(tmp_path / "rows.parquet"), collection))
+    assert collection.segments == Segments(4.0, 2.0)
+    assert statuses(tmp_path, collection, NoEmbedder()) == {"skipped": 1}
 
 
 def test_files_that_are_not_ours_or_in_use(tmp_path: Path) -> None:

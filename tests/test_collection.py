@@ -213,6 +213,8 @@ def test_description(covers: TrackCollection, client) -> None:
         "dim": DIM,
         "rows": 300,
         "segments": 0,
+        "segment_s": 0.0,
+        "hop_s": 0.0,
         "index_type": "FLAT" if is_embedded(client) else "HNSW",
         "index_state": "Finished",
         "indexed_rows": 0,

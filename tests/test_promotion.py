@@ -31,6 +31,7 @@ from bytecover2_milvus.errors import CollectionError, CollectionMismatch, Collec
 from bytecover2_milvus.ingest import IngestRecord, ingest
 from bytecover2_milvus.manifest import tracks_in
 from bytecover2_milvus.promotion import MOVED, STAGE, Promotion, promote, roll_back
+from bytecover2_milvus.segments import Segments
 
 GOLDEN = Path(__file__).parent / "golden" / "contract-1"
 
@@ -164,6 +165,17 @@ def test_what_was_cut_off_goes_on_and_what_answers_wrongly_stays_behind(
     client.drop_alias(f"{name}_x", timeout=10)
     assert collection_behind(client, name) == old.name
     assert move(client, name).moved and collection_behind(client, name) == new.name
+
+
+def test_segments_are_promoted_too(client, name: str, tmp_path: Path) -> None:
+    collection = TrackCollection.open_or_create(client, name, BandEmbedder())
+    collection.cut_into(Segments(4.0, 2.0))
+    run_ingest(collection, [write_tone(tmp_path / "long.wav", 1, 8.0), write_tone(tmp_path / "short.wav", 2)])
+    assert collection.count() == 5
+    done = move(client, name)
+    new = TrackCollection.open(client, name)
+    assert (done.tracks, new.count(), new.segments) == (2, 5, collection.segments)
+    assert {row.id for row in new.rows_of(["long"])} == {row.id for row in collection.rows_of(["long"])}
 
 
 @ON_LITE

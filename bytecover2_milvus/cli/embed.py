@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import bundle_option, device_option, progress_bar
+from .output import bundle_option, device_option, progress_bar, segment_options
 
 if TYPE_CHECKING:
     from ..embedder import Embedder
+    from ..segments import Segments
 
 
 @click.command()
@@ -23,9 +24,18 @@ if TYPE_CHECKING:
 )
 @bundle_option
 @device_option
+@segment_options(
+    "For .parquet: seconds of the segments to embed beside whole tracks; the default is whole tracks only."
+)
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode for .parquet; default: one per core.")
 def embed(
-    files: tuple[Path, ...], manifest: Path | None, out: Path, bundle: Path | None, device: str, workers: int | None
+    files: tuple[Path, ...],
+    manifest: Path | None,
+    out: Path,
+    bundle: Path | None,
+    device: str,
+    segments: Segments | None,
+    workers: int | None,
 ) -> None:
     """Write the embeddings of audio files, or all in folders, to a NumPy or Parquet file.
 
@@ -41,17 +51,19 @@ def embed(
 
     if not (files or manifest):
         raise click.UsageError("nothing to embed: give files, folders or --manifest")
+    if segments and out.suffix != ".parquet":
+        raise click.UsageError("--segment needs a .parquet file, where each segment has a row")
     embedder = Embedder(bundle, device)
-    write = _write_parquet if out.suffix == ".parquet" else _write_npz
-    n_embedded, n_failed = write(files, manifest, out, embedder, workers)
+    if out.suffix == ".parquet":
+        n_embedded, n_failed = _write_parquet(files, manifest, out, embedder, segments, workers)
+    else:
+        n_embedded, n_failed = _write_npz(files, manifest, out, embedder)
     click.echo(f"{n_embedded} embeddings of {embedder.dim} values in {out}", err=True)
     if n_failed:
         sys.exit(1)
 
 
-def _write_npz(
-    files: tuple[Path, ...], manifest: Path | None, out: Path, embedder: Embedder, workers: int | None
-) -> tuple[int, int]:
+def _write_npz(files: tuple[Path, ...], manifest: Path | None, out: Path, embedder: Embedder) -> tuple[int, int]:
     """How many files were embedded, and how many failed."""
     import numpy as np
 
@@ -78,9 +90,14 @@ def _write_npz(
 
 
 def _write_parquet(
-    files: tuple[Path, ...], manifest: Path | None, out: Path, embedder: Embedder, workers: int | None
+    files: tuple[Path, ...],
+    manifest: Path | None,
+    out: Path,
+    embedder: Embedder,
+    segments: Segments | None,
+    workers: int | None,
 ) -> tuple[int, int]:
-    """How many tracks are in the file, and how many failed."""
+    """How many rows are in the file, and how many tracks failed."""
     from ..ingest import ingest
     from ..manifest import read_manifest, tracks_in
     from ..vectors import staging_for, write_vectors
@@ -88,6 +105,8 @@ def _write_parquet(
     tracks = (read_manifest(manifest) if manifest else []) + tracks_in(files)
     statuses: Counter[str] = Counter()
     with staging_for(out, embedder) as staging:
+        if segments is not None:
+            staging.cut_into(segments)
         with progress_bar("embed", len(tracks)) as bar:
             for record in ingest(tracks, embedder, staging, workers=workers):
                 statuses[record.status] += 1

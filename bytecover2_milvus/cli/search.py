@@ -22,10 +22,12 @@ from .output import (
     open_milvus,
     print_table,
     progress_bar,
+    segment_options,
 )
 
 if TYPE_CHECKING:
     from ..collection import Model
+    from ..segments import Segments
 
 
 @click.command()
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 @collection_option
 @bundle_option
 @device_option
+@segment_options(
+    "Seconds of the segments to store beside the whole track; 0 for none. The default is the collection's, at first 0."
+)
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
 @click.option(
     "--vectors",
@@ -55,6 +60,7 @@ def ingest(
     collection: str,
     bundle: Path | None,
     device: str,
+    segments: Segments | None,
     workers: int | None,
     vectors: Path | None,
     bulk: Path | None,
@@ -65,6 +71,9 @@ def ingest(
 
     What is there already with the same content is skipped, so the same command goes on where an ingest was cut off.
     A file that cannot be read is reported and the rest goes on; the exit code is then 1.
+
+    With --segment, parts of a track are stored beside the whole, so that a short query finds it. The collection
+    remembers how; a track that is stored in other segments is cut anew when it is ingested.
 
     \b
     Example:
@@ -80,6 +89,8 @@ def ingest(
         raise click.UsageError("--vectors takes the place of files, folders and --manifest, and goes into a Milvus")
     if not (vectors or paths or manifest):
         raise click.UsageError("nothing to ingest: give files, folders, --manifest or --vectors")
+    if vectors and segments is not None:
+        raise click.UsageError("--segment cuts audio; the rows of --vectors stay as they are")
     progress = IngestRun(collection)
     try:
         if vectors:
@@ -89,6 +100,8 @@ def ingest(
             source, model = (read_manifest(manifest) if manifest else []) + tracks_in(paths), Embedder(bundle, device)
             start = partial(run, source, model, workers=workers)
         with _store(milvus, collection, bulk, model) as store:
+            if segments is not None:
+                store.cut_into(segments)
             with progress_bar("ingest", len(source)) as bar:
                 for record in start(collection=store):
                     progress.count(record)
@@ -129,6 +142,7 @@ def _store(milvus: Place, collection: str, bulk: Path | None, model: Model) -> I
 @collection_option
 @bundle_option
 @device_option
+@segment_options("Seconds of the segments of a longer query that also ask; the default is to ask with the whole only.")
 @click.option("--limit", type=click.IntRange(1, 16_384), default=10, show_default=True, help="Matches per query.")
 @click.option(
     "--group-by",
@@ -145,6 +159,7 @@ def query(
     collection: str,
     bundle: Path | None,
     device: str,
+    segments: Segments | None,
     limit: int,
     group_by: str,
     expression: str,
@@ -152,67 +167,76 @@ def query(
 ) -> None:
     """Find the tracks of a collection that are covers of audio files.
 
+    A match tells which part of the track is closest; with --segment, a part of the query may be what finds it.
+
     \b
     Example:
       bytecover2-milvus query cover.mp3 --uri bytecover2.db --limit 5
     """
-    import numpy as np
-
     from ..audio import find_audio, load_audio
     from ..collection import TrackCollection
     from ..embedder import Embedder
     from ..errors import AudioError
+    from ..segments import WHOLE, embed_query
 
-    embedder = Embedder(bundle, device)
-    embeddings, queried, failures = [], [], 0
-    for file in find_audio(files):
-        try:
-            embeddings.append(embedder.embed(load_audio(file)))
-            queried.append(file)
-        except AudioError as error:
-            failures += 1
-            click.echo(f"Error: {error}", err=True)
-    if queried:
-        with open_milvus(milvus) as client:
-            covers = TrackCollection.open(client, collection, embedder.model_id)
-            results = covers.search(np.stack(embeddings), limit, group_by=group_by, filter=expression)
-        matches = [
-            {"query": str(file)} | asdict(match)
-            for file, found in zip(queried, results, strict=True)
-            for match in found
-        ]
-        if as_json:
-            for match in matches:
-                click.echo(json.dumps(match, ensure_ascii=False))
-        else:
-            columns = ("query", "rank", "similarity", "work_id", "title", "path")
-            print_table(columns, [[match[column] for column in columns] for match in matches])
+    embedder, audio = Embedder(bundle, device), find_audio(files)
+    queries, queried, failures = [], [], 0
+    with open_milvus(milvus) as client:
+        covers = TrackCollection.open(client, collection, embedder.model_id)
+        for file in audio:
+            try:
+                queries.append(embed_query(load_audio(file), embedder, segments or WHOLE))
+                queried.append(str(file))
+            except AudioError as error:
+                failures += 1
+                click.echo(f"Error: {error}", err=True)
+        results = covers.search(queries, limit, group_by=group_by, filter=expression)
+    matches = [{"query": file} | asdict(match) for file, found in zip(queried, results, strict=True) for match in found]
+    if as_json:
+        for match in matches:
+            click.echo(json.dumps(match, ensure_ascii=False))
+    elif queried:
+        columns = ("query", "rank", "similarity", "work_id", "title", "path")
+        rows = [[match[column] for column in columns] for match in matches]
+        if segments or covers.segments:
+            columns += ("of the query", "in the track")
+            for row, match in zip(rows, matches, strict=True):
+                row += [_stretch(match["query_start_s"], match["query_end_s"])]
+                row += [_stretch(match["start_s"], match["end_s"])]
+        print_table(columns, rows)
     if failures:
         sys.exit(1)
+
+
+def _stretch(start_s: float, end_s: float) -> str:
+    """A stretch of a recording, such as ``0:30-1:30``."""
+    return "-".join(f"{minutes}:{seconds:02}" for minutes, seconds in (divmod(round(s), 60) for s in (start_s, end_s)))
 
 
 @click.command()
 @milvus_options
 @collection_option
 @click.option("--manifest", type=click.Path(path_type=Path), help="Evaluate these tracks only, with these work_ids.")
+@click.option("--whole", is_flag=True, help="Compare whole tracks only, as if there were no segments.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def evaluate(milvus: Place, collection: str, manifest: Path | None, as_json: bool) -> None:
+def evaluate(milvus: Place, collection: str, manifest: Path | None, whole: bool, as_json: bool) -> None:
     """Score a collection: every track with a known work is a query against all the others.
 
-    MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds.
+    MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds. Where tracks are
+    stored in segments too, a whole track asks and the closest row of each other track counts, as in a query.
 
     \b
     Example:
       bytecover2-milvus evaluate --uri bytecover2.db --collection tracks
     """
-    from ..collection import TrackCollection
+    from ..collection import WHOLE_TRACKS, TrackCollection
     from ..errors import ManifestError
     from ..manifest import read_manifest
     from ..metrics import evaluate as score
 
     tracks = read_manifest(manifest) if manifest else None
     with open_milvus(milvus) as client:
-        stored = TrackCollection.open(client, collection).fetch()
+        stored = TrackCollection.open(client, collection).fetch(WHOLE_TRACKS if whole else "")
     rows = list(range(len(stored.track_ids)))
     work_ids = stored.work_ids
     if tracks is not None:
@@ -226,7 +250,10 @@ def evaluate(milvus: Place, collection: str, manifest: Path | None, as_json: boo
             click.echo(f"warning: {missing} of {len(work_of)} tracks of {manifest} are not in {collection}", err=True)
     try:
         result = score(
-            stored.embeddings[rows], [work_ids[row] for row in rows], [stored.track_ids[row] for row in rows]
+            stored.embeddings[rows],
+            [work_ids[row] for row in rows],
+            [stored.track_ids[row] for row in rows],
+            stored.asking()[rows],
         )
     except ValueError as error:
         raise click.ClickException(f"{collection}: {error}") from error
