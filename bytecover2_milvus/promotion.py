@@ -11,7 +11,6 @@ what it had acknowledged before.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,9 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from .audio import load_audio
+from .acceptance import check
 from .collection import (
     MODEL_ID,
     PREVIOUS,
@@ -33,11 +30,9 @@ from .collection import (
     name_for,
     set_property,
 )
-from .errors import AudioError, CollectionError, CollectionMissing
-from .index import await_index
-from .ingest import BATCH_SIZE, FLUSH_ROWS, TRACKS_PER_LOOKUP, IngestRecord, ingest
+from .errors import CollectionError, CollectionMissing
+from .ingest import BATCH_SIZE, TRACKS_PER_LOOKUP, IngestRecord, ingest
 from .manifest import Track
-from .match import closest_rows
 from .milvus import ask
 from .row import STORED, Row, read_row
 
@@ -51,13 +46,6 @@ STAGE = "bytecover2.promotion"
 FILLING = "filling"  # no alias has ever stood for it
 MOVED = "moved"  # the alias stands for it; the old collection is to be looked at once more
 DONE = "done"
-
-RECALL_QUERIES = 100  # rows whose nearest neighbours are compared with the exact ones
-RECALL_AT = 10
-MIN_RECALL = 0.95
-RECALL_TOLERANCE = 1e-5  # of a similarity that Milvus sums in another order
-FILES_ASKED = 10  # files that are embedded anew and must find themselves
-MIN_SELF_SIMILARITY = 0.999  # of two embeddings of one file; on a GPU they differ in the last digits
 
 _FACTS = ("path", "work_id", "title", "artist", "metadata")
 
@@ -135,7 +123,7 @@ def promote(
     target.cut_into(source.segments)
     while _catch_up(source, target, embedder, workers, told) > BATCH_SIZE:
         pass  # others may ingest meanwhile
-    recall, files_asked = _check(target, embedder)
+    recall, files_asked = check(target, embedder)
     _catch_up(source, target, embedder, workers, told)
     left_out = 0
     for row in lacking(source, target):
@@ -332,69 +320,6 @@ def _delete_what_left(source: TrackCollection, target: TrackCollection, alias: s
             f" ingest them into {alias}, or delete them from {target.name}"
         )
     return target.delete_tracks(gone)
-
-
-def _check(target: TrackCollection, embedder: Embedder) -> tuple[float | None, int]:
-    """The recall of the index, and how many files found themselves.
-
-    Raises
-    ------
-    CollectionError
-        If either is not as it should be.
-    """
-    if target.count() >= FLUSH_ROWS:
-        target.flush()
-        await_index(target.client, target.name)
-    page = next(target.pages(["id", *STORED, "embedding"]), [])
-    if not page:
-        return None, 0
-    sample = sorted(page, key=lambda entity: entity["id"])[:RECALL_QUERIES]  # keys are hashes: the first are a sample
-    recall = _recall(target, np.asarray([entity["embedding"] for entity in sample], dtype=np.float32))
-    if recall < MIN_RECALL:
-        raise CollectionError(
-            f"{target.name}: its index finds {recall:.3f} of the {RECALL_AT} nearest rows, {MIN_RECALL} is needed;"
-            " rebuild it, the alias has not moved"
-        )
-    files_asked = 0
-    for row in map(read_row, sample):
-        if files_asked == FILES_ASKED or not _is_as_stored(row):
-            continue
-        try:
-            embedding = embedder.embed(load_audio(row.path))
-        except AudioError:
-            continue
-        (matches,) = target.search(embedding, limit=1)
-        if not matches or matches[0].similarity < MIN_SELF_SIMILARITY:
-            found = f"{matches[0].similarity:.4f} at best" if matches else "nothing"
-            raise CollectionError(
-                f"{target.name}: {row.path}, embedded once more, finds {found}; drop it and promote again, the alias"
-                " has not moved"
-            )
-        files_asked += 1
-    return recall, files_asked
-
-
-def _recall(target: TrackCollection, queries: np.ndarray) -> float:
-    """Share of the nearest rows that the index finds, by their similarity: of equal ones each is as good."""
-    nearest = np.empty((len(queries), 0), dtype=np.float32)
-    for page in target.pages(["embedding"]):
-        if page:
-            stored = np.asarray([entity["embedding"] for entity in page], dtype=np.float32)  # (n_rows, D)
-            nearest = np.sort(np.concatenate([nearest, queries @ stored.T], axis=1), axis=1)[:, -RECALL_AT:]
-    found = [
-        sum(hit["distance"] >= least - RECALL_TOLERANCE for hit in hits)
-        for hits, least in zip(closest_rows(target, queries, RECALL_AT, ""), nearest[:, 0], strict=True)
-    ]
-    return float(np.mean(found)) / nearest.shape[1]
-
-
-def _is_as_stored(row: Row) -> bool:
-    """Whether the file of a whole track is the one that was embedded."""
-    try:
-        status = os.stat(row.path)
-    except OSError:
-        return False
-    return row.id == row.content_hash and (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns)
 
 
 def _move(client: MilvusClient, alias: str, old: str, new: str) -> None:

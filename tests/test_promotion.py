@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from test_ingest import write_tone
 
 from benchmarks.promotion import main as benchmark
+from bytecover2_milvus.acceptance import share_found
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.collection import (
@@ -85,6 +86,12 @@ def move(client, name: str, embedder: BandEmbedder | None = None, **how: object)
 
 def titles(collection: TrackCollection) -> str:
     return "".join(sorted(Path(path).stem for path in collection.fetch().paths))
+
+
+def test_the_share_of_nearest_rows_that_is_found() -> None:
+    nearest = np.float32([[0.8, 0.9], [0.5, 0.5]])
+    assert share_found([[0.9, 0.8], [0.5, 0.5]], nearest) == 1.0
+    assert share_found([[0.9, 0.7], [0.5]], nearest) == 0.5  # one of two, and one of two
 
 
 def test_a_first_ingest_makes_a_collection_behind_an_alias(old: TrackCollection, client, name: str) -> None:
