@@ -66,11 +66,10 @@ def find_matches(
         lists = iter(closest_rows(collection, embeddings, n_hits, filter))
         unsettled = []
         for number in wanting:
-            times_s = queries[number].times_s
-            found = list(islice(lists, len(times_s)))
+            found = list(islice(lists, len(queries[number].embeddings)))
             hits = [
                 {"distance": hit["distance"], "entity": hit["entity"], "times_s": times}
-                for times, row_hits in zip(times_s, found, strict=True)
+                for times, row_hits in zip(queries[number].times_s, found, strict=True)
                 for hit in row_hits
             ]
             matches[number] = ranked(hits, limit, group_by)

@@ -419,6 +419,8 @@ def test_from_the_command_line(milvus_uri: str, tiny_bundle: Path, tmp_path: Pat
     (whole,) = lines(invoke("query", music / "0.wav", "--limit", 1, "--json", *options), "match")
     assert (whole["query_start_s"], whole["query_end_s"]) == (0.0, 12.0)
     assert whole["similarity"] == pytest.approx(1, abs=1e-5)
+    among_wholes = lines(invoke("query", excerpt, "--whole", "--json", *options), "match")
+    assert [(match["start_s"], match["end_s"]) for match in among_wholes] == [(0.0, 12.0)] * 3
     medley = tmp_path / "medley.wav"
     parts = [load_audio(music / f"{number}.wav")[: 6 * SAMPLE_RATE] for number in (2, 0)]
     soundfile.write(medley, np.concatenate(parts), SAMPLE_RATE)

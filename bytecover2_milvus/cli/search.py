@@ -151,6 +151,7 @@ def _store(milvus: Place, collection: str, bulk: Path | None, model: Model) -> I
     show_default=True,
     help="Whether each track counts, or only the closest of each work.",
 )
+@click.option("--whole", is_flag=True, help="Compare with whole tracks only, as if there were no segments.")
 @click.option("--filter", "expression", default="", help='In Milvus\' language, e.g. artist == "Trad."')
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per match on stdout.")
 def query(
@@ -162,21 +163,24 @@ def query(
     segments: Segments | None,
     limit: int,
     group_by: str,
+    whole: bool,
     expression: str,
     as_json: bool,
 ) -> None:
     """Find the tracks of a collection that are covers of audio files.
 
-    A match tells which part of the track is closest; with --segment, a part of the query may be what finds it.
+    A match tells which part of the track is closest; with --segment, a part of the query may be what finds it. Where
+    tracks are stored in segments, --whole finds more covers for queries that are whole tracks themselves.
 
     \b
     Example:
       bytecover2-milvus query cover.mp3 --uri bytecover2.db --limit 5
     """
     from ..audio import find_audio, load_audio
-    from ..collection import TrackCollection
+    from ..collection import WHOLE_TRACKS, TrackCollection
     from ..embedder import Embedder
     from ..errors import AudioError
+    from ..milvus import both
     from ..segments import WHOLE, embed_query
 
     embedder, audio = Embedder(bundle, device), find_audio(files)
@@ -190,7 +194,8 @@ def query(
             except AudioError as error:
                 failures += 1
                 click.echo(f"Error: {error}", err=True)
-        results = covers.search(queries, limit, group_by=group_by, filter=expression)
+        filter = both(expression, WHOLE_TRACKS) if whole else expression
+        results = covers.search(queries, limit, group_by=group_by, filter=filter)
     matches = [{"query": file} | asdict(match) for file, found in zip(queried, results, strict=True) for match in found]
     if as_json:
         for match in matches:
