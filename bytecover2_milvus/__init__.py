@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .ingest import ingest
     from .manifest import Track, read_manifest
     from .mapped import FieldMap, MappedCollection
+    from .segments import Query, Segments, embed_query
 
 __version__ = "0.1.0"
 
@@ -27,8 +28,11 @@ _HOME = {
     "FieldMap": "mapped",
     "MappedCollection": "mapped",
     "Match": "collection",
+    "Query": "segments",
+    "Segments": "segments",
     "Track": "manifest",
     "TrackCollection": "collection",
+    "embed_query": "segments",
     "ingest": "ingest",
     "load_audio": "audio",
     "read_manifest": "manifest",
@@ -40,9 +44,12 @@ __all__ = [
     "FieldMap",
     "MappedCollection",
     "Match",
+    "Query",
+    "Segments",
     "Track",
     "TrackCollection",
     "__version__",
+    "embed_query",
     "ingest",
     "load_audio",
     "read_manifest",

@@ -109,11 +109,14 @@ def client(milvus_uri: str) -> Iterator[MilvusClient]:
 
 @pytest.fixture
 def name(client: MilvusClient) -> Iterator[str]:
-    """A name for a collection, free before the test and after it."""
+    """A name for a collection or an alias, free before the test and after it."""
     chosen = f"test_{uuid.uuid4().hex}"
     yield chosen
-    if client.has_collection(chosen, timeout=10):
-        client.drop_collection(chosen, timeout=10)
+    for collection in client.list_collections(timeout=10):
+        if collection.startswith(chosen):
+            for alias in client.list_aliases(collection, timeout=10)["aliases"]:
+                client.drop_alias(alias, timeout=10)
+            client.drop_collection(collection, timeout=10)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ SCHEMAS = {
 }
 COMPOSE = Path(__file__).parents[1] / "docker-compose.yml"
 MATCH = {"query": "song.flac"} | dataclasses.asdict(
-    Match(1, "t", "", "", "", "/music/t.flac", 0.5, start_s=0.0, end_s=200.0, duration_s=200.0)
+    Match(1, "t", "", "", "", "/music/t.flac", 0.5, 0.0, 200.0, 200.0, query_start_s=0.0, query_end_s=60.0)
 )
 RECORD = dataclasses.asdict(IngestRecord("t.flac", "t", "", "failed", "t.flac: no such file"))
 
