@@ -202,6 +202,7 @@ def measure_search(
         while batch := list(islice(rows, ROWS_PER_UPSERT)):
             collection.upsert([row for row, _ in batch], np.stack([embedding for _, embedding in batch]))
         n_rows = collection.count()
+        collection.flush()  # as `ingest` does
         if collection.index_type != EXACT:
             _await_index(collection, n_rows)
         search_times = {}
@@ -237,7 +238,6 @@ def _catalogue(
 
 def _await_index(collection: TrackCollection, n_rows: int) -> None:
     """Return when a server has all rows in its index, or will not have them."""
-    collection.flush()
     deadline = time.monotonic() + INDEX_TIMEOUT_S
     while index_progress(collection.client, collection.name)[1] < n_rows and time.monotonic() < deadline:
         time.sleep(1.0)
