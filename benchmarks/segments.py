@@ -202,6 +202,7 @@ def measure_search(
         while batch := list(islice(rows, ROWS_PER_UPSERT)):
             collection.upsert([row for row, _ in batch], np.stack([embedding for _, embedding in batch]))
         n_rows = collection.count()
+        collection.flush()  # as `ingest` does
         if collection.index_type != EXACT:
             _await_index(collection, n_rows)
         search_times = {}
@@ -209,7 +210,7 @@ def measure_search(
             durations = []  # seconds, (searches, 2)
             for track in tracks[:searches]:
                 start = time.perf_counter(), time.process_time()
-                collection.search([track.asked[asked].parts], LIMIT, exclude=[track.track_id])
+                collection.search([track.asked[asked].parts], LIMIT)
                 durations.append((time.perf_counter() - start[0], time.process_time() - start[1]))
             search_times[asked] = SearchTime(*(1000 * np.median(durations, axis=0)).tolist())
     finally:
@@ -237,7 +238,6 @@ def _catalogue(
 
 def _await_index(collection: TrackCollection, n_rows: int) -> None:
     """Return when a server has all rows in its index, or will not have them."""
-    collection.flush()
     deadline = time.monotonic() + INDEX_TIMEOUT_S
     while index_progress(collection.client, collection.name)[1] < n_rows and time.monotonic() < deadline:
         time.sleep(1.0)
