@@ -18,7 +18,7 @@ from pathlib import Path
 PARTS = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
 START_TIMEOUT_S = 180.0  # after a kill it reads its log and its etcd first
 START_ATTEMPTS = 3  # right after a kill its parts sometimes do not find each other, and it ends
-THAW_S = 10.0  # in which it finds that its lease ran out
+THAW_S = 10.0  # in which it ends if it does not go on
 STOP_TIMEOUT_S = 3.0  # it may take half a minute to end by itself
 
 
@@ -90,7 +90,7 @@ class MilvusServer:
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """It goes on; or it ends, when its lease in etcd ran out meanwhile, and is started again as Docker would."""
+        """It goes on; or it ends, as it may after half a minute, and is started again as Docker would."""
         self.process.send_signal(signal.SIGCONT)
         try:
             self.process.wait(THAW_S)
