@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import shutil
 import threading
 import warnings
 from collections import deque
@@ -124,18 +125,16 @@ class Decoder:
         running: dict[Future[Decoded | AudioError], Job[_Key]] = {}
         while True:
             if not suspects:
-                suspects += self._fill(running, waiting)
+                while len(running) < 2 * self._workers and (job := next(waiting, None)):
+                    running[self._submit(job)] = job
             elif not running:
                 job = suspects.popleft()
                 running[self._submit(job)] = job  # with nothing beside it that it could take along
             if not running:
-                if suspects:
-                    continue
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
                 done, _ = wait(running)
-                self._end_pool()
             killed = []
             for future in done:
                 job = running.pop(future)
@@ -150,27 +149,21 @@ class Decoder:
             else:
                 suspects.extend(killed)
 
-    def _fill(
-        self, running: dict[Future[Decoded | AudioError], Job[_Key]], waiting: Iterator[Job[_Key]]
-    ) -> list[Job[_Key]]:
-        """Give the workers enough to do; the job, if any, at which it turned out that the pool had died."""
-        while len(running) < 2 * self._workers and (job := next(waiting, None)):
-            try:
-                running[self._submit(job)] = job
-            except BrokenProcessPool:  # since it was last waited for
-                self._end_pool()
-                return [job]
-        return []
-
     def _submit(self, job: Job[_Key]) -> Future[Decoded | AudioError]:
-        if self._pool is None:
-            spawn = multiprocessing.get_context("spawn")  # a forked copy of a gRPC client hangs
-            self._pool = ProcessPoolExecutor(self._workers, spawn, initializer=_end_with_parent)
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="bytecover2-")
+        if self._pool is None:
+            spawn = multiprocessing.get_context("spawn")  # a forked copy of a gRPC client hangs
+            self._pool = ProcessPoolExecutor(
+                self._workers, spawn, initializer=_end_with_parent, initargs=(self._folder.name,)
+            )
         file = Path(self._folder.name) / f"{next(self._numbers)}.npy"
-        with ctrl_c_held_back():  # by the workers too, which inherit it: this process ends them
-            future = self._pool.submit(_decode_into, file, job.path, job.known)
+        try:
+            with ctrl_c_held_back():  # by the workers too, which inherit it: this process ends them
+                future = self._pool.submit(_decode_into, file, job.path, job.known)
+        except BrokenProcessPool:  # dead, and not of this job
+            self._end_pool()
+            return self._submit(job)
         self._files[future] = file
         return future
 
@@ -189,12 +182,13 @@ class Decoder:
             self._pool = None
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its workers, so each watches for it."""
+def _end_with_parent(folder: str) -> None:
+    """A parent that is killed can neither end its workers nor delete its waveforms, so each worker watches for it."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         parent.join()
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -209,7 +203,7 @@ def _decode_into(file: Path, path: Path, known: Sequence[str]) -> Decoded | Audi
         np.save(file, decoded.waveform)
     except OSError as error:
         return UnreadableAudio(
-            f"{path}: no room for its waveform in {file.parent} ({error.strerror}); make room, or set TMPDIR"
+            f"{path}: no room for its waveform in {file.parent} ({error.strerror or error}); make room, or set TMPDIR"
         )
     return replace(decoded, waveform=None)
 

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bytecover2_milvus
+from benchmarks.milvus_server import MilvusServer
 from bytecover2_milvus.config import Config, FrontEnd, Network
 from bytecover2_milvus.milvus import close, connect
 
@@ -43,53 +39,13 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if uri := os.environ.get("BYTECOVER2_TEST_MILVUS_URI"):
         yield uri
         return
-    milvus = pytest.importorskip("milvus", reason="no Milvus server here; pip install milvus==2.3.5 (Linux, x86-64)")
-    folder = tmp_path_factory.mktemp("milvus-server")
-    etcd, peer = _free_port(), _free_port()
-    server = milvus.MilvusServer(
-        milvus.MilvusServerConfig(data_dir=str(folder), etcd_port=etcd), wait_for_started=False
-    )
-    server.config.set("log.level", "warn")
-    for part in ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode"):
-        server.config.set(f"{part}.ip", "127.0.0.1")
-    (folder / "etcd.yaml").write_text(
-        f"listen-client-urls: http://127.0.0.1:{etcd}\nadvertise-client-urls: http://127.0.0.1:{etcd}\n"
-        f"listen-peer-urls: http://127.0.0.1:{peer}\ninitial-advertise-peer-urls: http://127.0.0.1:{peer}\n"
-        f"initial-cluster: default=http://127.0.0.1:{peer}\n"
-    )
-    with pytest.MonkeyPatch.context() as patch:  # its etcd takes fixed ports otherwise, which another Milvus may hold
-        patch.setenv("ETCD_CONFIG_PATH", str(folder / "etcd.yaml"))
-        server.start()
-    process, server.server_proc = server.server_proc, None  # ours to stop: the wrapper kills it after a second
+    pytest.importorskip("milvus", reason="no Milvus server here; pip install milvus==2.3.5 (Linux, x86-64)")
+    server = MilvusServer(tmp_path_factory.mktemp("milvus-server"))
     try:
-        _await_health(process, f"http://127.0.0.1:{server.webservice_port}/healthz", folder / "logs")
-        yield f"http://127.0.0.1:{server.listen_port}"
+        server.start()
+        yield server.uri
     finally:
-        process.terminate()
-        try:
-            process.wait(3)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        shutil.rmtree(folder, ignore_errors=True)  # half a gigabyte of unpacked binaries
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
-
-
-def _await_health(process: subprocess.Popen[bytes], url: str, logs: Path, timeout_s: float = 90.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the Milvus server ended with {process.returncode}; see {logs}")
-        try:
-            if b"OK" in urllib.request.urlopen(url, timeout=2).read():
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(f"the Milvus server is not healthy after {timeout_s:g} s; see {logs}")
+        server.remove()
 
 
 @pytest.fixture(scope="module", params=["lite", pytest.param("server", marks=pytest.mark.milvus)])

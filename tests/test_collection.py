@@ -446,7 +446,14 @@ def in_another_process(uri: str, name: str) -> str:
     return done.stdout.strip()
 
 
-def test_reopened_in_another_process(tmp_path: Path) -> None:
+def test_another_process_reads_what_this_one_stored(covers: TrackCollection, client, milvus_uri: str) -> None:
+    if is_embedded(client):  # a folder is one process's at a time
+        assert in_another_process(milvus_uri, covers.name).startswith(f"CollectionLocked {milvus_uri}")
+    else:
+        assert in_another_process(milvus_uri, covers.name) == "300 track-5"
+
+
+def test_a_folder_goes_from_process_to_process(tmp_path: Path) -> None:
     uri = str(tmp_path / "a folder.db")
     client = connect(uri)
     collection = TrackCollection.create(client, "covers", MODEL)

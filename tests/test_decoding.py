@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
+import time
 from multiprocessing import connection
 from pathlib import Path
 
@@ -96,3 +99,27 @@ def test_a_worker_that_dies_costs_only_its_file(tmp_path: Path, paths: list[Path
     killer.join(10)
     assert isinstance(decoded.pop(deadly), UnreadableAudio)
     assert all(isinstance(entry, Decoded) for entry in decoded.values()) and set(decoded) == set(paths)
+
+
+DECODE = """
+import sys
+from pathlib import Path
+from bytecover2_milvus.decoding import Decoder, Job
+with Decoder(1) as decoder:
+    list(decoder.decode([Job(0, Path(sys.argv[1]))]))
+"""
+
+
+def test_a_parent_that_is_killed_leaves_no_files(tmp_path: Path) -> None:
+    pipe, temporary = tmp_path / "pipe.wav", tmp_path / "temporary"
+    os.mkfifo(pipe)
+    temporary.mkdir()
+    parent = subprocess.Popen([sys.executable, "-c", DECODE, pipe], env=os.environ | {"TMPDIR": str(temporary)})
+    with pipe.open("wb"):  # waits until the worker opens it
+        assert len(list(temporary.iterdir())) == 1
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 60
+    while any(temporary.iterdir()):  # until the worker has seen it
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
