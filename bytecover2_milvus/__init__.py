@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .embedder import Embedder
     from .embedding_function import ByteCover2EmbeddingFunction
     from .errors import BytecoverError
-    from .ingest import ingest
     from .manifest import Track, read_manifest
     from .mapped import FieldMap, MappedCollection
     from .segments import Query, Segments, embed_query
@@ -33,7 +32,6 @@ _HOME = {
     "Track": "manifest",
     "TrackCollection": "collection",
     "embed_query": "segments",
-    "ingest": "ingest",
     "load_audio": "audio",
     "read_manifest": "manifest",
 }
@@ -50,7 +48,6 @@ __all__ = [
     "TrackCollection",
     "__version__",
     "embed_query",
-    "ingest",
     "load_audio",
     "read_manifest",
 ]
