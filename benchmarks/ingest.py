@@ -256,9 +256,8 @@ def main(cores: tuple[int, ...], tracks: int, hours: float) -> None:
     usable = len(os.sched_getaffinity(0))
     if max(cores) > usable:
         raise click.UsageError(f"--cores {max(cores)}: this process may use {usable}")
-    table = [
-        f"{'cores':>5} {'tracks/s':>9} {'and core':>9} {'of parts':>9} {'cpu':>6} {'MiB at half':>12} {'in all':>7}"
-    ]
+    heads = ("cores", "tracks/s", "and core", "of parts", "of cpu", "MiB at half", "at the end")
+    table = [" ".join(f"{head:>11}" for head in heads)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_mp3(folder / "song.mp3")

@@ -79,7 +79,7 @@ def quantize(model: ModelProto, calibration: Sequence[NDArray[np.float32]]) -> M
     zero point for each weight (``<weight>_scale``) and for what goes into and comes out of it (``activation.*``).
     """
     model = in_single_precision(model)
-    network = _network(model)
+    network = network_part(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "int8.onnx")
         quantize_static(
@@ -109,7 +109,7 @@ def check_int8(model: bytes, quantized: bytes, songs: Songs) -> Int8Cost:
         the same arithmetic in float by more than `INT8_TOLERANCE`.
     """
     exact, kernels, reference = (
-        _embed(_network(onnx.load_from_string(content)), songs.validation, optimise)
+        _embed(network_part(onnx.load_from_string(content)), songs.validation, optimise)
         for content, optimise in ((model, True), (quantized, True), (quantized, False))
     )
     track_ids = [str(number) for number in range(len(songs.validation))]
@@ -128,7 +128,7 @@ def check_int8(model: bytes, quantized: bytes, songs: Songs) -> Int8Cost:
     return Int8Cost(songs.source, map_float, map_int8, float((exact * kernels).sum(axis=1).min()), float(difference))
 
 
-def _network(model: ModelProto) -> ModelProto:
+def network_part(model: ModelProto) -> ModelProto:
     """The part of `model` from the pooled CQT (B, n_bins, T) to what is divided by its norm, (B, D)."""
     nodes = model.graph.node
     start = next(node.output[0] for node in nodes if node.op_type == "ReduceMean")  # over time_pooling frames
