@@ -1,7 +1,7 @@
 """How fast ingest is against the sum of its parts, and how much memory it takes.
 
-Tracks are one rendered song of four minutes as stereo MP3 files (44.1 kHz, 192 kbit/s) that differ in their tag, so
-that each is decoded, embedded and stored. Measured one after the other, each in processes of its own:
+Tracks are one rendered song, made four minutes long, as stereo MP3 files (44.1 kHz, 192 kbit/s) that differ in their
+tag, so that each is decoded, embedded and stored. Measured one after the other, each in processes of its own:
 
 parts
     On one core, one thread, nothing beside it: decoding to mono, resampling, inference, inserting into Milvus Lite.
@@ -40,7 +40,6 @@ import numpy as np
 
 from bytecover2_milvus.config import SAMPLE_RATE
 
-TRACK_S = 240
 FILE_RATE = 44_100  # Hz
 BIT_RATE = 192_000
 FRAME = 1152  # samples of an MP3 frame
@@ -83,8 +82,8 @@ class Long:
     peak_mib: float
 
 
-def write_mp3(path: Path) -> None:
-    """A song of ours, four minutes long."""
+def write_mp3(path: Path, minutes: float) -> None:
+    """A song of ours, as often as it fits."""
     import av
     import soxr
 
@@ -92,7 +91,7 @@ def write_mp3(path: Path) -> None:
     from bytecover2_milvus.songs.compose import compose
     from bytecover2_milvus.songs.render import render
 
-    song = np.resize(render(arrange(compose(0), 0), TRACK_S / 2), TRACK_S * SAMPLE_RATE)
+    song = np.resize(render(arrange(compose(0), 0), 30 * minutes), round(60 * minutes * SAMPLE_RATE))
     mono = soxr.resample(song, SAMPLE_RATE, FILE_RATE)
     stereo = np.stack([mono, np.roll(mono, 40)])  # (2, n_samples)
     stereo *= 0.9 / np.abs(stereo).max()
@@ -250,8 +249,9 @@ def on_cores(cores: int, function: Callable[..., _Result], *arguments: object) -
 @click.command()
 @click.option("--cores", multiple=True, type=click.IntRange(1), default=[1, 2], show_default=True)
 @click.option("--tracks", type=click.IntRange(2), default=64, show_default=True, help="Tracks of each run of ingest.")
+@click.option("--minutes", type=click.FloatRange(0.1), default=4.0, show_default=True, help="Of a track.")
 @click.option("--hours", type=click.FloatRange(0), default=10.0, show_default=True, help="Of the long file; 0: none.")
-def main(cores: tuple[int, ...], tracks: int, hours: float) -> None:
+def main(cores: tuple[int, ...], tracks: int, minutes: float, hours: float) -> None:
     """Measure ingest against the sum of its parts, and its memory."""
     usable = len(os.sched_getaffinity(0))
     if max(cores) > usable:
@@ -260,7 +260,7 @@ def main(cores: tuple[int, ...], tracks: int, hours: float) -> None:
     table = [" ".join(f"{head:>11}" for head in heads)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_mp3(folder / "song.mp3")
+        write_mp3(folder / "song.mp3", minutes)
         paths = copies(folder / "song.mp3", folder / "tracks", tracks)
         parts = on_cores(1, measure_parts, paths[: max(2, tracks // 4)], str(folder / "parts.db"))
         click.echo(json.dumps({"what": "parts", **asdict(parts)}))
@@ -277,7 +277,7 @@ def main(cores: tuple[int, ...], tracks: int, hours: float) -> None:
             table.append(" ".join(f"{cell:>11}" for cell in (*cells, *(f"{mib:.0f}" for mib in memory))))
         if hours:
             with (folder / "long.mp3").open("wb") as file:
-                for _ in range(round(hours * 3600 / TRACK_S)):
+                for _ in range(round(hours * 60 / minutes)):
                     file.write((folder / "song.mp3").read_bytes())
             long = on_cores(max(cores), measure_long, folder / "long.mp3", str(folder / "long.db"), hours)
             click.echo(json.dumps({"what": "long", **asdict(long)}))

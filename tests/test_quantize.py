@@ -23,8 +23,8 @@ from bytecover2_milvus.errors import ExportError
 from bytecover2_milvus.export import exporter
 from bytecover2_milvus.export.exporter import to_int8, write_bundle
 from bytecover2_milvus.export.fold import ShippedNetwork
-from bytecover2_milvus.export.parity import melody
-from bytecover2_milvus.export.quantize import Songs, check_int8, quantize
+from bytecover2_milvus.export.parity import melody, reference_session
+from bytecover2_milvus.export.quantize import Songs, check_int8, network_part, quantize
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
 from bytecover2_milvus.verify import verify
 
@@ -139,6 +139,19 @@ def test_the_card_states_cost_and_processor(int8):
     assert "| processor | int8 gains on x86-64 with VNNI" in card
     assert "on five melodies: MAP 1.0000 in float, 1.0000 in int8" in card
     assert "Tolerance for `golden.npz`: 0.02 in every component." in card
+
+
+@pytest.mark.parametrize("name", ["float", "int8"])
+def test_the_network_part_follows_the_front_end(tiny_bundle, int8, name):
+    model = onnx.load({"float": tiny_bundle / "model.onnx", "int8": int8.model}[name])
+    config, network = tiny_network()
+    waveform = melody(TRACK_S * SAMPLE_RATE, seed=3)[None]
+    with torch.inference_mode():
+        cqt = ShippedNetwork(config.front_end, network).pool_cqt(torch.from_numpy(waveform)).numpy()
+    part = reference_session(network_part(model).SerializeToString())
+    [row] = part.run(None, {part.get_inputs()[0].name: cqt})[0]
+    [embedding] = reference_session(model.SerializeToString()).run(None, {"waveform": waveform})[0]
+    assert np.abs(row / np.linalg.norm(row) - embedding).max() < (1e-5 if name == "float" else 0.02)
 
 
 def test_a_loss_of_map_is_refused_with_its_size(tiny_bundle, songs):
