@@ -4,8 +4,9 @@ Static quantisation in the QDQ form (QuantizeLinear and DequantizeLinear around 
 which is plain ONNX: activations uint8 with one scale per tensor, from the smallest and largest value on calibration
 songs; weights int8 with one scale per output channel. Weights use 7 of their 8 bits: x86-64 without VNNI adds two
 products in 16 bits, which would saturate
-(https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html). The front end, the stem, whose input
-is the CQT itself, GeM and the final layer stay in float: they cost little and would lose most.
+(https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html). The front end, the norms, GeM and the
+final layer stay in float: the front end because every recording's quiet passages would be lost in it, the others
+because they cost next to nothing.
 """
 
 from __future__ import annotations
@@ -88,7 +89,6 @@ def quantize(model: ModelProto, calibration: Sequence[NDArray[np.float32]]) -> M
             _Reader(network.graph.input[0].name, calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
-            nodes_to_exclude=[next(node.name for node in network.graph.node if node.op_type == "Conv")],  # the stem
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
