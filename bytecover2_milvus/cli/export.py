@@ -109,5 +109,5 @@ def _render(
         prepare_corpus(features, workers, songs=songs, arrangements=2),
         prepare_corpus(features, workers, songs=validation_songs, arrangements=4),
         features,
-        ", ".join(validation_songs),
+        ", ".join(Path(spec).name for spec in validation_songs),
     )
