@@ -5,8 +5,8 @@ which is plain ONNX: activations uint8 with one scale per tensor, from the small
 songs; weights int8 with one scale per output channel. Weights use 7 of their 8 bits: x86-64 without VNNI adds two
 products in 16 bits, which would saturate
 (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html). The front end, the norms, GeM and the
-final layer stay in float: the front end because every recording's quiet passages would be lost in it, the others
-because they cost next to nothing.
+final layer stay in float: the front end because 8 bits hold 48 dB and music more, the others because they cost next to
+nothing.
 """
 
 from __future__ import annotations
