@@ -163,11 +163,13 @@ def _resample(blocks: Iterable[_Block]) -> Iterator[NDArray[np.float32]]:
 def _joined(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
     """The same samples in blocks of `_LONG_BLOCK` or a little more: an MP3 comes in blocks of 1 152 sample frames."""
     held: list[NDArray[np.float32]] = []
+    size = 0
     for block in blocks:
         held.append(block)
-        if sum(map(len, held)) >= _LONG_BLOCK:
+        size += len(block)
+        if size >= _LONG_BLOCK:
             yield np.concatenate(held)
-            held = []
+            held, size = [], 0
     if held:
         yield np.concatenate(held)
 

@@ -38,7 +38,7 @@ class Decoded:
     content_hash: str  # SHA-256 of its bytes, hexadecimal
     size: int  # bytes
     mtime_ns: int
-    waveform: NDArray[np.float32] | None  # (n_samples,); None where the content was known already
+    waveform: NDArray[np.float32] | None  # (n_samples,); None where the content was known already, or is in a file
     warning: str = ""
 
 
@@ -73,7 +73,11 @@ def decode(path: Path, known: Sequence[str] = (), into: Path | None = None) -> D
             return Decoded(content_hash, status.st_size, status.st_mtime_ns, None)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            waveform = load_audio(path) if into is None else _write(path, into)
+            waveform = None
+            if into is None:
+                waveform = load_audio(path)
+            else:
+                _write(path, into)
     except OSError as error:
         raise UnreadableAudio(
             f"{path}: cannot be read ({error.strerror}); check the path and its permissions"

@@ -179,6 +179,8 @@ def test_songs_are_whole_tracks_pooled_as_the_network_takes_them(tmp_path):
 def test_the_command_refuses_what_does_not_go_together(tmp_path):
     result = CliRunner().invoke(main, ["export", "x.safetensors", "--out", str(tmp_path / "b"), "--int8", "--cqt"])
     assert result.exit_code == 2 and "model_cqt.onnx comes in float only" in result.output
+    result = CliRunner().invoke(main, ["export", "x.safetensors", "--out", str(tmp_path / "b"), "--songs", "s"])
+    assert result.exit_code == 2 and "--songs and --validation-songs are for --int8" in result.output
 
 
 def test_the_contract_of_an_int8_bundle_is_of_the_same_version(int8, tiny_bundle):

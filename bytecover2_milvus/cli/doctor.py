@@ -53,7 +53,7 @@ def doctor(milvus: Place, collection: str, bundle: Path | None, as_json: bool) -
 
 
 def _installed() -> Iterator[Check]:
-    from importlib import metadata  # a quarter of the time that --help takes
+    from importlib import metadata  # a fifth of the time that --help would take
 
     yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
     for package, purpose in PACKAGES.items():

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ..config import FrontEnd
     from ..export.quantize import Songs
 
+CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter never trained on
+
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
@@ -30,18 +32,14 @@ if TYPE_CHECKING:
 @click.option(
     "--songs",
     multiple=True,
-    default=["composed@0-16"],
-    show_default=True,
     metavar="SONGS",
-    help="Songs that int8 is calibrated on, as train names them. May be given several times.",
+    help=f"Songs to calibrate int8 on, as train names them; by default {CALIBRATION}. May be given several times.",
 )
 @click.option(
     "--validation-songs",
     multiple=True,
-    default=["traditional"],
-    show_default=True,
     metavar="SONGS",
-    help="Songs that int8 is judged by. May be given several times.",
+    help=f"Songs to judge int8 by; by default {VALIDATION}. May be given several times.",
 )
 @click.option(
     "--cache",
@@ -81,8 +79,14 @@ def export(
             raise click.UsageError(f"--fact {fact}: give NAME=TEXT")
     if int8 and cqt:
         raise click.UsageError("--int8 and --cqt: model_cqt.onnx comes in float only")
+    if (songs or validation_songs) and not int8:
+        raise click.UsageError("--songs and --validation-songs are for --int8")
     named = dict(fact.partition("=")[::2] for fact in facts)
     loaded = load_checkpoint(checkpoint)
+    material = None
+    if int8:
+        chosen = songs or (CALIBRATION,), validation_songs or (VALIDATION,)
+        material = _render(*chosen, loaded.config.front_end, cache, workers)
     bundle = write_bundle(
         loaded.config,
         loaded.network,
@@ -90,7 +94,7 @@ def export(
         facts=loaded.facts | named,
         checkpoint=with_checkpoint,
         cqt=cqt,
-        int8=_render(songs, validation_songs, loaded.config.front_end, cache, workers) if int8 else None,
+        int8=material,
     )
     size = sum(file.stat().st_size for file in bundle.path.iterdir())
     click.echo(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB", err=True)
