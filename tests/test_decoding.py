@@ -19,7 +19,7 @@ import soundfile
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.decoding import Decoded, Decoder, Job, decode
-from bytecover2_milvus.errors import UnreadableAudio
+from bytecover2_milvus.errors import SilentAudio, UnreadableAudio
 
 
 @pytest.fixture
@@ -57,6 +57,15 @@ def test_few_waveforms_wait_at_a_time(paths: list[Path]) -> None:
     with Decoder(1) as decoder:
         for taken, _ in enumerate(decoder.decode(jobs()), start=1):
             assert handed_out <= taken + 2
+
+
+def test_nothing_is_left_of_waveforms_that_were_taken(tmp_path: Path, paths: list[Path]) -> None:
+    broken = tmp_path / "broken.wav"
+    soundfile.write(broken, np.zeros(3 * SAMPLE_RATE), SAMPLE_RATE)  # silent: known only when all of it is decoded
+    with Decoder(1) as decoder:
+        for _, decoded in decoder.decode(Job(path, path) for path in [broken, paths[0]]):
+            assert list(Path(decoder._folder.name).iterdir()) == []
+            assert isinstance(decoded, SilentAudio) or isinstance(decoded.waveform, np.memmap)
 
 
 def test_a_cut_off_file_warns(tmp_path: Path, paths: list[Path]) -> None:
