@@ -63,7 +63,8 @@ def test_nothing_is_left_of_waveforms_that_were_taken(tmp_path: Path, paths: lis
     broken = tmp_path / "broken.wav"
     soundfile.write(broken, np.zeros(3 * SAMPLE_RATE), SAMPLE_RATE)  # silent: known only when all of it is decoded
     with Decoder(1) as decoder:
-        for _, decoded in decoder.decode(Job(path, path) for path in [broken, paths[0]]):
+        for path in [broken, paths[0]]:
+            [(_, decoded)] = decoder.decode([Job(path, path)])
             assert list(Path(decoder._folder.name).iterdir()) == []
             assert isinstance(decoded, SilentAudio) or isinstance(decoded.waveform, np.memmap)
 
