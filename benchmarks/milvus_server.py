@@ -23,7 +23,9 @@ STOP_TIMEOUT_S = 3.0  # it may take half a minute to end by itself
 
 
 class MilvusServer:
-    """A Milvus standalone in `folder`, half a gigabyte of which are its unpacked binaries; `start` it first.
+    """A Milvus standalone that runs for as long as a ``with`` block lasts.
+
+    Half a gigabyte of its folder are its unpacked binaries.
 
     Raises
     ------
@@ -50,6 +52,17 @@ class MilvusServer:
         self.folder = folder
         self.uri = f"http://127.0.0.1:{port}"
         self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> MilvusServer:
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
     def start(self) -> None:
         """Start it, on the data that is there; it is healthy then.

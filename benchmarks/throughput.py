@@ -28,7 +28,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,6 +42,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.machine import processor
 from bytecover2_milvus.cli.output import device_option
 from bytecover2_milvus.config import PRECISIONS, Config, Network
 from bytecover2_milvus.errors import BytecoverError
@@ -235,14 +235,8 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def _name(device: torch.device) -> str:
-    """The GPU's name, or the processor's as Linux tells it, else what Python knows."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    """The GPU's name, or the processor's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 @click.command()

@@ -29,6 +29,7 @@ from .errors import EmptyAudio, ShortAudio, SilentAudio, UnreadableAudio
 
 if TYPE_CHECKING:
     from av.audio import AudioStream
+    from av.audio.frame import AudioFrame
     from av.container import InputContainer
     from soundfile import SoundFile
 
@@ -41,8 +42,7 @@ AUDIO_SUFFIXES = frozenset(
     }
 )
 
-_BLOCK = 16_384  # sample frames libsndfile decodes at once
-_LONG_BLOCK = 65_536  # sample frames resampled at once: 40 % faster than an MP3's own blocks
+_BLOCK = 65_536  # sample frames averaged and resampled at once: ffmpeg gives a thousand at a time
 _SLACK_S = 0.25  # seconds by which containers misstate their length without anything being lost
 _UNKNOWN = 2**63 - 1  # libsndfile's length of a FLAC that was written to a pipe; it fails on the last block of it
 _PLACEHOLDER = 0x7FFFF000  # bytes; the data size written by a WAV encoder that cannot seek back is this or more
@@ -155,23 +155,9 @@ def _resample(blocks: Iterable[_Block]) -> Iterator[NDArray[np.float32]]:
 
     for rate, run in groupby(blocks, key=itemgetter(0)):
         stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        for block in _joined(block for _, block in run):
+        for _, block in run:
             yield stream.resample_chunk(block)
         yield stream.resample_chunk(np.empty(0, dtype=np.float32), last=True)
-
-
-def _joined(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    """The same samples in blocks of `_LONG_BLOCK` or a little more: an MP3 comes in blocks of 1 152 sample frames."""
-    held: list[NDArray[np.float32]] = []
-    size = 0
-    for block in blocks:
-        held.append(block)
-        size += len(block)
-        if size >= _LONG_BLOCK:
-            yield np.concatenate(held)
-            held, size = [], 0
-    if held:
-        yield np.concatenate(held)
 
 
 def _decode(path: Path) -> Iterator[_Block]:
@@ -206,10 +192,12 @@ def _libsndfile_blocks(path: Path, file: SoundFile) -> Iterator[_Block]:
         if int(stated) < _PLACEHOLDER:
             announced = file.frames * int(stated) // max(int(actual), 1)
     decoded = 0
+    # libsndfile takes longer to make 16-bit samples float32 than to read them.
+    dtype, full_scale = ("int16", 32_768) if file.subtype == "PCM_16" else ("float32", 1)
     try:
-        while (block := file.read(_BLOCK, dtype="float32", always_2d=True)).size:  # (n_frames, n_channels)
+        while (block := file.read(_BLOCK, dtype=dtype, always_2d=True)).size:  # (n_frames, n_channels)
             decoded += len(block)
-            yield file.samplerate, _average(block)
+            yield file.samplerate, _average(block, full_scale)
     except LibsndfileError:
         damaged = True
     if "lacks an end-of-stream" in file.extra_info:  # Ogg states no length, but marks its end
@@ -231,18 +219,36 @@ def _ffmpeg_blocks(path: Path) -> Iterator[_Block]:
         packets = container.demux(stream)
         to_float = av.AudioResampler(format="fltp")
         decoded_s, damaged = 0.0, False
-        while True:
-            try:
-                frames = next(packets).decode()
-            except StopIteration:
-                break
-            except av.error.FFmpegError:  # the next packet may be sound
-                damaged = True
-                continue
-            for frame in chain.from_iterable(map(to_float.resample, frames)):
-                decoded_s += frame.samples / frame.sample_rate
-                yield frame.sample_rate, _average(frame.to_ndarray().T)  # (n_frames, n_channels)
+
+        def frames() -> Iterator[AudioFrame]:
+            nonlocal damaged
+            while True:
+                try:
+                    yield from chain.from_iterable(map(to_float.resample, next(packets).decode()))
+                except StopIteration:
+                    return
+                except av.error.FFmpegError:  # the next packet may be sound
+                    damaged = True
+
+        for rate, block in _gather(frames()):
+            decoded_s += len(block) / rate
+            yield rate, block
         _check_end(path, decoded_s, _announced_s(container, stream), damaged or decoded_s == 0)
+
+
+def _gather(frames: Iterable[AudioFrame]) -> Iterator[_Block]:
+    """Frames of ffmpeg joined to blocks: calls of NumPy and of the resampler cost more than a thousand samples do."""
+    import av
+
+    for (rate, _), run in groupby(frames, key=lambda frame: (frame.sample_rate, frame.layout.name)):
+        gathered = av.AudioFifo()
+        for frame in run:
+            frame.pts = None  # else gaps between time stamps, as damage leaves them, are refused
+            gathered.write(frame)
+            if gathered.samples >= _BLOCK:
+                yield rate, _average(gathered.read().to_ndarray().T)
+        if gathered.samples:
+            yield rate, _average(gathered.read().to_ndarray().T)
 
 
 def _announced_s(container: InputContainer, stream: AudioStream) -> float:
@@ -256,10 +262,10 @@ def _announced_s(container: InputContainer, stream: AudioStream) -> float:
     return container.duration / 1e6 if alone else 0.0  # microseconds
 
 
-def _average(block: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean over the channels of (n_frames, n_channels); as a product, 70 times faster than ``mean(axis=1)``."""
+def _average(block: NDArray[np.float32] | NDArray[np.int16], full_scale: int = 1) -> NDArray[np.float32]:
+    """Mean over the channels of (n_frames, n_channels), `full_scale` becoming 1; a product, faster than ``mean()``."""
     n_channels = block.shape[1]
-    return block @ np.full(n_channels, 1 / n_channels, dtype=np.float32)
+    return block.astype(np.float32, copy=False) @ np.full(n_channels, 1 / (n_channels * full_scale), dtype=np.float32)
 
 
 def _check_end(path: Path, decoded_s: float, announced_s: float, damaged: bool) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXACT = "FLAT"
 LOAD_TIMEOUT_S = 600
 INDEX_POLL_S = 0.5
+LITE_ROWS = 100_000  # that Milvus Lite serves well: docs/milvus.md, "Sizing"
 
 
 def ensure_index(client: MilvusClient, name: str) -> str:
@@ -75,6 +76,16 @@ def memory_bytes(rows: int, dim: int, index_type: str) -> int:
     """
     links = 2 * BODY["indexParams"][0]["params"]["M"] if index_type == BODY["indexParams"][0]["indexType"] else 0
     return rows * 4 * (dim + links)
+
+
+def outgrown(client: MilvusClient, rows: int) -> str:
+    """What to tell whose embedded collection has more rows than Milvus Lite serves well; "" where all is well."""
+    if rows <= LITE_ROWS or not is_embedded(client):
+        return ""
+    return (
+        f"Milvus Lite compares a query with every row; beyond {LITE_ROWS} use a server (docker compose up -d, then"
+        " collections export and ingest --vectors)"
+    )
 
 
 def load_state(client: MilvusClient, name: str) -> str:

@@ -40,12 +40,8 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield uri
         return
     pytest.importorskip("milvus", reason="no Milvus server here; pip install milvus==2.3.5 (Linux, x86-64)")
-    server = MilvusServer(tmp_path_factory.mktemp("milvus-server"))
-    try:
-        server.start()
+    with MilvusServer(tmp_path_factory.mktemp("milvus-server")) as server:
         yield server.uri
-    finally:
-        server.remove()
 
 
 @pytest.fixture(scope="module", params=["lite", pytest.param("server", marks=pytest.mark.milvus)])

@@ -205,6 +205,15 @@ def test_a_flac_from_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
         assert_tone(load_audio(path))
 
 
+@pytest.mark.parametrize("n_channels", [1, 2, 6])
+def test_sixteen_bits_are_the_same_numbers_as_in_float(tmp_path: Path, n_channels: int) -> None:
+    samples = np.random.default_rng(0).integers(-32_768, 32_768, (100_000, n_channels), dtype=np.int16)
+    samples[0] = -32_768
+    soundfile.write(tmp_path / "short.wav", samples, 44_100, subtype="PCM_16")
+    soundfile.write(tmp_path / "float.wav", samples.astype(np.float32) / 32_768, 44_100, subtype="FLOAT")
+    np.testing.assert_allclose(load_audio(tmp_path / "short.wav"), load_audio(tmp_path / "float.wav"), atol=1e-6)
+
+
 def test_a_chain_of_streams_may_change_its_rate_and_channels(tmp_path: Path) -> None:
     stereo = write(tmp_path / "a.mp3", tone(44_100, n_channels=2), 44_100).read_bytes()
     mono = write(tmp_path / "b.mp3", tone(32_000), 32_000).read_bytes()

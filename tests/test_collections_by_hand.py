@@ -115,6 +115,16 @@ def test_which_tracks_must_be_said_in_one_way(covers: TrackCollection, run: Run)
     assert covers.count() == len(ROWS)
 
 
+def test_who_has_more_rows_than_milvus_lite_serves_well_is_told(run, covers, milvus_uri, monkeypatch) -> None:
+    embedded = milvus_uri.endswith(".db")
+    monkeypatch.setattr("bytecover2_milvus.index.LITE_ROWS", len(ROWS) - 1)
+    told = run("collections", "describe", covers.name).stderr
+    assert (f"{len(ROWS)} rows; Milvus Lite" in told and "use a server" in told) == embedded
+    assert ("use a server" in run("doctor", "--collection", covers.name).stdout) == embedded
+    monkeypatch.setattr("bytecover2_milvus.index.LITE_ROWS", len(ROWS))
+    assert not run("collections", "describe", covers.name).stderr
+
+
 def test_exported_rows_are_ingested_and_described(
     covers: TrackCollection, client, name: str, run: Run, tmp_path: Path
 ) -> None:

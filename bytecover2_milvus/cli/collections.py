@@ -68,13 +68,17 @@ def describe(name: str, milvus: Place, as_json: bool) -> None:
       bytecover2-milvus collections describe tracks --uri bytecover2.db
     """
     from ..collection import TrackCollection
+    from ..index import outgrown
 
     with open_milvus(milvus) as client:
         description = TrackCollection.open(client, name).describe()
+        advice = outgrown(client, description["rows"])
     if as_json:
         click.echo(json.dumps(description))
     else:
         print_table(("what", "value"), [(what, _shown(value)) for what, value in description.items()])
+    if advice:
+        click.echo(f"warning: {name} has {description['rows']} rows; {advice}", err=True)
 
 
 @collections_group.command()

@@ -85,13 +85,15 @@ def _milvus(milvus: Place, collection: str, bundle: Path | None) -> Iterator[Che
     from ..bundle import default_bundle, open_bundle
     from ..collection import TrackCollection
     from ..errors import BundleError, CollectionError, CollectionMissing, MilvusUnavailable
+    from ..index import outgrown
 
     try:
         with open_milvus(milvus) as client:
             yield Check("milvus", "ok", f"{client.get_server_version()} at {milvus}")
             model_id = open_bundle(bundle or default_bundle()).contract.model_id
             rows = TrackCollection.open(client, collection, model_id).count()
-            yield Check("collection", "ok", f"{collection}: {rows} rows, fits the bundle")
+            detail = f"{collection}: {rows} rows, fits the bundle"
+            yield Check("collection", "ok", "; ".join(filter(None, (detail, outgrown(client, rows)))))
     except CollectionMissing as error:
         yield Check("collection", "absent", str(error))
     except MilvusUnavailable as error:

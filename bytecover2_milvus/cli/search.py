@@ -80,6 +80,7 @@ def ingest(
       bytecover2-milvus ingest music/ --uri bytecover2.db
     """
     from ..embedder import Embedder
+    from ..index import outgrown
     from ..ingest import ingest as run
     from ..manifest import read_manifest, tracks_in
     from ..prometheus import IngestRun
@@ -112,12 +113,15 @@ def ingest(
                     bar.update(advance=1, note=record.track_id)
             where = f"{len(store.write())} Parquet files in {bulk}" if bulk else f"{collection} at {milvus}"
             progress.rows = store.count()
+            advice = "" if bulk else outgrown(store.client, progress.rows)
     finally:
         if metrics:
             progress.write(metrics)
     statuses = progress.tracks
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())) or "no tracks found"
     click.echo(f"{counts}; {progress.rows} rows in {where}", err=True)
+    if advice:
+        click.echo(f"warning: {collection} has {progress.rows} rows; {advice}", err=True)
     if statuses["failed"]:
         sys.exit(1)
 

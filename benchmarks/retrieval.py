@@ -1,0 +1,552 @@
+"""How fast, how exactly and in how much memory a large collection is searched: Milvus Lite, a Milvus server, Faiss.
+
+One command, JSON lines on stdout, a table on stderr::
+
+    taskset -c 0 python -m benchmarks.retrieval --tracks 1000000
+
+Vectors
+-------
+Drawn to lie as embeddings of songs do (`benchmarks/neighbourhood.py`), after those that the bundle gives for
+``--songs`` composed songs in several arrangements; the first line of the output compares real with drawn ones. Queries
+are drawn together with the collection and held out, so most of them have other tracks of their work in it. With
+``--dim`` 1536, each is twelve 128-d draws side by side.
+
+Systems
+-------
+``faiss`` is the floor, in this process: IndexFlatIP, and HNSW. ``lite`` is Milvus Lite, exact. ``server`` is a fresh
+Milvus 2.3.5 for each index, on the same cores as this process. Collections are made by `TrackCollection` and
+hold every field of a row. HNSW has the same M and efConstruction everywhere, those of
+``schemas/tracks.collection.json``.
+
+Figures
+-------
+``recall_at_5`` and ``_10`` are against exact search, mean over queries. Latency is of one query per call for ten rows
+and their keys, from one client, then from ``--clients`` threads; of the server the network of this machine is in it.
+Before and after each of these, the same number of clients asks Faiss' flat index, and ``flat_p50_ms`` and
+``flat_queries_per_s`` are what it gave there and then: other load of the machine meets both.
+
+``cpu_ms`` is what a query costs of a core, of this process and the server together, less what the server takes when
+nobody asks: on a machine with other load, which the clock counts too, the figure to compare. A core that is kept
+busy answers 1000 / ``cpu_ms`` queries a second.
+
+``memory_bytes`` is by what the process that holds the index has grown (``RssAnon``); ``fill_s`` until all rows were
+written, ``index_s`` from there until they are in the index and loaded.
+
+``ours`` lines are of `TrackCollection.search`, in turns with the bare call of pymilvus for the same fields:
+``overhead_ms`` is the median difference, ``overhead_cpu_ms`` that of what the calling thread takes of the core.
+``filter`` lines are of both, where a share of the rows passes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.machine import Cores, anonymous_bytes, processor
+from benchmarks.milvus_server import MilvusServer
+from benchmarks.neighbourhood import Embeddings, Neighbourhood, compare
+from bytecover2_milvus.bundle import default_bundle, open_bundle
+from bytecover2_milvus.collection import TrackCollection
+from bytecover2_milvus.cores import usable_cores
+from bytecover2_milvus.embedder import Embedder
+from bytecover2_milvus.errors import BytecoverError
+from bytecover2_milvus.index import EXACT, LOAD_TIMEOUT_S, index_progress
+from bytecover2_milvus.match import EF, STORED
+from bytecover2_milvus.milvus import ask, close, connect
+from bytecover2_milvus.row import BODY, Row
+from bytecover2_milvus.songs.arrange import arrange
+from bytecover2_milvus.songs.compose import compose
+from bytecover2_milvus.songs.render import render
+
+if TYPE_CHECKING:
+    import faiss
+    from pymilvus import MilvusClient
+    from pymilvus.milvus_client.index import IndexParams
+
+LIMIT = 10  # rows of a search
+FRONT = 5  # of them, at which recall is measured too
+NAME = "retrieval"
+STORED_WITH_ID = ("id", *STORED)
+HNSW: dict[str, int] = BODY["indexParams"][0]["params"]
+SONG_S = 60.0  # of each song, rendered to fit the neighbourhood
+ARRANGEMENTS = 4
+FILL_ROWS = 10_000
+BLOCK_QUERIES = 64  # of a client, between looks at the clock
+SHARES = (0.001, 0.01, 0.1, 0.5)  # of the rows, that pass a filter
+EFS = (32, 64, 128, 256, 512)
+PROBES = (8, 32, 128)
+SYSTEMS = ("faiss-flat", "faiss-hnsw", "lite", "server-hnsw", "server-flat", "server-ivf")
+HEADER = (
+    f"{'system':14} {'setting':>11} {'fill s':>7} {'index s':>7} {'MB':>6} {'R@5':>6} {'R@10':>6} "
+    f"{'p50 ms':>7} {'p99 ms':>7} {'x flat':>6} {'cpu ms':>7} {'x flat':>6} "
+    f"{'clients':>7} {'p50 ms':>7} {'p99 ms':>7} {'q/s':>7} {'x flat':>6} {'cpu ms':>7} {'x flat':>6}"
+)
+
+Search = Callable[[Embeddings], NDArray[np.int64]]  # query (D,) -> the rows found, closest first
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What is searched, with what, and what is right."""
+
+    vectors: Embeddings  # (n_tracks, D)
+    queries: Embeddings  # (n_queries, D)
+    exact: NDArray[np.int64]  # (n_queries, LIMIT), closest first
+
+
+@dataclass(frozen=True)
+class Built:
+    """What building an index took."""
+
+    fill_s: float
+    index_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Searches by a number of clients at once."""
+
+    clients: int
+    p50_ms: float
+    p99_ms: float
+    queries_per_s: float
+    cpu_ms: float  # of a core, for one query, in this process and the server
+
+
+def embed_songs(songs: int) -> Embeddings:
+    """What the bundle gives for `ARRANGEMENTS` arrangements of each of so many composed songs."""
+    embedder = Embedder(device="cpu", threads=1)
+    pairs = [(song, seed) for song in map(compose, range(songs)) for seed in range(ARRANGEMENTS)]
+    return np.stack([embedder.embed(render(arrange(song, seed), SONG_S)) for song, seed in pairs])
+
+
+def songs_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which songs the neighbourhood is fitted to."""
+    command = click.option(
+        "--embeddings",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="A .npy that keeps the songs' embeddings; made if it is not there.",
+    )(command)
+    return click.option(
+        "--songs", type=click.IntRange(3), default=200, show_default=True, help="To fit the neighbourhood to."
+    )(command)
+
+
+def fit_neighbourhood(songs: int, cache: Path | None) -> tuple[Neighbourhood, dict[str, dict[str, float]]]:
+    """Of `embed_songs`, which are kept in the file `cache`; and how vectors drawn from it compare with them."""
+    if cache is not None and cache.exists():
+        embeddings = np.load(cache)
+    else:
+        embeddings = embed_songs(songs)
+        if cache is not None:
+            np.save(cache, embeddings)
+    work_ids = np.arange(len(embeddings)) // ARRANGEMENTS
+    return Neighbourhood.fit(embeddings, work_ids), compare(embeddings, work_ids, np.random.default_rng(0))
+
+
+def draw_catalogue(like: Neighbourhood, tracks: int, queries: int, dim: int, seed: int) -> Catalogue:
+    drawn = like.draw(tracks + queries, np.random.default_rng(seed), copies=dim // len(like.mean))
+    return Catalogue(drawn[queries:], drawn[:queries], closest(drawn[queries:], drawn[:queries]))
+
+
+def closest(vectors: Embeddings, queries: Embeddings, passes: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """The `LIMIT` rows of highest similarity (n_queries, LIMIT), closest first, among those that pass."""
+    found = np.empty((len(queries), LIMIT), dtype=np.int64)
+    for start in range(0, len(queries), 32):  # 128 MB of similarities to a million rows
+        similarity = queries[start : start + 32] @ vectors.T
+        if passes is not None:
+            similarity[:, ~passes] = -np.inf
+        best = np.argpartition(-similarity, LIMIT - 1, axis=1)[:, :LIMIT]
+        order = np.argsort(-np.take_along_axis(similarity, best, axis=1), axis=1)
+        found[start : start + 32] = np.take_along_axis(best, order, axis=1)
+    return found
+
+
+def recall(found: Sequence[NDArray[np.int64]], exact: NDArray[np.int64], limit: int) -> float:
+    """Mean share of the `limit` exactly closest rows that is among the first `limit` found; of the first queries."""
+    shares = [len(set(rows[:limit]) & set(right[:limit])) / limit for rows, right in zip(found, exact, strict=False)]
+    return float(np.mean(shares))
+
+
+class Turns:
+    """Measures a search between two measurements of Faiss' flat index."""
+
+    def __init__(self, catalogue: Catalogue, flat: Search, clients: int, seconds: float) -> None:
+        self.catalogue, self.flat, self.clients, self.seconds = catalogue, flat, clients, seconds
+
+    def __call__(self, search: Search, cores: Cores) -> dict[str, Any]:
+        found = [search(query) for query in self.catalogue.queries[: 4 * BLOCK_QUERIES]]  # warms up, too
+        line: dict[str, Any] = {
+            "recall_at_5": recall(found, self.catalogue.exact, FRONT),
+            "recall_at_10": recall(found, self.catalogue.exact, LIMIT),
+        }
+        for key, clients in (("one", 1), ("many", self.clients)):
+            before = self._speed(self.flat, clients, self.seconds / 4, Cores())
+            speed = self._speed(search, clients, self.seconds, cores)
+            after = self._speed(self.flat, clients, self.seconds / 4, Cores())
+            line[key] = asdict(speed) | {
+                "flat_p50_ms": (before.p50_ms + after.p50_ms) / 2,
+                "flat_queries_per_s": (before.queries_per_s + after.queries_per_s) / 2,
+                "flat_cpu_ms": (before.cpu_ms + after.cpu_ms) / 2,
+            }
+        line["times_faster_than_flat"] = line["one"]["flat_p50_ms"] / line["one"]["p50_ms"]
+        line["times_the_throughput_of_flat"] = line["many"]["queries_per_s"] / line["many"]["flat_queries_per_s"]
+        return line
+
+    def _speed(self, search: Search, clients: int, seconds: float, cores: Cores) -> Speed:
+        """Of `clients` threads that ask without a pause, each its own queries, for so many seconds."""
+        queries = self.catalogue.queries
+        start = time.perf_counter()
+
+        def client(number: int) -> list[float]:
+            durations = []
+            for query in itertools.cycle(np.roll(queries, number * len(queries) // clients, axis=0)):
+                begin = time.perf_counter()
+                search(query)
+                durations.append(time.perf_counter() - begin)
+                if time.perf_counter() - start > seconds:
+                    break
+            return durations
+
+        with ThreadPoolExecutor(clients) as pool:
+            parts, wall_s, core_s = cores.timed(lambda: list(pool.map(client, range(clients))))
+        durations = np.concatenate(parts)
+        p50, p99 = np.quantile(durations, (0.5, 0.99)) * 1e3
+        return Speed(clients, float(p50), float(p99), len(durations) / wall_s, 1e3 * core_s / len(durations))
+
+
+def flat_index(vectors: Embeddings) -> faiss.Index:
+    import faiss
+
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    return index
+
+
+def hnsw_index(vectors: Embeddings) -> faiss.Index:
+    import faiss
+
+    index = faiss.IndexHNSWFlat(vectors.shape[1], HNSW["M"], faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = HNSW["efConstruction"]
+    index.add(vectors)
+    return index
+
+
+def faiss_search(index: faiss.Index, ef: int | None = None, limit: int = LIMIT) -> Search:
+    import faiss
+
+    params = None if ef is None else faiss.SearchParametersHNSW(efSearch=ef)
+    return lambda query: index.search(query[None], limit, params=params)[1][0]
+
+
+def fill(client: MilvusClient, vectors: Embeddings, index_type: str, params: dict[str, int]) -> TrackCollection:
+    """A collection of ours that holds `vectors`, with rows as `ingest` stores them; settled or not.
+
+    They are inserted, ten thousand at a time: to upsert, as `ingest` does, looks for rows to replace, and none are.
+    ``size`` is the row's number in a random order, by which a filter lets any share of the rows pass.
+    """
+    model = open_bundle(default_bundle()).contract
+    collection = TrackCollection.create(client, NAME, Shaped(model.model_id, vectors.shape[1], model.contract_version))
+    if collection.index_type != index_type:
+        ask(client.release_collection, collection_name=NAME)
+        ask(client.drop_index, collection_name=NAME, index_name="embedding")
+        wanted = index_of(client, index_type, params)
+        ask(client.create_index, collection_name=NAME, index_params=wanted, timeout_s=LOAD_TIMEOUT_S)
+        collection = TrackCollection.open(client, NAME)
+    sizes = shuffled(len(vectors))
+    for start in range(0, len(vectors), FILL_ROWS):
+        numbers = range(start, min(start + FILL_ROWS, len(vectors)))
+        rows = [made_row(number, int(sizes[number])).entity(vectors[number]) for number in numbers]
+        ask(client.insert, collection_name=NAME, data=rows, timeout_s=LOAD_TIMEOUT_S)
+    return collection
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """The bundle's model as it would be with other embeddings."""
+
+    model_id: str
+    dim: int
+    contract_version: int
+
+
+def shuffled(n_tracks: int) -> NDArray[np.int64]:
+    return np.random.default_rng(n_tracks).permutation(n_tracks)
+
+
+def made_row(number: int, size: int) -> Row:
+    """A row whose key holds its number; keys are spread evenly, as hashes are."""
+    spread = number * 0x9E3779B97F4A7C15 % 2**64
+    return Row(
+        track_id=str(number),
+        content_hash=f"{spread:016x}{number:048x}",
+        duration_s=240.0,
+        start_s=0.0,
+        end_s=240.0,
+        work_id=f"work-{number // 3}",
+        title=f"Song number {number // 3}",
+        artist=f"Artist {number % 1_000}",
+        path=f"/music/artist-{number % 1_000}/{number}.flac",
+        size=size,
+        mtime_ns=1_700_000_000_000_000_000,
+        metadata={"year": 1900 + number % 120},
+    )
+
+
+def settle(collection: TrackCollection, index_type: str, params: dict[str, int]) -> None:
+    """Wait until every row is in the index and what is loaded is indexed.
+
+    Milvus 2.3.5 may leave segments without an index for minutes after a flush; asked once more for the index that is
+    there already, it builds what is missing.
+    """
+    client = collection.client
+    collection.flush()
+    n_rows = collection.count()
+    while True:
+        state, indexed = index_progress(client, NAME)
+        if indexed >= n_rows:
+            break
+        if state == "Finished":
+            wanted = index_of(client, index_type, params)
+            ask(client.create_index, collection_name=NAME, index_params=wanted, sync=False)
+        time.sleep(1.0)
+    ask(client.release_collection, collection_name=NAME)
+    TrackCollection.open(client, NAME)  # loads it, and knows what to do where Milvus Lite cannot
+
+
+def index_of(client: MilvusClient, index_type: str, params: dict[str, int]) -> IndexParams:
+    wanted = client.prepare_index_params()
+    wanted.add_index("embedding", index_type, "embedding", metric_type="COSINE", params=params)
+    return wanted
+
+
+def milvus_search(
+    client: MilvusClient, params: dict[str, int], fields: Sequence[str] = ("id",), filter: str = ""
+) -> Search:
+    """A bare call of pymilvus, for those fields."""
+
+    def search(query: Embeddings) -> NDArray[np.int64]:
+        (hits,) = client.search(
+            NAME,
+            data=[query],
+            anns_field="embedding",
+            limit=LIMIT,
+            filter=filter,
+            search_params={"params": params},
+            output_fields=list(fields),
+        )
+        return np.array([int(hit["id"][16:], 16) for hit in hits], dtype=np.int64)
+
+    return search
+
+
+def our_search(collection: TrackCollection, filter: str = "") -> Search:
+    def search(query: Embeddings) -> NDArray[np.int64]:
+        (matches,) = collection.search(query, LIMIT, filter=filter)
+        return np.array([int(match.track_id) for match in matches], dtype=np.int64)
+
+    return search
+
+
+def overhead(ours: Search, bare: Search, queries: Embeddings) -> dict[str, float]:
+    """Of `ours` over `bare`, in turns, milliseconds: median difference by the clock, and of the caller's thread."""
+    durations = np.empty((len(queries), 2, 2))  # ours and bare, by the clock and of the core
+    for number, query in enumerate(queries):
+        for way, search in enumerate((ours, bare)):
+            core, start = time.thread_time(), time.perf_counter()
+            search(query)
+            durations[number, way] = 1e3 * (time.perf_counter() - start), 1e3 * (time.thread_time() - core)
+    (ours_ms, _), (bare_ms, bare_cpu_ms) = np.median(durations, axis=0)
+    difference_ms, difference_cpu_ms = np.median(durations[:, 0] - durations[:, 1], axis=0)
+    return {
+        "ours_p50_ms": float(ours_ms),
+        "bare_p50_ms": float(bare_ms),
+        "bare_cpu_ms": float(bare_cpu_ms),
+        "overhead_ms": float(difference_ms),
+        "overhead_cpu_ms": float(difference_cpu_ms),
+    }
+
+
+def filtered(collection: TrackCollection, catalogue: Catalogue, params: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Recall and time of our search and of a bare one where shares of the rows pass."""
+    n_tracks, queries = len(catalogue.vectors), catalogue.queries[:BLOCK_QUERIES]
+    sizes = shuffled(n_tracks)
+    for share in SHARES:
+        bound = int(share * n_tracks)
+        exact = closest(catalogue.vectors, queries, sizes < bound)
+        line: dict[str, Any] = {"share": share, "rows": bound}
+        ways = {
+            "ours": our_search(collection, f"size < {bound}"),
+            "bare": milvus_search(collection.client, params, filter=f"size < {bound}"),
+        }
+        for way, search in ways.items():
+            found, durations = [], []
+            for query in queries:
+                start = time.perf_counter()
+                found.append(search(query))
+                durations.append(time.perf_counter() - start)
+            line |= {
+                f"{way}_recall_at_10": recall(found, exact, min(LIMIT, bound)),
+                f"{way}_p50_ms": 1e3 * float(np.median(durations)),
+            }
+        yield line
+
+
+def measure_hnsw(catalogue: Catalogue, turns: Turns) -> Iterator[dict[str, Any]]:
+    """Faiss' HNSW; its flat index is what everything is measured against."""
+    before, start = anonymous_bytes(), time.perf_counter()
+    index = hnsw_index(catalogue.vectors)
+    built = Built(0.0, time.perf_counter() - start, anonymous_bytes() - before)
+    for ef in EFS:
+        yield {"system": "faiss HNSW", "setting": {"ef": ef}} | asdict(built) | turns(faiss_search(index, ef), Cores())
+
+
+def measure_lite(catalogue: Catalogue, turns: Turns) -> Iterator[dict[str, Any]]:
+    """Milvus Lite as `TrackCollection` uses it: exact."""
+    with tempfile.TemporaryDirectory() as folder, connected(str(Path(folder, "milvus.db"))) as client:
+        yield from measure_milvus(catalogue, turns, client, None, "lite", EXACT, {}, [{}])
+
+
+def measure_server(
+    catalogue: Catalogue, turns: Turns, index_type: str, params: dict[str, int], settings: Sequence[dict[str, int]]
+) -> Iterator[dict[str, Any]]:
+    """A server of our own with one index."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        MilvusServer(Path(folder)) as server,
+        connected(server.uri) as client,
+    ):
+        yield from measure_milvus(catalogue, turns, client, server.process.pid, "server", index_type, params, settings)
+
+
+def measure_milvus(
+    catalogue: Catalogue,
+    turns: Turns,
+    client: MilvusClient,
+    server: int | None,
+    where: str,
+    index_type: str,
+    params: dict[str, int],
+    settings: Sequence[dict[str, int]],
+) -> Iterator[dict[str, Any]]:
+    """Every setting by bare calls; then, where it is the index that `TrackCollection` chooses, what ours adds."""
+    system = f"{where} {index_type}"
+    before, start = anonymous_bytes(server), time.perf_counter()
+    collection = fill(client, catalogue.vectors, index_type, params)
+    filled = time.perf_counter()
+    settle(collection, index_type, params)
+    collection = TrackCollection.open(client, NAME)  # which wrote nothing: reads as a query does
+    built = Built(filled - start, time.perf_counter() - filled, anonymous_bytes(server) - before)
+    cores = Cores(server)
+    for setting in settings:
+        yield {"system": system, "setting": setting} | asdict(built) | turns(milvus_search(client, setting), cores)
+    if index_type in (EXACT, BODY["indexParams"][0]["indexType"]):
+        setting = {"ef": EF} if index_type != EXACT else {}
+        bare = milvus_search(client, setting, STORED_WITH_ID)
+        yield {"ours": system} | overhead(our_search(collection), bare, catalogue.queries)
+        for line in filtered(collection, catalogue, setting):
+            yield {"filter": system} | line
+
+
+@contextmanager
+def connected(uri: str) -> Iterator[MilvusClient]:
+    client = connect(uri)
+    try:
+        yield client
+    finally:
+        close(client)
+
+
+def row_of(line: dict[str, Any]) -> str:
+    """A line of the table."""
+    setting = " ".join(f"{key}={value}" for key, value in line["setting"].items())
+    one, many = line["one"], line["many"]
+    return (
+        f"{line['system']:14} {setting:>11} {line['fill_s']:7.0f} {line['index_s']:7.0f} "
+        f"{line['memory_bytes'] / 1e6:6.0f} {line['recall_at_5']:6.3f} {line['recall_at_10']:6.3f} "
+        f"{one['p50_ms']:7.2f} {one['p99_ms']:7.2f} {line['times_faster_than_flat']:6.1f} "
+        f"{one['cpu_ms']:7.2f} {one['flat_cpu_ms'] / one['cpu_ms']:6.1f} "
+        f"{many['clients']:7} {many['p50_ms']:7.2f} {many['p99_ms']:7.2f} {many['queries_per_s']:7.0f} "
+        f"{line['times_the_throughput_of_flat']:6.1f} {many['cpu_ms']:7.2f} {many['flat_cpu_ms'] / many['cpu_ms']:6.1f}"
+    )
+
+
+@click.command()
+@click.option("--tracks", type=click.IntRange(1_000), default=100_000, show_default=True, help="Rows to search.")
+@click.option("--dim", type=click.IntRange(1), default=128, show_default=True, help="A multiple of the bundle's.")
+@click.option("--queries", type=click.IntRange(LIMIT), default=1_000, show_default=True, help="Held out.")
+@click.option(
+    "--system",
+    "systems",
+    multiple=True,
+    type=click.Choice(SYSTEMS),
+    default=SYSTEMS,
+    show_default=True,
+    help="May be given several times.",
+)
+@click.option("--clients", type=click.IntRange(1), default=16, show_default=True, help="That ask at once.")
+@click.option(
+    "--seconds", default=8.0, show_default=True, help="That each setting is asked, by one client, then by all."
+)
+@songs_options
+@click.option("--seed", default=0, show_default=True)
+def main(
+    tracks: int,
+    dim: int,
+    queries: int,
+    systems: tuple[str, ...],
+    clients: int,
+    seconds: float,
+    songs: int,
+    embeddings: Path | None,
+    seed: int,
+) -> None:
+    """Build, search and compare; every core that this process may use is used, so choose them with taskset."""
+    like, likeness = fit_neighbourhood(songs, embeddings)
+    if dim % len(like.mean):
+        raise click.UsageError(f"--dim {dim}: a multiple of {len(like.mean)} is needed")
+    catalogue = draw_catalogue(like, tracks, queries, dim, seed)
+    run = {"tracks": tracks, "dim": dim, "cores": usable_cores(), "processor": processor()}
+    click.echo(json.dumps({"neighbourhood": likeness} | run))
+    before, start = anonymous_bytes(), time.perf_counter()
+    index = flat_index(catalogue.vectors)
+    built = Built(0.0, time.perf_counter() - start, anonymous_bytes() - before)
+    flat = faiss_search(index)
+    turns = Turns(catalogue, flat, clients, seconds)
+    n_lists = 4 * round(tracks**0.5)  # as Milvus' documentation advises
+    ways: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+        "faiss-flat": lambda: iter(()),  # which comes first in any case
+        "faiss-hnsw": partial(measure_hnsw, catalogue, turns),
+        "lite": partial(measure_lite, catalogue, turns),
+        "server-hnsw": partial(measure_server, catalogue, turns, "HNSW", HNSW, [{"ef": ef} for ef in EFS]),
+        "server-flat": partial(measure_server, catalogue, turns, EXACT, {}, [{}]),
+        "server-ivf": partial(
+            measure_server, catalogue, turns, "IVF_FLAT", {"nlist": n_lists}, [{"nprobe": n} for n in PROBES]
+        ),
+    }
+    click.echo(HEADER, err=True)
+    try:
+        first = {"system": "faiss FLAT", "setting": {}} | asdict(built) | turns(flat, Cores())
+        for line in itertools.chain([first], itertools.chain.from_iterable(ways[system]() for system in systems)):
+            click.echo(json.dumps(line | run))
+            click.echo(row_of(line) if "system" in line else json.dumps(line), err=True)
+    except BytecoverError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
