@@ -1,89 +1,143 @@
-"""A real Milvus server of one's own for as long as a ``with`` block lasts, for tests and benchmarks.
+"""A real Milvus server of our own: the binary in the wheel ``milvus==2.3.5``, for benchmarks and tests.
 
-It is the one of the wheel ``milvus==2.3.5`` (Linux, x86-64), the last that PyPI has: every part in one process, data in
-one folder, reached on 127.0.0.1.
+It listens on ports that are free at that moment, and its data stays in its folder, so it can be killed, frozen and
+started again at the same address.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
-STARTED_WITHIN_S = 90.0
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that has answered."""
-
-    uri: str
-    pid: int
+PARTS = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
+START_TIMEOUT_S = 180.0  # after a kill it reads its log and its etcd first
+START_ATTEMPTS = 3  # right after a kill its parts sometimes do not find each other, and it ends
+THAW_S = 10.0  # in which it ends if it does not go on
+STOP_TIMEOUT_S = 3.0  # it may take half a minute to end by itself
 
 
-@contextmanager
-def milvus_server(folder: Path) -> Iterator[Server]:
-    """A fresh server whose data and unpacked binaries, half a gigabyte, are in `folder`, which goes with it.
+class MilvusServer:
+    """A Milvus standalone that runs for as long as a ``with`` block lasts.
+
+    Half a gigabyte of its folder are its unpacked binaries.
 
     Raises
     ------
     ImportError
-        If the wheel is not installed.
-    RuntimeError, TimeoutError
-        If the server ends at once, or does not answer in time.
+        If the wheel is not installed; there is one for Linux on x86-64 only.
     """
-    import milvus
 
-    etcd, peer = _free_port(), _free_port()
-    server = milvus.MilvusServer(
-        milvus.MilvusServerConfig(data_dir=str(folder), etcd_port=etcd), wait_for_started=False
-    )
-    server.config.set("log.level", "warn")
-    for part in ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode"):
-        server.config.set(f"{part}.ip", "127.0.0.1")
-    (folder / "etcd.yaml").write_text(
-        f"listen-client-urls: http://127.0.0.1:{etcd}\nadvertise-client-urls: http://127.0.0.1:{etcd}\n"
-        f"listen-peer-urls: http://127.0.0.1:{peer}\ninitial-advertise-peer-urls: http://127.0.0.1:{peer}\n"
-        f"initial-cluster: default=http://127.0.0.1:{peer}\n"
-    )
-    # Its etcd takes fixed ports otherwise, which another Milvus may hold.
-    with patch.dict(os.environ, ETCD_CONFIG_PATH=str(folder / "etcd.yaml")):
-        server.start()
-    process, server.server_proc = server.server_proc, None  # ours to stop: the wrapper kills it after a second
-    try:
-        _await_health(process, f"http://127.0.0.1:{server.webservice_port}/healthz", folder / "logs")
-        yield Server(f"http://127.0.0.1:{server.listen_port}", process.pid)
-    finally:
-        process.terminate()
+    def __init__(self, folder: Path) -> None:
+        import milvus
+
+        port, etcd, etcd_peer, self._health_port = (_free_port() for _ in range(4))
+        config = milvus.MilvusServerConfig(data_dir=str(folder), proxy_port=port, etcd_port=etcd)
+        config.set("log.level", "warn")
+        for part in PARTS:
+            config.set(f"{part}.ip", "127.0.0.1")
+        config.resolve()  # writes its configuration
+        milvus._initialize_data_files(str(folder))
+        # Its etcd takes fixed ports otherwise, which another Milvus may hold.
+        (folder / "etcd.yaml").write_text(
+            f"listen-client-urls: http://127.0.0.1:{etcd}\nadvertise-client-urls: http://127.0.0.1:{etcd}\n"
+            f"listen-peer-urls: http://127.0.0.1:{etcd_peer}\ninitial-advertise-peer-urls: http://127.0.0.1:{etcd_peer}\n"
+            f"initial-cluster: default=http://127.0.0.1:{etcd_peer}\n"
+        )
+        self.folder = folder
+        self.uri = f"http://127.0.0.1:{port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> MilvusServer:
         try:
-            process.wait(3)
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def start(self) -> None:
+        """Start it, on the data that is there; it is healthy then.
+
+        Raises
+        ------
+        RuntimeError
+            If it ends at once, three times, or is not healthy in three minutes.
+        """
+        for _attempt in range(START_ATTEMPTS):
+            with (self.folder / "logs" / "output.log").open("ab") as log:
+                self._process = subprocess.Popen(
+                    [self.folder / "bin" / "milvus", "run", "standalone"],
+                    cwd=self.folder,
+                    stdout=log,
+                    stderr=log,
+                    env=os.environ
+                    | {
+                        "DEPLOY_MODE": "STANDALONE",
+                        "METRICS_PORT": str(self._health_port),
+                        "MILVUS_RUN_DIR": str(self.folder / "run"),
+                        "LD_LIBRARY_PATH": str(self.folder / "bin"),
+                        "ETCD_CONFIG_PATH": str(self.folder / "etcd.yaml"),
+                    },
+                )
+            if self._becomes_healthy(self._process):
+                return
+            self.kill()
+        raise RuntimeError(f"the Milvus server does not start; see {self.folder / 'logs'}")
+
+    def kill(self) -> None:
+        """End it as a crash or the kernel would."""
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        """It stays there and does nothing, as on a host that swaps or in a paused container."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on; or it ends, as it may after half a minute, and is started again as Docker would."""
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            self.process.wait(THAW_S)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+            return
+        self.start()
+
+    def remove(self) -> None:
+        """End it and delete its folder."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the Milvus server was never started")
+        return self._process
+
+    def _becomes_healthy(self, process: subprocess.Popen[bytes]) -> bool:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                if b"OK" in urllib.request.urlopen(f"http://127.0.0.1:{self._health_port}/healthz", timeout=2).read():
+                    return True
+            except OSError:
+                time.sleep(0.2)
+        return False
 
 
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return listening.getsockname()[1]
-
-
-def _await_health(process: subprocess.Popen[bytes], url: str, logs: Path) -> None:
-    deadline = time.monotonic() + STARTED_WITHIN_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the Milvus server ended with {process.returncode}; see {logs}")
-        try:
-            if b"OK" in urllib.request.urlopen(url, timeout=2).read():
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(f"the Milvus server is not healthy after {STARTED_WITHIN_S:g} s; see {logs}")

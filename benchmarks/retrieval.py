@@ -56,7 +56,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import Cores, anonymous_bytes, processor
-from benchmarks.milvus_server import milvus_server
+from benchmarks.milvus_server import MilvusServer
 from benchmarks.neighbourhood import Embeddings, Neighbourhood, compare
 from bytecover2_milvus.bundle import default_bundle, open_bundle
 from bytecover2_milvus.collection import TrackCollection
@@ -427,10 +427,10 @@ def measure_server(
     """A server of our own with one index."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        milvus_server(Path(folder)) as server,
+        MilvusServer(Path(folder)) as server,
         connected(server.uri) as client,
     ):
-        yield from measure_milvus(catalogue, turns, client, server.pid, "server", index_type, params, settings)
+        yield from measure_milvus(catalogue, turns, client, server.process.pid, "server", index_type, params, settings)
 
 
 def measure_milvus(

@@ -53,7 +53,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import Cores, processor
-from benchmarks.milvus_server import milvus_server
+from benchmarks.milvus_server import MilvusServer
 from benchmarks.retrieval import (
     HNSW,
     NAME,
@@ -318,9 +318,9 @@ def filled(where: str, vectors: NDArray[np.float32]) -> Iterator[tuple[TrackColl
                 settle(fill(client, vectors, EXACT, {}), EXACT, {})
                 yield TrackCollection.open(client, NAME), None
         else:
-            with milvus_server(Path(folder)) as server, connected(server.uri) as client:
+            with MilvusServer(Path(folder)) as server, connected(server.uri) as client:
                 settle(fill(client, vectors, "HNSW", HNSW), "HNSW", HNSW)
-                yield TrackCollection.open(client, NAME), server.pid
+                yield TrackCollection.open(client, NAME), server.process.pid
 
 
 @click.command()

@@ -38,7 +38,7 @@ import json
 import logging
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -77,7 +77,7 @@ RANDOM, FLOOR = "random", "2-D Fourier of chroma"
 logger = logging.getLogger("validation")
 
 
-def _excerpt(duration_s: float, waveform: Waveform, rng: np.random.Generator) -> Waveform:
+def excerpt(duration_s: float, waveform: Waveform, rng: np.random.Generator) -> Waveform:
     """A stretch from anywhere, the whole of a shorter waveform."""
     n_samples = round(duration_s * SAMPLE_RATE)
     start = int(rng.integers(max(1, len(waveform) - n_samples + 1)))
@@ -103,8 +103,8 @@ def _retimed(waveform: Waveform, rng: np.random.Generator) -> Waveform:
 CONDITIONS: dict[str, Callable[[Waveform, np.random.Generator], Waveform]] = {
     "whole": lambda waveform, rng: waveform,
     "degraded": degrade,
-    "45 s": partial(_excerpt, 45.0),
-    "20 s": partial(_excerpt, 20.0),
+    "45 s": partial(excerpt, 45.0),
+    "20 s": partial(excerpt, 20.0),
     "transposed": _transposed,
     "re-timed": _retimed,
     **DEGRADATIONS,
@@ -187,12 +187,8 @@ def hear(
 ) -> list[Heard]:
     """Every track of a work under the conditions of its set, embedded by all systems; none of an unreadable score."""
     heard: list[Heard] = []
-    for number in range(work.n_tracks):
-        track_id = f"{work.set}/{work.work_id}/{number}"
+    for track_id, clean in clean_tracks(work, soundfont, folder):
         audio = folder / track_id
-        if isinstance(work.source, Path) and not audio.exists() and not _readable(work.source):
-            return heard
-        clean = _cached(audio / "whole.flac", partial(_waveform, work, number, soundfont))
         embeddings = {}
         for condition in conditions[work.set]:
             change = CONDITIONS[condition]
@@ -202,6 +198,16 @@ def hear(
                 embeddings[condition, system] = _embed(system, waveform, audio / f"{condition}.npy")
         heard.append(Heard(work.set, work.work_id, track_id, embeddings))
     return heard
+
+
+def clean_tracks(work: Work, soundfont: Path, folder: Path) -> Iterator[tuple[str, Waveform]]:
+    """Every track of a work, as it is, made once and kept in `folder`; none of an unreadable score."""
+    for number in range(work.n_tracks):
+        track_id = f"{work.set}/{work.work_id}/{number}"
+        audio = folder / track_id
+        if isinstance(work.source, Path) and not audio.exists() and not _readable(work.source):
+            return
+        yield track_id, _cached(audio / "whole.flac", partial(_waveform, work, number, soundfont))
 
 
 def _waveform(work: Work, number: int, soundfont: Path) -> Waveform:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from .embedder import Embedder
     from .embedding_function import ByteCover2EmbeddingFunction
     from .errors import BytecoverError
-    from .ingest import ingest
     from .manifest import Track, read_manifest
     from .mapped import FieldMap, MappedCollection
+    from .segments import Query, Segments, embed_query
 
 __version__ = "0.1.0"
 
@@ -27,9 +27,11 @@ _HOME = {
     "FieldMap": "mapped",
     "MappedCollection": "mapped",
     "Match": "collection",
+    "Query": "segments",
+    "Segments": "segments",
     "Track": "manifest",
     "TrackCollection": "collection",
-    "ingest": "ingest",
+    "embed_query": "segments",
     "load_audio": "audio",
     "read_manifest": "manifest",
 }
@@ -40,10 +42,12 @@ __all__ = [
     "FieldMap",
     "MappedCollection",
     "Match",
+    "Query",
+    "Segments",
     "Track",
     "TrackCollection",
     "__version__",
-    "ingest",
+    "embed_query",
     "load_audio",
     "read_manifest",
 ]

@@ -42,8 +42,7 @@ AUDIO_SUFFIXES = frozenset(
     }
 )
 
-_BLOCK = 65_536  # sample frames libsndfile decodes at once
-_GATHERED = 16_384  # sample frames of ffmpeg, which come a thousand at a time, that are averaged and resampled at once
+_BLOCK = 65_536  # sample frames averaged and resampled at once: ffmpeg gives a thousand at a time
 _SLACK_S = 0.25  # seconds by which containers misstate their length without anything being lost
 _UNKNOWN = 2**63 - 1  # libsndfile's length of a FLAC that was written to a pipe; it fails on the last block of it
 _PLACEHOLDER = 0x7FFFF000  # bytes; the data size written by a WAV encoder that cannot seek back is this or more
@@ -86,27 +85,38 @@ def load_audio(path: str | Path) -> NDArray[np.float32]:
     SilentAudio
         If no sample of the mono mix exceeds `SILENCE`.
     """
-    path = Path(path)
     samples = bytearray()  # grows in place, unlike a list of blocks that would have to be joined by a copy
+    for block in stream_audio(path):
+        samples += block.data
+    return np.frombuffer(samples, dtype=np.float32)
+
+
+def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
+    """What `load_audio` gives, block by block: for recordings that memory should not hold.
+
+    The same is warned of and raised, some of it only at the end: then the blocks until there are of no use.
+    """
+    path = Path(path)
+    size, peak = 0, np.float32(0)
     try:
         for block in _resample(_decode(path)):
-            samples += block.data
+            yield block
+            size += block.size
+            if block.size:  # np, not max(): NaN must stay NaN; and without the copy that abs() makes
+                peak = np.maximum(peak, np.maximum(block.max(), -block.min()))
     except OSError as error:
         raise UnreadableAudio(f"{path}: {error.strerror or error}; check the path and its permissions") from error
-    waveform = np.frombuffer(samples, dtype=np.float32)
-    if waveform.size == 0:
+    if size == 0:
         raise EmptyAudio(f"{path}: no samples; fetch or export it again")
-    peak = np.maximum(waveform.max(), -waveform.min())  # without the copy that abs() makes
     if not np.isfinite(peak):
         raise UnreadableAudio(f"{path}: NaN or infinite samples; export it again")
-    if waveform.size < MINIMUM_S * SAMPLE_RATE:
-        duration_s = waveform.size / SAMPLE_RATE
+    if size < MINIMUM_S * SAMPLE_RATE:
+        duration_s = size / SAMPLE_RATE
         raise ShortAudio(f"{path}: {duration_s:.2f} s, shorter than {MINIMUM_S:g} s; give a longer recording")
     if peak < SILENCE:
         raise SilentAudio(
             f"{path}: silent, no sample of the mono mix above {20 * np.log10(SILENCE):.0f} dBFS; leave it out"
         )
-    return waveform
 
 
 def find_audio(paths: Iterable[str | Path]) -> list[Path]:
@@ -235,7 +245,7 @@ def _gather(frames: Iterable[AudioFrame]) -> Iterator[_Block]:
         for frame in run:
             frame.pts = None  # else gaps between time stamps, as damage leaves them, are refused
             gathered.write(frame)
-            if gathered.samples >= _GATHERED:
+            if gathered.samples >= _BLOCK:
                 yield rate, _average(gathered.read().to_ndarray().T)
         if gathered.samples:
             yield rate, _average(gathered.read().to_ndarray().T)

@@ -19,7 +19,6 @@ from .config import FrontEnd
 from .errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 CONTRACT_VERSION = 1
@@ -177,12 +176,15 @@ def default_bundle() -> Path:
     return path
 
 
-def make_model_id(front_end: FrontEnd, weights: Mapping[str, NDArray[np.floating]]) -> str:
-    """32 hexadecimal digits over the front end's settings and every weight of the graph, as float32, with its name."""
+def make_model_id(front_end: FrontEnd, weights: Mapping[str, NDArray]) -> str:
+    """32 hexadecimal digits over the front end's settings and every weight of the graph with its name.
+
+    Weights in half precision count as float32, those of an int8 form as the integers that they are.
+    """
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(front_end), sort_keys=True).encode())
     for name, weight in sorted(weights.items()):
         digest.update(f"{name} {weight.shape}".encode())
-        digest.update(weight.astype("<f4").tobytes())
+        digest.update((weight.astype("<f4") if weight.dtype.kind == "f" else weight).tobytes())
     return digest.hexdigest()[:32]
 
 

@@ -4,7 +4,11 @@ Conventions
 -----------
 One row per segment of a track; a whole track is the segment from 0 to its duration. Similarity is the cosine, in
 [-1, 1]: higher is closer. A collection belongs to one model: its id stands in the collection's properties, and a
-collection of another model is refused. The fields are those of ``schemas/tracks.collection.json``.
+collection of another model is refused. How tracks are cut into segments stands there too. The fields are those of
+``schemas/tracks.collection.json``.
+
+The name that users know is an alias: ``tracks`` stands for ``tracks_420cc03b03ab``, which has the first letters of the
+model's id. Whoever opens ``tracks`` keeps that collection, also when the alias moves on to another model's.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from .index import ensure_index, ensure_loaded, index_progress, load_state, memo
 from .match import MAX_HITS, Match, find_matches
 from .milvus import ask, both, quote
 from .row import BODY, FIELDS, STORED, Row, check_embedding, check_row, collection_schema, read_row
+from .segments import Query, Segments
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -33,7 +38,14 @@ if TYPE_CHECKING:
 MODEL_ID = "bytecover2.model_id"  # a property of the collection
 CONTRACT_VERSION = "bytecover2.contract_version"  # a property of the collection
 LAST_INGEST = "bytecover2.last_ingest"  # a property of the collection: when one ended that stored something, UTC
+PREVIOUS = "bytecover2.previous"  # a property of the collection: the one that its alias stood for before
+SEGMENT_S = "bytecover2.segment_s"  # properties of the collection: how `ingest` cuts tracks, in seconds
+HOP_S = "bytecover2.hop_s"
 
+WHOLE_TRACKS = "start_s <= 0.0 and end_s >= duration_s"  # as filters
+PARTS = "start_s > 0.0 or end_s < duration_s"
+
+MODEL_ID_LETTERS = 12  # of a model's id, in the name of its collection
 ROWS_PER_UPSERT = 1_000
 PAGE_BYTES = 32 << 20  # Milvus refuses messages above 64 MiB
 SAMPLE_ROWS = 100  # whose mean size stands for all
@@ -57,25 +69,33 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class StoredTracks:
-    """What is needed to evaluate a collection, in no particular order."""
+    """What is needed to evaluate a collection, row by row in no particular order; a track may have several."""
 
     track_ids: list[str]
     work_ids: list[str]  # "" where the work is not known
     paths: list[str]
     embeddings: NDArray[np.float32]  # (N, D)
+    whole: NDArray[np.bool_]  # (N,): the row is a whole track, not a part of one
+
+    def asking(self) -> NDArray[np.float32]:
+        """For each row what its track asks with, (N, D): the embedding of the whole, or the row's if there is none."""
+        row_of = {self.track_ids[row]: row for row in np.flatnonzero(self.whole)}
+        return self.embeddings[[row_of.get(track_id, row) for row, track_id in enumerate(self.track_ids)]]
 
 
 class TrackCollection:
-    """A loaded collection; `open`, `create` and `open_or_create` make it."""
+    """A loaded collection; `open`, `create` and `open_or_create` make it. `name` is its own, not that of an alias."""
 
-    def __init__(self, client: MilvusClient, name: str, description: Mapping[str, Any]) -> None:
+    def __init__(self, client: MilvusClient, opened_as: str, description: Mapping[str, Any]) -> None:
         self.client = client
-        self.name = name
+        self.name: str = description["collection_name"]
+        self._opened_as = opened_as
         self.model_id: str = description["properties"][MODEL_ID]
         self.contract_version = int(description["properties"][CONTRACT_VERSION])
+        self.segments = read_segments(description["properties"])
         self.dim = next(int(entry["params"]["dim"]) for entry in description["fields"] if entry["name"] == "embedding")
-        self.index_type = ensure_index(client, name)
-        ensure_loaded(client, name)
+        self.index_type = ensure_index(client, self.name)
+        ensure_loaded(client, self.name)
         self._wrote = False
 
     @property
@@ -125,12 +145,17 @@ class TrackCollection:
 
     @classmethod
     def open_or_create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
-        """The collection of that name for the embeddings of `model`; made if there is none.
+        """The collection of that name for the embeddings of `model`; if there is none, one is made behind an alias.
 
         An empty one that was made by Milvus' REST call with ``schemas/tracks.collection.json`` becomes the model's.
         """
         if not has_collection(client, name):
-            return cls.create(client, name, model)
+            own_name = name_for(name, model.model_id)
+            if has_collection(client, own_name):  # a run was cut off here, or the alias was dropped by hand
+                cls.open(client, own_name, model.model_id)
+            else:
+                cls.create(client, own_name, model)
+            ask(client.create_alias, collection_name=own_name, alias=name)
         _adopt(client, name, model)
         return cls.open(client, name, model.model_id)
 
@@ -147,6 +172,8 @@ class TrackCollection:
         ------
         CollectionError
             Before anything is stored, as `check_row` and `check_embedding`; later with Milvus' own reason.
+        CollectionMismatch
+            If the alias that it was opened by has moved on: the rows are stored, but not where the alias looks.
         """
         pairs = list(zip(rows, np.asarray(embeddings, dtype=np.float32), strict=True))
         for stored, embedding in pairs:
@@ -157,10 +184,24 @@ class TrackCollection:
         for batch in _batches(list(entities.values()), ROWS_PER_UPSERT):
             ask(self.client.upsert, collection_name=self.name, data=batch)
             self._wrote = True
+        live = collection_behind(self.client, self._opened_as)
+        if live != self.name:
+            raise CollectionMismatch(
+                f"{self._opened_as}: stands for {live} now; what this run stored is in {self.name}."
+                " Run it again with that collection's model"
+            )
+
+    def cut_into(self, segments: Segments) -> None:
+        """Let `ingest` cut tracks into these segments; what is stored stays until its tracks are ingested again."""
+        if segments == self.segments:
+            return
+        properties = {SEGMENT_S: str(segments.length_s), HOP_S: str(segments.hop_s)}
+        ask(self.client.alter_collection_properties, collection_name=self.name, properties=properties)
+        self.segments = segments
 
     def search(
         self,
-        embeddings: NDArray[np.float32],
+        queries: NDArray[np.float32] | Sequence[Query],
         limit: int = 10,
         *,
         group_by: str = "track",
@@ -171,7 +212,8 @@ class TrackCollection:
 
         Parameters
         ----------
-        embeddings : np.ndarray [shape=(n_queries, D) or (D,)]
+        queries : np.ndarray [shape=(n_queries, D) or (D,)], or sequence of Query
+            Embeddings, or what `embed_query` gives: of a query in segments, the closest segment counts, the whole too.
         limit : int
             Matches per query; fewer come back only where the collection, or the filter, has no more.
         group_by : {"track", "work"}
@@ -194,19 +236,25 @@ class TrackCollection:
             raise CollectionError(f"group_by = {group_by!r}: choose track or work")
         if not 1 <= limit <= MAX_HITS:
             raise CollectionError(f"limit = {limit}: between 1 and {MAX_HITS}")
-        queries = np.atleast_2d(np.asarray(embeddings, dtype=np.float32))  # (n_queries, D)
-        norms = np.linalg.norm(queries, axis=1, keepdims=True)
-        if queries.shape[1:] != (self.dim,) or not np.isfinite(norms).all() or not norms.all():
-            raise CollectionError(
-                f"{self.name}: queries of shape {queries.shape}; finite vectors of shape (n, {self.dim}) are needed"
-            )
+        if not all(isinstance(query, Query) for query in queries):
+            queries = [Query(row[None]) for row in np.atleast_2d(np.asarray(queries, dtype=np.float32))]
         filter = both(filter, f"track_id not in {quote(exclude)}" if exclude else "")
-        return find_matches(self, queries / norms, limit, group_by, filter)
+        return find_matches(self, [self._unit(query) for query in queries], limit, group_by, filter)
+
+    def _unit(self, query: Query) -> Query:
+        """`query` with embeddings of unit norm."""
+        embeddings = np.asarray(query.embeddings, dtype=np.float32)  # (n, D)
+        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        if embeddings.shape[1:] != (self.dim,) or not np.isfinite(norms).all() or not norms.all():
+            raise CollectionError(
+                f"{self.name}: queries of shape {embeddings.shape}; finite vectors of shape (n, {self.dim}) are needed"
+            )
+        return Query(embeddings / norms, query.times_s)
 
     def rows_of(self, track_ids: Sequence[str]) -> list[Row]:
         """The rows of these tracks, as they are at this moment."""
-        found = self._query(f"track_id in {quote(track_ids)}", STORED, consistency_level="Strong")
-        return [read_row(entity) for entity in found]
+        filter = f"track_id in {quote(track_ids)}"
+        return [read_row(entity) for page in self.pages(STORED, filter) for entity in page]
 
     def tracks_with(self, filter: str) -> list[str]:
         """The track_ids with a row that passes `filter`, as they are at this moment."""
@@ -229,22 +277,27 @@ class TrackCollection:
 
     def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The embeddings (D,) of rows by primary key, as they are at this moment."""
-        found = self._query(f"id in {quote(ids)}", ["id", "embedding"], consistency_level="Strong")
-        return {entity["id"]: np.asarray(entity["embedding"], dtype=np.float32) for entity in found}
+        return {
+            entity["id"]: np.asarray(entity["embedding"], dtype=np.float32)
+            for some in _batches(ids, ROWS_PER_UPSERT)
+            for entity in self._query(f"id in {quote(some)}", ["id", "embedding"], consistency_level="Strong")
+        }
 
     def fetch(self, filter: str = "") -> StoredTracks:
         """All rows that pass `filter`, read page by page."""
         track_ids: list[str] = []
         work_ids: list[str] = []
         paths: list[str] = []
+        whole: list[bool] = []
         embeddings = [np.empty((0, self.dim), dtype=np.float32)]
-        for page in self.pages(["track_id", "work_id", "path", "embedding"], filter):
+        for page in self.pages(["track_id", "work_id", "path", "start_s", "end_s", "duration_s", "embedding"], filter):
             track_ids += [entity["track_id"] for entity in page]
             work_ids += [entity["work_id"] for entity in page]
             paths += [entity["path"] for entity in page]
+            whole += [entity["start_s"] <= 0 and entity["end_s"] >= entity["duration_s"] for entity in page]
             if page:
                 embeddings.append(np.asarray([entity["embedding"] for entity in page], dtype=np.float32))
-        return StoredTracks(track_ids, work_ids, paths, np.concatenate(embeddings))
+        return StoredTracks(track_ids, work_ids, paths, np.concatenate(embeddings), np.array(whole, dtype=bool))
 
     def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int:
         """Delete the rows of these tracks, but those with an id in `keep`; how many there were."""
@@ -273,7 +326,7 @@ class TrackCollection:
         """Remember that an ingest ended now, for `describe`; a user who may only write rows does without."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with suppress(CollectionError):
-            ask(self.client.alter_collection_properties, collection_name=self.name, properties={LAST_INGEST: now})
+            set_property(self.client, self.name, LAST_INGEST, now)
 
     def describe(self) -> dict[str, Any]:
         """What an operator wants to know, as plain values; ``schemas/collection.schema.json`` says what they mean."""
@@ -286,11 +339,15 @@ class TrackCollection:
         description = ask(self.client.describe_collection, collection_name=self.name)
         return {
             "collection": self.name,
+            "aliases": aliases_of(self.client, self.name),
+            "previous": description["properties"].get(PREVIOUS),
             "model_id": self.model_id,
             "contract_version": self.contract_version,
             "dim": self.dim,
             "rows": rows,
-            "segments": self.count("start_s > 0.0 or end_s < duration_s"),
+            "segments": self.count(PARTS),
+            "segment_s": self.segments.length_s,
+            "hop_s": self.segments.hop_s,
             "index_type": self.index_type,
             "index_state": state,
             "indexed_rows": min(rows, indexed_rows),
@@ -311,7 +368,7 @@ class TrackCollection:
         Keys are hashes, so equal ranges of them hold about as many rows; a query iterator would miss the latest rows.
         """
         rows_per_page = min(MAX_HITS, PAGE_BYTES // (4 * self.dim + 1024))
-        n_pages = -(-self.count() // rows_per_page)
+        n_pages = -(-self.count(filter) // rows_per_page)
         edges = [f"{65_536 * page // n_pages:04x}" for page in range(n_pages)] + ["g"]  # which is above every digit
         for low, high in pairwise(edges):
             where = both(filter, f'id >= "{low}" and id < "{high}"')
@@ -331,12 +388,37 @@ def list_collections(client: MilvusClient) -> list[str]:
     return [name for name in names if MODEL_ID in ask(client.describe_collection, collection_name=name)["properties"]]
 
 
+def name_for(alias: str, model_id: str) -> str:
+    """The name of the collection that holds a model's embeddings behind `alias`."""
+    return f"{alias}_{re.sub('[^A-Za-z0-9]', '_', model_id[:MODEL_ID_LETTERS])}"
+
+
+def collection_behind(client: MilvusClient, name: str) -> str:
+    """The name of the collection that `name` stands for: another one where `name` is an alias."""
+    return ask(client.describe_collection, collection_name=name)["collection_name"]
+
+
+def aliases_of(client: MilvusClient, name: str) -> list[str]:
+    """The aliases that stand for a collection."""
+    return sorted(ask(client.list_aliases, collection_name=name)["aliases"])
+
+
+def set_property(client: MilvusClient, name: str, key: str, value: str) -> None:
+    """Give a collection a property, over one of that name."""
+    ask(client.alter_collection_properties, collection_name=name, properties={key: value})
+
+
 def drop_collection(client: MilvusClient, name: str) -> None:
-    """Delete a collection of ours with all it holds; an alias is refused, which Milvus Lite would not do."""
-    real_name = _describe(client, name)["collection_name"]
-    if real_name != name:
-        raise CollectionError(f"{name}: an alias of {real_name}; drop that collection by its own name")
-    ask(client.drop_collection, collection_name=name)
+    """Delete a collection of ours, by its name or an alias, with all it holds and all its aliases."""
+    own_name = _describe(client, name)["collection_name"]
+    for alias in aliases_of(client, own_name):  # Milvus Lite would keep them, standing for nothing
+        ask(client.drop_alias, alias=alias)
+    ask(client.drop_collection, collection_name=own_name)
+
+
+def read_segments(properties: Mapping[str, str]) -> Segments:
+    """How tracks are cut, by a collection's properties or a file's metadata; not at all if they say nothing."""
+    return Segments(float(properties.get(SEGMENT_S, 0)), float(properties.get(HOP_S, 0)))
 
 
 def _properties(model: Model) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import shutil
 import threading
 import warnings
 from collections import deque
@@ -21,7 +22,7 @@ from typing import BinaryIO, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import TruncatedAudio, load_audio
+from .audio import TruncatedAudio, load_audio, stream_audio
 from .cores import usable_cores
 from .errors import AudioError, UnreadableAudio
 from .processes import ctrl_c_held_back
@@ -38,7 +39,7 @@ class Decoded:
     content_hash: str  # SHA-256 of its bytes, hexadecimal
     size: int  # bytes
     mtime_ns: int
-    waveform: NDArray[np.float32] | None  # (n_samples,); None where the content was known already
+    waveform: NDArray[np.float32] | None  # (n_samples,); None where the content was known already, or is in a file
     warning: str = ""
 
 
@@ -56,8 +57,10 @@ def hash_content(file: BinaryIO) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def decode(path: Path, known: Sequence[str] = ()) -> Decoded:
+def decode(path: Path, known: Sequence[str] = (), into: Path | None = None) -> Decoded:
     """The waveform of a file, unless the hash of its bytes is among `known`.
+
+    With `into`, the waveform goes to that file, float32 without a header, and memory holds a block of it.
 
     Raises
     ------
@@ -71,7 +74,11 @@ def decode(path: Path, known: Sequence[str] = ()) -> Decoded:
             return Decoded(content_hash, status.st_size, status.st_mtime_ns, None)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            waveform = load_audio(path)
+            waveform = None
+            if into is None:
+                waveform = load_audio(path)
+            else:
+                _write(path, into)
     except OSError as error:
         raise UnreadableAudio(
             f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
@@ -88,11 +95,12 @@ class Decoder:
     Parameters
     ----------
     workers : int, optional
-        Processes; 0 decodes in this one. By default all cores but one, at most `MAX_WORKERS`.
+        Processes; 0 decodes in this one. By default one per core, at most `MAX_WORKERS`: decoding takes several times
+        as long as embedding, so the cores share both.
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = min(MAX_WORKERS, max(1, usable_cores() - 1)) if workers is None else workers
+        self._workers = min(MAX_WORKERS, usable_cores()) if workers is None else workers
         self._pool: ProcessPoolExecutor | None = None
         # A worker that is killed while it sends megabytes would leave this process waiting for the rest of them, so
         # waveforms come in files and only a few bytes through the pool.
@@ -124,18 +132,16 @@ class Decoder:
         running: dict[Future[Decoded | AudioError], Job[_Key]] = {}
         while True:
             if not suspects:
-                suspects += self._fill(running, waiting)
+                while len(running) < 2 * self._workers and (job := next(waiting, None)):
+                    running[self._submit(job)] = job
             elif not running:
                 job = suspects.popleft()
                 running[self._submit(job)] = job  # with nothing beside it that it could take along
             if not running:
-                if suspects:
-                    continue
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
                 done, _ = wait(running)
-                self._end_pool()
             killed = []
             for future in done:
                 job = running.pop(future)
@@ -150,36 +156,30 @@ class Decoder:
             else:
                 suspects.extend(killed)
 
-    def _fill(
-        self, running: dict[Future[Decoded | AudioError], Job[_Key]], waiting: Iterator[Job[_Key]]
-    ) -> list[Job[_Key]]:
-        """Give the workers enough to do; the job, if any, at which it turned out that the pool had died."""
-        while len(running) < 2 * self._workers and (job := next(waiting, None)):
-            try:
-                running[self._submit(job)] = job
-            except BrokenProcessPool:  # since it was last waited for
-                self._end_pool()
-                return [job]
-        return []
-
     def _submit(self, job: Job[_Key]) -> Future[Decoded | AudioError]:
-        if self._pool is None:
-            spawn = multiprocessing.get_context("spawn")  # a forked copy of a gRPC client hangs
-            self._pool = ProcessPoolExecutor(self._workers, spawn, initializer=_end_with_parent)
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="bytecover2-")
-        file = Path(self._folder.name) / f"{next(self._numbers)}.npy"
-        with ctrl_c_held_back():  # by the workers too, which inherit it: this process ends them
-            future = self._pool.submit(_decode_into, file, job.path, job.known)
+        if self._pool is None:
+            spawn = multiprocessing.get_context("spawn")  # a forked copy of a gRPC client hangs
+            self._pool = ProcessPoolExecutor(
+                self._workers, spawn, initializer=_end_with_parent, initargs=(self._folder.name,)
+            )
+        file = Path(self._folder.name) / f"{next(self._numbers)}.f32"
+        try:
+            with ctrl_c_held_back():  # by the workers too, which inherit it: this process ends them
+                future = self._pool.submit(_decode_into, file, job.path, job.known)
+        except BrokenProcessPool:  # dead, and not of this job
+            self._end_pool()
+            return self._submit(job)
         self._files[future] = file
         return future
 
     def _take(self, future: Future[Decoded | AudioError]) -> Decoded | AudioError:
-        """The result of a worker, its waveform read from the file."""
+        """The result of a worker, its waveform mapped from the file, which goes when nothing uses it any more."""
         file, decoded = self._files.pop(future), future.result()
         if isinstance(decoded, AudioError) or not file.exists():
             return decoded
-        waveform = np.load(file)
+        waveform = np.memmap(file, dtype=np.float32, mode="r")
         file.unlink()
         return replace(decoded, waveform=waveform)
 
@@ -189,33 +189,39 @@ class Decoder:
             self._pool = None
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its workers, so each watches for it."""
+def _end_with_parent(folder: str) -> None:
+    """A parent that is killed can neither end its workers nor delete its waveforms, so each worker watches for it."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
         parent.join()
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _decode_into(file: Path, path: Path, known: Sequence[str]) -> Decoded | AudioError:
-    """As `_decode`, with the waveform in `file`, which is not made where there is none."""
-    decoded = _decode(path, known)
-    if isinstance(decoded, AudioError) or decoded.waveform is None:
-        return decoded
-    try:
-        np.save(file, decoded.waveform)
-    except OSError as error:
-        return UnreadableAudio(
-            f"{path}: no room for its waveform in {file.parent} ({error.strerror}); make room, or set TMPDIR"
-        )
-    return replace(decoded, waveform=None)
+    """As `_decode`, with the waveform in `file`, which is not there where there is none."""
+    decoded = _decode(path, known, file)
+    if isinstance(decoded, AudioError):
+        file.unlink(missing_ok=True)
+    return decoded
 
 
-def _decode(path: Path, known: Sequence[str]) -> Decoded | AudioError:
+def _decode(path: Path, known: Sequence[str], into: Path | None = None) -> Decoded | AudioError:
     try:
-        return decode(path, known)
+        return decode(path, known, into)
     except AudioError as error:
         return error
+
+
+def _write(path: Path, into: Path) -> None:
+    try:
+        with into.open("wb") as file:
+            for block in stream_audio(path):
+                file.write(block.data)
+    except OSError as error:  # of writing: what reading raises is an AudioError
+        raise UnreadableAudio(
+            f"{path}: no room for its waveform in {into.parent} ({error.strerror or error}); make room, or set TMPDIR"
+        ) from error

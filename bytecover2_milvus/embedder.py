@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda")
 BATCH_SAMPLES = 8 << 20  # of all waveforms of one call of the session, which bounds its memory; 6.3 min
+LONGEST_S = 1800.0  # of a waveform in one call: more is no recording of a work, but a concert or a radio programme
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # The default search tries every algorithm again for each new length of audio.
@@ -81,7 +84,8 @@ class Embedder:
         Parameters
         ----------
         waveform : np.ndarray [shape=(n_samples,)] of float32
-            Mono, at the contract's sample rate, 22 050 Hz. Below `contract.minimum_samples` it is repeated.
+            Mono, at the contract's sample rate, 22 050 Hz. Below `contract.minimum_samples` it is repeated; beyond
+            `LONGEST_S` its embedding is the mean of those of equal parts, so that memory does not grow with it.
 
         Returns
         -------
@@ -95,6 +99,8 @@ class Embedder:
         AudioError
             If the array is not one-dimensional, not float32, or holds NaN or infinity.
         """
+        if self._is_long(waveform):
+            return self._embed_parts(waveform)
         return self._run(self._prepare(waveform)[None])[0]
 
     def embed_batch(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -108,17 +114,38 @@ class Embedder:
         AudioError
             As `embed`, before anything is computed.
         """
-        prepared = [self._prepare(waveform) for waveform in waveforms]
+        prepared = [waveform if self._is_long(waveform) else self._prepare(waveform) for waveform in waveforms]
         indices_of: dict[int, list[int]] = {}  # length -> where such waveforms stand
         for index, waveform in enumerate(prepared):
             indices_of.setdefault(len(waveform), []).append(index)
         embeddings = np.empty((len(prepared), self.dim), dtype=np.float32)
         for length, indices in indices_of.items():
+            if self._is_long(prepared[indices[0]]):
+                embeddings[indices] = [self._embed_parts(prepared[index]) for index in indices]
+                continue
             step = max(1, BATCH_SAMPLES // length)
             for start in range(0, len(indices), step):
                 batch = indices[start : start + step]
                 embeddings[batch] = self._run(np.stack([prepared[index] for index in batch]))
         return embeddings
+
+    def _is_long(self, waveform: NDArray[np.float32]) -> bool:
+        return waveform.ndim == 1 and len(waveform) > LONGEST_S * self.contract.sample_rate
+
+    def _embed_parts(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The unit mean of the embeddings of equal parts of at most `LONGEST_S`; those that are silent do not count."""
+        total = np.zeros(self.dim, dtype=np.float32)
+        silent: SilentAudio | None = None
+        for part in np.array_split(waveform, math.ceil(len(waveform) / (LONGEST_S * self.contract.sample_rate))):
+            try:
+                total += self.embed(part)
+            except SilentAudio as error:
+                silent = error
+            if isinstance(part, np.memmap):  # what was read of the file would count as memory of this process
+                part._mmap.madvise(mmap.MADV_DONTNEED)
+        if silent and not total.any():
+            raise silent
+        return total / np.linalg.norm(total)
 
     def _run(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._session.run([OUTPUT], {INPUT: waveforms})[0]  # (B, n_samples) -> (B, D)
@@ -163,6 +190,8 @@ def _open_session(bundle: Bundle, device: str, threads: int) -> onnxruntime.Infe
     options.inter_op_num_threads = 1
     options.execution_mode = ExecutionMode.ORT_SEQUENTIAL
     options.enable_mem_pattern = False  # patterns are kept per length of audio, and lengths never end
+    # Threads that wait for the next call would take the cores from whoever decodes for it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _FATAL
     providers: list[str | tuple[str, dict[str, str]]] = [_CPU]
     if device != "cpu" and _CUDA in get_available_providers():

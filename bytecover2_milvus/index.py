@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EXACT = "FLAT"
 LOAD_TIMEOUT_S = 600
+INDEX_POLL_S = 0.5
 LITE_ROWS = 50_000  # that Milvus Lite serves well: docs/milvus.md, "Sizing"
 
 
@@ -45,6 +46,26 @@ def index_progress(client: MilvusClient, name: str) -> tuple[str, int]:
     names = ask(client.list_indexes, collection_name=name, field_name="embedding")
     index = ask(client.describe_index, collection_name=name, index_name=names[0])
     return index["state"], int(index["indexed_rows"])
+
+
+def await_index(client: MilvusClient, name: str) -> None:
+    """Return when all flushed rows are in the index.
+
+    Raises
+    ------
+    CollectionError
+        If building failed, or gets no further.
+    """
+    state, rows = index_progress(client, name)
+    deadline = time.monotonic() + LOAD_TIMEOUT_S
+    while state != "Finished":
+        if state == "Failed" or time.monotonic() > deadline:
+            raise CollectionError(f"{name}: its index is not built ({state}, {rows} rows); see the server's log")
+        time.sleep(INDEX_POLL_S)
+        rows_before = rows
+        state, rows = index_progress(client, name)
+        if rows > rows_before:
+            deadline = time.monotonic() + LOAD_TIMEOUT_S
 
 
 def memory_bytes(rows: int, dim: int, index_type: str) -> int:

@@ -3,27 +3,31 @@
 A track whose path, size and modification time are the stored ones is skipped without being read; one whose bytes have
 the stored hash is skipped without being decoded; audio that is stored under another name is not embedded again. An
 empty field of a manifest says nothing: what is stored stays.
+
+Beside the whole, a track has the segments that the collection asks for. Where those that are stored are others, what is
+missing is embedded and what is too much deleted. A silent segment cannot be embedded: a track with one is decoded
+again, to see that it is silent.
 """
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .collection import TrackCollection
 from .config import SAMPLE_RATE
 from .decoding import Decoded, Decoder, Job, hash_content
 from .embedder import Embedder
 from .errors import AudioError, CollectionError, CollectionMismatch
 from .manifest import Track
 from .row import Row, check_row
+from .segments import Segments, times_s
 
 TRACKS_PER_LOOKUP = 5_000
 BATCH_SIZE = 64  # tracks
@@ -41,6 +45,28 @@ class IngestRecord:
     reason: str = ""  # why it was updated, skipped or failed
     warning: str = ""  # of the decoder
     duration_s: float | None = None  # None where it is not known
+
+
+class Store(Protocol):
+    """Where an ingest stores rows: a `TrackCollection`, or a `Staging` where no Milvus is."""
+
+    name: str
+    model_id: str
+    segments: Segments
+
+    def rows_of(self, track_ids: Sequence[str]) -> list[Row]: ...
+
+    def rows_with(self, ids: Sequence[str]) -> list[Row]: ...
+
+    def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]: ...
+
+    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None: ...
+
+    def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int: ...
+
+    def flush(self) -> None: ...
+
+    def note_ingest(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -62,6 +88,14 @@ class _Listed:
             row.duration_s if row else None,
         )
 
+    def known(self, segments: Segments) -> list[str]:
+        """Hashes of the contents that are stored with all their segments, and need not be decoded."""
+        contents = dict.fromkeys(row.content_hash for row in self.rows)
+        return [content for content in contents if _are_all(self.rows_with(content), segments)]
+
+    def rows_with(self, content: str) -> list[Row]:
+        return [row for row in self.rows if row.content_hash == content]
+
     def changes(self, row: Row, size: int, mtime_ns: int) -> dict[str, Any]:
         """The fields in which `row` is out of date."""
         track = self.track
@@ -79,14 +113,14 @@ class _Outcome:
 
     record: IngestRecord
     rows: tuple[Row, ...] = ()
-    embedding: NDArray[np.float32] | None = None  # (D,); None: each row keeps the one it has in the collection
+    embeddings: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # by id; other rows keep theirs
     replaces: bool = False  # other rows of the track are to go
 
 
 def ingest(
     tracks: Iterable[Track],
     embedder: Embedder,
-    collection: TrackCollection,
+    collection: Store,
     *,
     workers: int | None = None,
     batch_size: int = BATCH_SIZE,
@@ -98,7 +132,8 @@ def ingest(
     tracks : iterable of Track
     embedder : Embedder
         Of the model that the collection belongs to.
-    collection : TrackCollection
+    collection : TrackCollection or Staging
+        Which says how tracks are cut: `TrackCollection.cut_into` changes it.
     workers : int, optional
         Processes that decode; see `Decoder`. They are spawned: a script needs ``if __name__ == "__main__":``.
     batch_size : int
@@ -126,7 +161,7 @@ def ingest(
 
 
 def _ingest(
-    tracks: Iterator[Track], embedder: Embedder, collection: TrackCollection, workers: int | None, batch_size: int
+    tracks: Iterator[Track], embedder: Embedder, collection: Store, workers: int | None, batch_size: int
 ) -> Iterator[IngestRecord]:
     batch = _Batch(collection, batch_size)
     listed_at: dict[str, str] = {}  # track_id -> path
@@ -138,11 +173,11 @@ def _ingest(
             jobs: list[Job[_Listed]] = []
             for track in chunk:
                 listed = _Listed(track, os.path.abspath(track.path), stored[track.track_id])
-                outcome = _again(listed, listed_at) or _unread(listed)
+                outcome = _again(listed, listed_at) or _unread(listed, collection.segments)
                 if outcome:
                     yield from batch.take(outcome)
                 else:
-                    jobs.append(Job(listed, track.path, [row.content_hash for row in listed.rows]))
+                    jobs.append(Job(listed, track.path, listed.known(collection.segments)))
             for listed, decoded in decoder.decode(jobs):
                 yield from batch.take(_read(listed, decoded, embedder, collection, batch))
         yield from batch.store()
@@ -164,7 +199,7 @@ def _again(listed: _Listed, listed_at: dict[str, str]) -> _Outcome | None:
     return _Outcome(listed.done("failed", reason))
 
 
-def _unread(listed: _Listed) -> _Outcome | None:
+def _unread(listed: _Listed, segments: Segments) -> _Outcome | None:
     """What is known of a track without reading its file."""
     try:
         status = os.stat(listed.path)
@@ -174,55 +209,112 @@ def _unread(listed: _Listed) -> _Outcome | None:
     contents = {row.content_hash for row in listed.rows}
     if len(contents) != 1 or any((row.path, row.size, row.mtime_ns) != file for row in listed.rows):
         return None
-    return _refreshed(listed, listed.rows, status.st_size, status.st_mtime_ns)
+    if not _are_all(listed.rows, segments):
+        return None
+    return _refreshed(listed, listed.rows, segments, status.st_size, status.st_mtime_ns)
 
 
 def _read(
     listed: _Listed,
     decoded: Decoded | AudioError,
     embedder: Embedder,
-    collection: TrackCollection,
+    collection: Store,
     batch: _Batch,
 ) -> _Outcome:
     """What becomes of a track whose file was read."""
     if isinstance(decoded, AudioError):
         return _Outcome(listed.done("failed", str(decoded)))
-    content = decoded.content_hash
-    own = [row for row in listed.rows if row.content_hash == content]
+    content, segments = decoded.content_hash, collection.segments
+    own = listed.rows_with(content)
     replaces = len(own) < len(listed.rows)
-    if own:
-        return _refreshed(listed, own, decoded.size, decoded.mtime_ns, replaces)
-    twin = batch.paths.get(content)
-    for row in [] if twin else collection.rows_with([content]):
-        if row.path == listed.path or not _is_still(row):
-            return _refreshed(listed, [row], decoded.size, decoded.mtime_ns, replaces)
-        twin = row.path
-    if twin:
-        return _Outcome(listed.done("skipped", f"same content as {twin}"), replaces=replaces)
+    if not own:
+        twin = batch.paths.get(content)
+        for row in [] if twin else collection.rows_with([content]):
+            if row.path == listed.path or not _is_still(row):
+                own = [part for part in collection.rows_of([row.track_id]) if part.content_hash == content]
+            else:
+                twin = row.path
+        if twin:
+            return _Outcome(listed.done("skipped", f"same content as {twin}"), replaces=replaces)
+    if decoded.waveform is None or (own and _are_all(own, segments)):
+        return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
+    return _embedded(listed, own, segments, decoded, embedder, replaces)
 
-    duration_s = len(decoded.waveform) / SAMPLE_RATE
-    segment = {"content_hash": content, "duration_s": duration_s, "start_s": 0.0, "end_s": duration_s}
-    row = replace(listed.rows[0], **segment) if listed.rows else Row("", title=listed.track.title, **segment)
-    row = replace(row, **listed.changes(row, decoded.size, decoded.mtime_ns))
+
+def _refreshed(
+    listed: _Listed, rows: list[Row], segments: Segments, size: int, mtime_ns: int, replaces: bool = False
+) -> _Outcome:
+    """The same audio as in `rows`, perhaps with other facts about it, perhaps in fewer segments."""
+    first = _first(rows)
+    changes = listed.changes(first, size, mtime_ns)
+    row = replace(first, **changes)
+    wanted = {part.id for part in _parts(row, segments)}
+    # What was another track's is taken over as it is: what is left behind would stay with that track.
+    kept = [part for part in rows if part.id in wanted or "track_id" in changes]
+    updated = tuple(_part(row, part.start_s, part.end_s) for part in kept)
+    reason = _reason(first, changes, len(kept) < len(rows))
+    record = listed.done("updated" if reason else "skipped", reason, row)
+    replaces = replaces or len(kept) < len(rows)
+    return _checked(_Outcome(record, updated if replaces or list(updated) != kept else (), replaces=replaces), listed)
+
+
+def _embedded(
+    listed: _Listed, own: list[Row], segments: Segments, decoded: Decoded, embedder: Embedder, replaces: bool
+) -> _Outcome:
+    """A track of which no row is stored, or not all segments."""
+    waveform, duration_s = decoded.waveform, len(decoded.waveform) / SAMPLE_RATE
+    whole = {"content_hash": decoded.content_hash, "duration_s": duration_s, "start_s": 0.0, "end_s": duration_s}
+    known = own or listed.rows
+    first = replace(_first(known), **whole) if known else Row("", title=listed.track.title, **whole)
+    changes = listed.changes(first, decoded.size, decoded.mtime_ns)
+    row = replace(first, **changes)
+    spans = segments.audible_spans(waveform)
+    parts = {part.id: part for part in (_part(row, *times_s(span)) for span in spans)}
+    stored = {part.id: _part(row, part.start_s, part.end_s) for part in own}
+    missing = {id: waveform[start:stop] for id, (start, stop) in zip(parts, spans, strict=True) if id not in stored}
+    if own and not missing:  # what is not there is silent
+        return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
     try:
-        embedding = embedder.embed(decoded.waveform)
+        embeddings = dict(zip(missing, embedder.embed_batch(list(missing.values())), strict=True))
     except AudioError as error:
         return _Outcome(listed.done("failed", f"{listed.path}: {error}"))
-    status, reason = ("updated", "the file changed") if listed.rows else ("added", "")
-    return _checked(_Outcome(listed.done(status, reason, row, decoded.warning), (row,), embedding, replaces), listed)
-
-
-def _refreshed(listed: _Listed, rows: list[Row], size: int, mtime_ns: int, replaces: bool = False) -> _Outcome:
-    """The same audio as in `rows`, perhaps with other facts about it."""
-    changes = listed.changes(rows[0], size, mtime_ns)
-    updated = tuple(replace(row, **changes) for row in rows)
-    if "track_id" in changes:
-        record = listed.done("updated", f"was track {rows[0].track_id} at {rows[0].path}", updated[0])
-    elif told := sorted(set(changes) - {"path", "size", "mtime_ns"}):
-        record = listed.done("updated", f"{', '.join(told)} changed", updated[0])
+    if "track_id" in changes:  # see `_refreshed`
+        parts |= stored
+    if own:
+        status, reason = "updated", _reason(first, changes, recut=True)
     else:
-        record = listed.done("skipped", "", updated[0])
-    return _checked(_Outcome(record, updated if changes or replaces else (), replaces=replaces), listed)
+        status, reason = ("updated", "the file changed") if known else ("added", "")
+    record = listed.done(status, reason, row, decoded.warning)
+    replaces = replaces or not stored.keys() <= parts.keys()
+    return _checked(_Outcome(record, tuple(parts.values()), embeddings, replaces), listed)
+
+
+def _first(rows: list[Row]) -> Row:
+    """The row that the others follow: the whole track where it is there."""
+    return min(rows, key=lambda row: (row.start_s, -row.end_s))
+
+
+def _part(row: Row, start_s: float, end_s: float) -> Row:
+    return replace(row, start_s=start_s, end_s=end_s)
+
+
+def _parts(row: Row, segments: Segments) -> list[Row]:
+    """The rows that there are of a track with no silent segment."""
+    _, *spans = segments.spans(round(row.duration_s * SAMPLE_RATE))
+    return [_part(row, 0.0, row.duration_s), *(_part(row, *times_s(span)) for span in spans)]
+
+
+def _are_all(rows: list[Row], segments: Segments) -> bool:
+    """Whether a track has all rows that it should have."""
+    return {part.id for part in _parts(rows[0], segments)} <= {row.id for row in rows}
+
+
+def _reason(before: Row, changes: Mapping[str, Any], recut: bool) -> str:
+    """Why rows are updated although the audio is the same; "" where there is no reason but facts about the file."""
+    if "track_id" in changes:
+        return f"was track {before.track_id} at {before.path}"
+    told = sorted(set(changes) - {"path", "size", "mtime_ns"}) + (["segments"] if recut else [])
+    return f"{', '.join(told)} changed" if told else ""
 
 
 def _checked(outcome: _Outcome, listed: _Listed) -> _Outcome:
@@ -258,7 +350,7 @@ def _is_still(row: Row) -> bool:
 class _Batch:
     """Outcomes that wait to be stored together."""
 
-    def __init__(self, collection: TrackCollection, size: int) -> None:
+    def __init__(self, collection: Store, size: int) -> None:
         self._collection = collection
         self._size = size
         self._waiting: list[_Outcome] = []
@@ -280,18 +372,18 @@ class _Batch:
         if not self._waiting:
             return
         rows = [row for outcome in self._waiting for row in outcome.rows]
-        moved = [row.id for outcome in self._waiting if outcome.embedding is None for row in outcome.rows]
-        embedding_of = self._collection.embeddings_of(moved) if moved else {}
+        embedding_of: dict[str, NDArray[np.float32]] = {}
         for outcome in self._waiting:
-            if outcome.embedding is not None:
-                embedding_of |= {row.id: outcome.embedding for row in outcome.rows}
+            embedding_of |= outcome.embeddings
+        embedding_of |= self._collection.embeddings_of([row.id for row in rows if row.id not in embedding_of])
         if lost := [row.path for row in rows if row.id not in embedding_of]:
             raise CollectionError(f"{lost[0]}: deleted from {self._collection.name} during the ingest; run it again")
         if rows:
             self._collection.upsert(rows, np.stack([embedding_of[row.id] for row in rows]))
-        replacing = [outcome.record.track_id for outcome in self._waiting if outcome.replaces]
+        replacing = [outcome for outcome in self._waiting if outcome.replaces]
         if replacing:
-            self._collection.delete_tracks(replacing, keep=[row.id for row in rows])
+            kept = [row.id for outcome in replacing for row in outcome.rows]
+            self._collection.delete_tracks([outcome.record.track_id for outcome in replacing], keep=kept)
         records = [outcome.record for outcome in self._waiting]
         self._waiting, self.paths = [], {}
         self.n_stored += len(rows)

@@ -1,9 +1,13 @@
-"""Matches: the tracks or works of a collection that are closest to a query, each through its closest row."""
+"""Matches: the tracks or works of a collection that are closest to a query.
+
+A query may be in segments, and so may a track: how close the two are is how close the closest pair of them is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +15,8 @@ from numpy.typing import NDArray
 
 from .index import EXACT
 from .milvus import ask
+from .row import FIELDS
+from .segments import Query
 
 if TYPE_CHECKING:
     from .collection import TrackCollection
@@ -20,12 +26,12 @@ HITS_PER_CALL = 16_384  # for all queries of one call, at about a kilobyte each;
 EF = 256  # candidates HNSW keeps, or as many as rows to find: finds 0.99 of the closest five in 100 000
 SCAN_ROWS = 5_000
 
-Hit = Mapping[str, Any]  # "distance" is the similarity, "entity" holds the fields of the row
+Hit = Mapping[str, Any]  # "distance" is the similarity, "entity" holds the fields of the row, "times_s" is the query's
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One track close to a query, through its closest segment."""
+    """One track close to a query, through the closest pair of their segments."""
 
     rank: int  # from 1
     track_id: str
@@ -37,51 +43,79 @@ class Match:
     start_s: float  # of the closest segment in the track
     end_s: float
     duration_s: float  # of the track
+    query_start_s: float | None = None  # of the closest segment in the query; None where it was an embedding alone
+    query_end_s: float | None = None
 
 
-STORED = [entry.name for entry in fields(Match) if entry.name not in ("rank", "similarity")]
+STORED = [entry.name for entry in fields(Match) if entry.name in FIELDS]
 
 
 def find_matches(
-    collection: TrackCollection, queries: NDArray[np.float32], limit: int, group_by: str, filter: str
+    collection: TrackCollection, queries: Sequence[Query], limit: int, group_by: str, filter: str
 ) -> list[list[Match]]:
-    """What `TrackCollection.search` returns, for queries (n_queries, D).
+    """What `TrackCollection.search` returns, for queries of unit embeddings.
 
-    Several rows may fall into one group, so ever more of them are asked for until there are `limit` groups.
+    Several rows may fall into one group, so ever more of them are asked for until `limit` groups are certain: a row
+    that is in no list of hits is at most as close as the last hit of some list, so what is closer has its place.
     """
     matches: list[list[Match]] = [[] for _ in queries]
     wanting = list(range(len(queries)))
-    n_hits = limit if group_by == "track" else min(4 * limit, MAX_HITS)
+    n_hits = limit if group_by == "track" and not collection.segments else min(4 * limit, MAX_HITS)
     while wanting:
-        hits = dict(zip(wanting, closest_rows(collection, queries[wanting], n_hits, filter), strict=True))
-        for query, found in hits.items():
-            matches[query] = ranked(found, limit, group_by)
+        embeddings = np.concatenate([queries[number].embeddings for number in wanting])
+        lists = iter(closest_rows(collection, embeddings, n_hits, filter))
+        unsettled = []
+        for number in wanting:
+            found = list(islice(lists, len(queries[number].embeddings)))
+            hits = [
+                {"distance": hit["distance"], "entity": hit["entity"], "times_s": times}
+                for times, row_hits in zip(queries[number].times_s, found, strict=True)
+                for hit in row_hits
+            ]
+            matches[number] = ranked(hits, limit, group_by)
+            unseen = max((row_hits[-1]["distance"] for row_hits in found if len(row_hits) == n_hits), default=-np.inf)
+            certain = [match for match in matches[number] if match.similarity >= min(1.0, unseen)]
+            if len(certain) < limit and unseen > -np.inf:
+                unsettled.append(number)
         if n_hits == MAX_HITS:
             break
-        wanting = [query for query in wanting if len(matches[query]) < limit and len(hits[query]) == n_hits]
-        n_hits = min(4 * n_hits, MAX_HITS)
+        wanting, n_hits = unsettled, min(4 * n_hits, MAX_HITS)
     return matches
 
 
 def ranked(hits: Iterable[Hit], limit: int, group_by: str) -> list[Match]:
     """The `limit` closest tracks or works among `hits`.
 
-    Equal similarities are ordered by track_id, so that the same rows give the same answer on every Milvus. A row
-    without a work_id is a work of its own.
+    Equal similarities are ordered by track_id, then by place in the track, a whole track before its segments, so that
+    the same rows give the same answer on every Milvus. A row without a work_id is a work of its own.
     """
     matches: list[Match] = []
     seen: set[tuple[str, str]] = set()
-    for hit in sorted(hits, key=lambda hit: (-hit["distance"], hit["entity"]["track_id"])):
+    for hit in sorted(hits, key=_place):
         stored = hit["entity"]
         key = "work_id" if group_by == "work" and stored["work_id"] else "track_id"
         if (key, stored[key]) in seen:
             continue
         seen.add((key, stored[key]))
         similarity = min(1.0, max(-1.0, hit["distance"]))  # sums in float32 reach 1.0000001
-        matches.append(Match(len(matches) + 1, similarity=similarity, **{name: stored[name] for name in STORED}))
+        query_start_s, query_end_s = hit.get("times_s") or (None, None)
+        matches.append(
+            Match(
+                len(matches) + 1,
+                similarity=similarity,
+                **{name: stored[name] for name in STORED},
+                query_start_s=query_start_s,
+                query_end_s=query_end_s,
+            )
+        )
         if len(matches) == limit:
             break
     return matches
+
+
+def _place(hit: Hit) -> tuple[float, str, float, float]:
+    stored = hit["entity"]
+    return -hit["distance"], stored["track_id"], stored["start_s"], -stored["end_s"]
 
 
 def closest_rows(

@@ -6,11 +6,13 @@ An embedded Milvus Lite is a folder whose name ends in ``.db``; a server is an `
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +31,10 @@ DEFAULT_PORTS = {"http": 19530, "https": 443}  # what pymilvus takes where the a
 # Milvus' own error codes.
 CONNECT_FAILED = 2
 COLLECTION_NOT_FOUND = 100
+NOT_LOADED = 101
+# Of a server in its first seconds: a replica, channel, segment or node is not there yet (merr/errors.go in Milvus).
+NOT_READY = frozenset({NOT_LOADED, 401, 500, 501, 503, 601, 602, 901, 902, 903, 905})
+PAUSE_S = 0.5
 
 _Answer = TypeVar("_Answer")
 
@@ -139,6 +145,8 @@ def both(filter: str, condition: str) -> str:
 def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, **kwargs: Any) -> _Answer:
     """What a method of `MilvusClient` answers within a time limit.
 
+    A server that went away, or is back and not ready yet, is waited for, at most `CALL_TIMEOUT_S`.
+
     Raises
     ------
     MilvusUnavailable, CollectionMissing, CollectionError
@@ -147,20 +155,31 @@ def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, *
     import grpc
     from pymilvus import MilvusException
 
-    try:
-        return method(timeout=timeout_s, **kwargs)
-    except MilvusException as error:
-        code, text, cause = error.code, error.message, error
-    except grpc.RpcError as error:
-        code, text, cause = error.code(), error.details(), error
+    give_up = time.monotonic() + min(timeout_s, CALL_TIMEOUT_S)
+    while True:
+        try:
+            return method(timeout=timeout_s, **kwargs)
+        except MilvusException as error:
+            code, text, cause = error.code, error.message, error
+        except grpc.RpcError as error:
+            code, text, cause = error.code(), error.details(), error
+        if code not in NOT_READY | {CONNECT_FAILED} or time.monotonic() > give_up:
+            break
+        time.sleep(PAUSE_S)
+        if code == NOT_LOADED:  # a server that was killed may have forgotten that it was
+            with contextlib.suppress(MilvusException, grpc.RpcError):
+                method.__self__.load_collection(kwargs["collection_name"], timeout=timeout_s)
     name = kwargs.get("collection_name", "")
     what = f"{method.__name__} in collection {name}" if name else method.__name__
     reason = "; ".join(line.strip() for line in (text or f"error {code}").splitlines() if line.strip(" ^"))
+    if code in NOT_READY:
+        raise MilvusUnavailable(f"{what}: Milvus is not ready ({reason}); run again when it is") from cause
     if code in (CONNECT_FAILED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         raise MilvusUnavailable(f"{what}: Milvus does not answer ({reason}); run again when it is back") from cause
     if code == COLLECTION_NOT_FOUND:
         raise CollectionMissing(f"{name}: no collection of that name") from cause
-    raise CollectionError(f"{what}: {reason}") from cause
+    advice = "; make room, then run again" if os.strerror(errno.ENOSPC) in reason else ""
+    raise CollectionError(f"{what}: {reason}{advice}") from cause
 
 
 def without_password(uri: str) -> str:

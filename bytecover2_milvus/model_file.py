@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from .errors import BundleError
 
-FLOAT, FLOAT16 = 1, 10  # TensorProto.DataType
-_DTYPES = {FLOAT: np.dtype("<f4"), FLOAT16: np.dtype("<f2")}
+FLOAT, UINT8, INT8, INT32, FLOAT16 = 1, 2, 3, 6, 10  # TensorProto.DataType
+_DTYPES = {
+    code: np.dtype(name)
+    for code, name in zip((FLOAT, UINT8, INT8, INT32, FLOAT16), ("<f4", "u1", "i1", "<i4", "<f2"), strict=True)
+}
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 Fields = dict[int, list["int | bytes"]]  # field number -> whole numbers, or the bytes of strings, arrays and messages
@@ -39,17 +42,30 @@ class ModelFile:
     outputs: dict[str, tuple[int, list[int | str]]]
     nodes: tuple[Node, ...]
     constants: frozenset[str]  # names of all initializers
-    floats: dict[str, NDArray[np.floating]]  # those in single and half precision
+    arrays: dict[str, NDArray]  # those in single and half precision and in the integers of an int8 form
     names: frozenset[str]  # of the graph, its nodes and its values, and of the producer
     notes: tuple[str, ...]  # what an exporter notes about the source: doc strings, metadata of graph and nodes
     metadata: dict[str, str]  # of the model
     self_contained: bool  # no weights in other files, no functions, nothing for a trainer
 
     @property
-    def weights(self) -> dict[str, NDArray[np.floating]]:
-        """What training has learned: name in the network -> values as they are stored."""
-        learned = ("backbone.", "gem.", "final.")
-        return {name.removesuffix(".half"): value for name, value in self.floats.items() if name.startswith(learned)}
+    def weights(self) -> dict[str, NDArray]:
+        """What training has learned, and calibration: name -> values as they are stored."""
+        learned = ("backbone.", "gem.", "final.", "activation.")
+        return {name.removesuffix(".half"): value for name, value in self.arrays.items() if name.startswith(learned)}
+
+    @property
+    def layers(self) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """What training has learned: name in the network -> values, and how far rounding to integers may be off."""
+        weights, layers = self.weights, {}
+        for stored, value in weights.items():
+            name = stored.removesuffix("_quantized")
+            if name != stored:  # one scale for each slice of the first axis
+                scale = weights[f"{name}_scale"].reshape(-1, *[1] * (value.ndim - 1))
+                layers[name] = (value * scale, scale / 2)
+            elif not stored.startswith("activation.") and not stored.endswith(("_scale", "_zero_point")):
+                layers[name] = (value.astype(np.float32), np.float32(0))
+        return layers
 
     @classmethod
     def read(cls, path: Path) -> ModelFile:
@@ -61,12 +77,13 @@ class ModelFile:
             If it is no ONNX file or ends early.
         """
         try:
-            return cls._parse(path.read_bytes())
+            return cls.parse(path.read_bytes())
         except (IndexError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{path}: not an ONNX file, or a part of one; copy the bundle again") from error
 
     @classmethod
-    def _parse(cls, content: bytes) -> ModelFile:
+    def parse(cls, content: bytes) -> ModelFile:
+        """The ONNX file of that content, which is known to be one."""
         model = _fields(content)
         [graph] = map(_fields, model[7])
         nodes = [_fields(node) for node in graph[1]]
@@ -78,7 +95,7 @@ class ModelFile:
             outputs=dict(map(_signature, graph[12])),
             nodes=tuple(Node(_text(node, 4), _texts(node, 1), _texts(node, 2)) for node in nodes),
             constants=frozenset(_text(tensor, 8) for tensor in initializers),
-            floats={_text(tensor, 8): _array(tensor) for tensor in initializers if tensor[2][-1] in _DTYPES},
+            arrays={_text(tensor, 8): _array(tensor) for tensor in initializers if tensor[2][-1] in _DTYPES},
             names=frozenset(
                 [_text(model, 2), _text(model, 3), _text(graph, 2)]
                 + [name for node in nodes for number in (1, 2, 3) for name in _texts(node, number)]
@@ -156,7 +173,7 @@ def _signature(message: bytes) -> tuple[str, tuple[int, list[int | str]]]:
     return _text(value, 1), (tensor[1][-1], [_text(axis, 2) or axis[1][-1] for axis in axes])
 
 
-def _array(tensor: Fields) -> NDArray[np.floating]:
+def _array(tensor: Fields) -> NDArray:
     """The values of a TensorProto that holds them as raw bytes, as every exporter of today does."""
     dims = []
     for value in tensor[1]:  # one by one or, packed, as one string of bytes

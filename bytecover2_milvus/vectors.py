@@ -1,9 +1,9 @@
 """Rows with their embeddings in a Parquet file: a backup, or what another machine embedded.
 
 Columns are the fields of ``schemas/tracks.collection.json`` under their names, in ascending order of `id`; `metadata`
-is JSON text and `embedding` a list of float32. The model's id and the contract's version stand in the file's own
-metadata under the names that they have in a collection's properties. Any Parquet reader reads it; reading and writing
-take the memory of one page of rows.
+is JSON text and `embedding` a list of float32. The model's id, the contract's version and how tracks are cut stand in
+the file's own metadata under the names that they have in a collection's properties. Any Parquet reader reads it;
+reading and writing take the memory of one page of rows.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .collection import CONTRACT_VERSION, MODEL_ID, TrackCollection
+from .collection import CONTRACT_VERSION, HOP_S, MODEL_ID, SEGMENT_S, Model, TrackCollection, read_segments
 from .errors import CollectionError, CollectionMismatch, VectorsError
 from .ingest import IngestRecord
 from .row import FIELDS, STORED, Row, check_embedding, check_row, read_row
+from .staging import Staging
 from .writing import whole_file
 
 if TYPE_CHECKING:
@@ -30,7 +31,22 @@ DIM = "bytecover2.dim"  # in the file's metadata
 ROWS_PER_BATCH = 1_000
 
 
-def write_vectors(collection: TrackCollection, path: str | Path, filter: str = "") -> int:
+def staging_for(path: str | Path, model: Model) -> Staging:
+    """Where `ingest` stores what `write_vectors` then writes to `path`; it is beside that file.
+
+    Raises
+    ------
+    VectorsError
+        If Parquet cannot be written here: before hours of embedding.
+    OutputError, CollectionMismatch
+        As `Staging`.
+    """
+    path = Path(path)
+    _pyarrow(path)
+    return Staging(path.with_name(f"{path.name}.part.sqlite"), model)
+
+
+def write_vectors(collection: TrackCollection | Staging, path: str | Path, filter: str = "") -> int:
     """Write the rows of `collection` that pass `filter`; how many they are.
 
     Rows that others store meanwhile may be in the file or not; each row in it is whole.
@@ -81,11 +97,12 @@ class Vectors:
         ]
         if lacking:
             raise VectorsError(
-                f"{self.path}: it lacks {', '.join(lacking)}; collections export writes files that have them"
+                f"{self.path}: it lacks {', '.join(lacking)}; collections export and embed write files that have them"
             )
         self.model_id = told[MODEL_ID]
         self.contract_version = int(told[CONTRACT_VERSION])
         self.dim = int(told[DIM])
+        self.segments = read_segments(told)
 
     def __len__(self) -> int:
         return self._file.metadata.num_rows
@@ -114,6 +131,7 @@ class Vectors:
 def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
     """Store the rows of a file; one record per row, given when Milvus has acknowledged it.
 
+    A collection that cuts no tracks yet will cut those to come as the file's were cut.
     A row that is stored as it is in the file is skipped, so a run that was cut off goes on where it was. A track that
     is stored with other content fails: which of the two is wanted, only the user knows.
 
@@ -134,6 +152,8 @@ def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[In
 
 def _ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
     stored_any = False
+    if vectors.segments and not collection.segments:
+        collection.cut_into(vectors.segments)
     for rows, embeddings in vectors:
         stored = {row.id: row for row in collection.rows_with([row.id for row in rows], fresh=True)}
         contents = {(row.track_id, row.content_hash) for row in collection.rows_of([row.track_id for row in rows])}
@@ -160,7 +180,7 @@ def _row(values: dict[str, Any]) -> Row:
     return read_row(values | {"metadata": json.loads(values["metadata"])})
 
 
-def _schema(pa: Any, collection: TrackCollection) -> pyarrow.Schema:
+def _schema(pa: Any, collection: TrackCollection | Staging) -> pyarrow.Schema:
     types = {
         "VarChar": pa.string(),
         "Int64": pa.int64(),
@@ -170,6 +190,7 @@ def _schema(pa: Any, collection: TrackCollection) -> pyarrow.Schema:
     }
     columns = [(name, types[entry["dataType"]]) for name, entry in FIELDS.items()]
     facts = {MODEL_ID: collection.model_id, CONTRACT_VERSION: collection.contract_version, DIM: collection.dim}
+    facts |= {SEGMENT_S: collection.segments.length_s, HOP_S: collection.segments.hop_s}
     return pa.schema(columns, metadata={name: str(value) for name, value in facts.items()})
 
 

@@ -327,7 +327,7 @@ def _check_checkpoint(bundle: Bundle, models: Models) -> str:
     from .training.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(bundle.path)
-    stored = models[bundle.model].weights
+    stored = models[bundle.model].layers
     folded = FromCQT(checkpoint.config.front_end, checkpoint.network).state_dict()
     another = f"{bundle.checkpoint}: of another network than {MODEL}"
     if checkpoint.config.front_end != bundle.contract.front_end:
@@ -335,8 +335,8 @@ def _check_checkpoint(bundle: Bundle, models: Models) -> str:
     if folded.keys() != stored.keys() and not _stored_once(models[bundle.model]):
         raise BundleError(f"{another}: {min(folded.keys() ^ stored.keys())} is in one only; {_COPY_AGAIN}")
     for name in folded.keys() & stored.keys():
-        ours, theirs = folded[name].numpy(), stored[name].astype(np.float32)
-        allowed = ROUNDING_OF_LARGEST * np.abs(theirs).max()
+        ours, (theirs, half_step) = folded[name].numpy(), stored[name]
+        allowed = ROUNDING_OF_LARGEST * np.abs(theirs).max() + half_step
         if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=ROUNDING, atol=allowed):
             raise BundleError(f"{another}: {name} differs; {_COPY_AGAIN}")
     return f"folds to the {len(folded)} weights of {MODEL}"

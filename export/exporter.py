@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -36,11 +37,18 @@ from ..bundle import (
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd
 from ..errors import ExportError
 from ..model.network import ByteCover2
+from ..model_file import ModelFile
 from ..training.checkpoint import Checkpoint
 from .fold import FromCQT, ShippedNetwork
-from .graph import OPSET, export_cqt_onnx, export_onnx
+from .graph import OPSET, export_cqt_onnx, export_onnx, to_file
 from .parity import TOLERANCE, Parity, check_cqt_parity, check_parity, melody, probes, reference_session
+from .quantize import INT8_TOLERANCE, LARGEST_LOSS, Int8Cost, Songs, check_int8, quantize
 
+PROCESSOR_ROW = (
+    "| processor | int8 gains on x86-64 with VNNI (AVX-512 VNNI or AVX-VNNI in the CPU's flags) and on Arm with dot "
+    "product instructions (asimddp); elsewhere the embeddings are the same, but may come no faster than in float. For "
+    "GPUs take the float bundle |\n"
+)
 GOLDEN_S = {"long": 20.0, "short": 3.0}  # seconds; the short one is repeated before it is embedded
 
 
@@ -52,6 +60,7 @@ def write_bundle(
     facts: Mapping[str, str],
     checkpoint: bool = True,
     cqt: bool = False,
+    int8: Songs | None = None,
 ) -> Bundle:
     """Export `network` to the folder `out_dir`, whole or not at all.
 
@@ -69,13 +78,18 @@ def write_bundle(
         Whether the bundle carries the network as it was before folding, to train on from.
     cqt : bool
         Whether the bundle carries ``model_cqt.onnx`` too, for those who have the pooled CQT already.
+    int8 : Songs, optional
+        Quantise the backbone to int8: calibrated on these songs, and refused if it costs too much on them. Such a
+        bundle has a model_id of its own, and no ``model_cqt.onnx``.
 
     Raises
     ------
     ExportError
-        If ONNX Runtime does not reproduce the network, half precision cannot hold a weight, or `out_dir` cannot be
-        written or holds something else.
+        If ONNX Runtime does not reproduce the network, half precision cannot hold a weight, int8 costs too much or is
+        asked for together with `cqt`, or `out_dir` cannot be written or holds something else.
     """
+    if cqt and int8:
+        raise ExportError(f"{MODEL_CQT} comes in float only: export int8 without it")
     out_dir = Path(out_dir).absolute()
     if out_dir.exists() and not (out_dir / SUMS).is_file() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise ExportError(f"{out_dir}: exists and is no bundle; name a new folder")
@@ -89,6 +103,9 @@ def write_bundle(
 
     compared = probes(contract.minimum_samples)
     parity = check_parity(embed, shipped, model, compared)
+    cost = None
+    if int8:
+        contract, model, cost = to_int8(contract, model, int8)
     golden = golden_vectors(model, contract)
     if cqt:
         model_cqt = export_cqt_onnx(FromCQT(config.front_end, network), contract.to_metadata())
@@ -105,7 +122,7 @@ def write_bundle(
             (folder / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
             if checkpoint:
                 (folder / CHECKPOINT).write_bytes(half_checkpoint(config, network, facts))
-            (folder / "MODEL_CARD.md").write_text(model_card(contract, parity, facts, cqt=cqt), encoding="utf-8")
+            (folder / "MODEL_CARD.md").write_text(model_card(contract, parity, facts, cqt, cost), encoding="utf-8")
             np.savez(folder / GOLDEN, **golden)
             shutil.copyfile(_template("embed.py"), folder / "embed.py")
             write_sums(folder)
@@ -138,6 +155,22 @@ def make_contract(config: Config, shipped: ShippedNetwork) -> Contract:
             "torch": str(torch.__version__),
         },
     )
+
+
+def to_int8(contract: Contract, model: bytes, songs: Songs) -> tuple[Contract, bytes, Int8Cost]:
+    """Contract and graph of the int8 form of a graph, and what it costs.
+
+    Raises
+    ------
+    ExportError
+        If it costs too much.
+    """
+    quantized = quantize(onnx.load_from_string(model), songs.calibration)
+    weights = ModelFile.parse(quantized.SerializeToString()).weights
+    model_id = make_model_id(contract.front_end, weights)
+    contract = replace(contract, model_id=model_id, parity_tolerance=INT8_TOLERANCE)
+    content = to_file(quantized, contract.to_metadata())
+    return contract, content, check_int8(model, content, songs)
 
 
 def half_checkpoint(config: Config, network: ByteCover2, facts: Mapping[str, str]) -> bytes:
@@ -183,7 +216,7 @@ def _long_enough(pcm: np.ndarray, minimum_samples: int) -> np.ndarray:
     return np.tile(pcm.astype(np.float32) / 32768, -(-minimum_samples // len(pcm)))
 
 
-def model_card(contract: Contract, parity: Parity, facts: Mapping[str, str], *, cqt: bool) -> str:
+def model_card(contract: Contract, parity: Parity, facts: Mapping[str, str], cqt: bool, int8: Int8Cost | None) -> str:
     front_end = contract.front_end
     cqt_row = (
         f"| `{MODEL_CQT}` | the same network from `cqt`, float32, (batch, {front_end.n_bins}, frames), frames at least "
@@ -206,11 +239,28 @@ def model_card(contract: Contract, parity: Parity, facts: Mapping[str, str], *, 
         scale=front_end.scale,
         cqt_row=cqt_row if cqt else "",
         opset=contract.opset,
+        arithmetic=(
+            "convolutions in int8 (activations of 8 bits, weights of 7), all else in float32"
+            if int8
+            else "weights in half precision, arithmetic in float32"
+        ),
+        processor_row=PROCESSOR_ROW if int8 else "",
         tolerance=f"{contract.parity_tolerance:g}",
+        parity_tolerance=f"{TOLERANCE:g}",
+        int8_cost=_int8_cost(int8) if int8 else "",
         difference=f"{parity.largest_difference:.1e}",
         rounding_cosine=f"{parity.rounding_cosine:.6f}",
         facts="\n".join(f"| {key} | {value} |" for key, value in (facts or {"Weights": "not stated"}).items()),
         packages=", ".join(f"{name} {version}" for name, version in contract.packages.items()),
+    )
+
+
+def _int8_cost(cost: Int8Cost) -> str:
+    return (
+        f"* int8 against the network in float on {cost.source}: MAP {cost.map_float:.4f} in float, {cost.map_int8:.4f} "
+        f"in int8; smallest\n  cosine between the two embeddings of a track: {cost.smallest_cosine:.4f}. The bundle is "
+        f"written only if MAP falls by at most {LARGEST_LOSS:g}.\n"
+        f"* Largest difference between int8 kernels and the same arithmetic in float: {cost.largest_difference:.1e}.\n"
     )
 
 

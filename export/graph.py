@@ -36,7 +36,7 @@ def export_onnx(network: ShippedNetwork, metadata: Mapping[str, str]) -> bytes:
     # Axes of size one would be taken for constants, hence two waveforms longer than the minimum.
     example = torch.zeros(2, 3 * minimum_samples + SAMPLE_RATE)
     axes = {0: Dim("batch", min=1), 1: Dim("samples", min=minimum_samples)}
-    return _to_file(_trace(network, INPUT, example, axes), metadata)
+    return to_file(_trace(network, INPUT, example, axes), metadata)
 
 
 def export_cqt_onnx(network: FromCQT, metadata: Mapping[str, str]) -> bytes:
@@ -49,13 +49,20 @@ def export_cqt_onnx(network: FromCQT, metadata: Mapping[str, str]) -> bytes:
     """
     example = torch.zeros(2, network.config.n_bins, 5 * SHORTEST_FRAMES + 1)
     axes = {0: Dim("batch", min=1), 2: Dim("frames", min=SHORTEST_FRAMES)}
-    return _to_file(_trace(network, INPUT_CQT, example, axes), metadata)
+    return to_file(_trace(network, INPUT_CQT, example, axes), metadata)
 
 
-def _to_file(model: ModelProto, metadata: Mapping[str, str]) -> bytes:
+def to_file(model: ModelProto, metadata: Mapping[str, str]) -> bytes:
+    """The bytes of a graph as it ships: stripped, in half precision where that is exact, with `metadata`.
+
+    Raises
+    ------
+    ExportError
+        If the graph is of another opset than `OPSET`.
+    """
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     if opsets != {"": OPSET}:
-        raise ExportError(f"torch exported opsets {opsets}, not {OPSET}: install the versions of the extra [train]")
+        raise ExportError(f"exported with opsets {opsets}, not {OPSET}: install the versions of the extra [train]")
     _strip(model)
     _store_half(model)
     model.producer_name, model.producer_version = "bytecover2-milvus", ""
@@ -116,3 +123,16 @@ def _store_half(model: ModelProto) -> None:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def in_single_precision(model: ModelProto) -> ModelProto:
+    """A copy whose initializers are all float32 that `to_file` stored in half precision."""
+    single = ModelProto()
+    single.CopyFrom(model)
+    graph = single.graph
+    halves = {tensor.name: tensor for tensor in graph.initializer if tensor.name.endswith(".half")}
+    for node in [node for node in graph.node if node.op_type == "Cast" and node.input[0] in halves]:
+        tensor = halves[node.input[0]]
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), node.output[0]))
+        graph.node.remove(node)
+    return single

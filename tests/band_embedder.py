@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,3 +20,6 @@ class BandEmbedder:
         power = np.abs(np.fft.rfft(frames * np.hanning(1024), axis=1))[:, :512] ** 2  # (n_frames, 512)
         bands = np.log1p(1e3 * power.mean(axis=0).reshape(self.dim, -1).mean(axis=1))  # (dim,)
         return (bands / np.linalg.norm(bands)).astype(np.float32)
+
+    def embed_batch(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.stack([self.embed(waveform) for waveform in waveforms])

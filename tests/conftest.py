@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import bytecover2_milvus
-from benchmarks.milvus_server import milvus_server as running_milvus_server
+from benchmarks.milvus_server import MilvusServer
 from bytecover2_milvus.config import Config, FrontEnd, Network
 from bytecover2_milvus.milvus import close, connect
 
@@ -40,7 +40,7 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield uri
         return
     pytest.importorskip("milvus", reason="no Milvus server here; pip install milvus==2.3.5 (Linux, x86-64)")
-    with running_milvus_server(tmp_path_factory.mktemp("milvus-server")) as server:
+    with MilvusServer(tmp_path_factory.mktemp("milvus-server")) as server:
         yield server.uri
 
 
@@ -61,11 +61,14 @@ def client(milvus_uri: str) -> Iterator[MilvusClient]:
 
 @pytest.fixture
 def name(client: MilvusClient) -> Iterator[str]:
-    """A name for a collection, free before the test and after it."""
+    """A name for a collection or an alias, free before the test and after it."""
     chosen = f"test_{uuid.uuid4().hex}"
     yield chosen
-    if client.has_collection(chosen, timeout=10):
-        client.drop_collection(chosen, timeout=10)
+    for collection in client.list_collections(timeout=10):
+        if collection.startswith(chosen):
+            for alias in client.list_aliases(collection, timeout=10)["aliases"]:
+                client.drop_alias(alias, timeout=10)
+            client.drop_collection(collection, timeout=10)
 
 
 @pytest.fixture(scope="session")

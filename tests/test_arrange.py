@@ -24,13 +24,13 @@ from bytecover2_milvus.songs.patterns import (
     drum_bar,
     play_pattern,
 )
-from bytecover2_milvus.songs.reharmonise import HARMONIES, Harmony
+from bytecover2_milvus.songs.reharmonise import AS_WRITTEN, HARMONIES, Harmony
 from bytecover2_milvus.songs.score import Chord, Note, Section, Song
 
 
 @pytest.fixture(scope="module")
 def arrangements() -> list[Arrangement]:
-    return [arrange(compose(seed), seed % 5) for seed in range(200)]
+    return [arrange(compose(seed), seed % 5) for seed in range(300)]
 
 
 def _tune(n_bars: int, repeats: int = 1) -> Song:
@@ -127,7 +127,7 @@ def test_a_tune_without_chords_gets_a_drone() -> None:
     bare = Song(
         **{**vars(tune), "song_id": "bare", "sections": (Section("A", 64.0, tune.sections[0].melody, ()),)},
     )
-    for manner in HARMONIES:
+    for manner in (AS_WRITTEN, *HARMONIES):
         harmony = Harmony(bare, manner, 2, np.random.default_rng(0))
         chords = harmony.chords(Segment(0, 8.0, 24.0, at=4.0, key=1))
         assert chords == [Chord(4.0, 16.0, 3, "5")], manner

@@ -1,4 +1,4 @@
-"""The command line as a user and a script meet it, on real audio, a real bundle and an embedded Milvus."""
+"""The command line as a user and a script meet it, on real audio and a real bundle, on Milvus Lite and on a server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,8 +24,10 @@ import soundfile
 
 from bytecover2_milvus.bundle import write_sums
 from bytecover2_milvus.cli import main
+from bytecover2_milvus.collection import drop_collection, has_collection
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.manifest import write_manifest
+from bytecover2_milvus.milvus import close, connect
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.songs.tracks import render_tracks
 from bytecover2_milvus.training.checkpoint import load_checkpoint
@@ -77,17 +82,32 @@ def catalogue(tmp_path_factory) -> Path:
     return folder
 
 
+@contextmanager
+def new_collection(uri: str) -> Iterator[tuple[str, ...]]:
+    """Options that name a collection which is not there yet; it is gone afterwards."""
+    name = f"covers_{uuid.uuid4().hex}"
+    yield ("--uri", uri, "--collection", name)
+    client = connect(uri)
+    if has_collection(client, name):
+        drop_collection(client, name)
+    close(client)
+
+
+@pytest.fixture
+def empty(milvus_uri) -> Iterator[tuple[str, ...]]:
+    with new_collection(milvus_uri) as options:
+        yield options
+
+
 @pytest.fixture(scope="module")
-def store(catalogue, tiny_bundle) -> tuple[str, ...]:
-    """Options that name a filled collection and its bundle."""
-    options = ("--uri", str(catalogue / "covers.db"), "--collection", "covers")
-    process = run(
-        "ingest", "--manifest", catalogue / "manifest.csv", *options, "--bundle", tiny_bundle, "--workers", 1, "--json"
-    )
-    assert process.returncode == 0, process.stderr
-    records = lines(process, "ingest_record")
-    assert [record["status"] for record in records] == ["added"] * 8
-    return options
+def store(catalogue, tiny_bundle, milvus_uri) -> Iterator[tuple[str, ...]]:
+    """Options that name a filled collection."""
+    with new_collection(milvus_uri) as options:
+        command = ("ingest", "--manifest", catalogue / "manifest.csv", *options, "--bundle", tiny_bundle)
+        process = run(*command, "--workers", 1, "--json")
+        assert process.returncode == 0, process.stderr
+        assert [record["status"] for record in lines(process, "ingest_record")] == ["added"] * 8
+        yield options
 
 
 @pytest.mark.parametrize(("name", "command"), commands(), ids=lambda value: value if isinstance(value, str) else "")
@@ -111,7 +131,7 @@ def test_help_is_instant_because_nothing_heavy_is_imported():
 def test_a_second_ingest_skips_everything(catalogue, store, tiny_bundle):
     process = run("ingest", "--manifest", catalogue / "manifest.csv", *store, "--bundle", tiny_bundle, "--workers", 1)
     assert process.returncode == 0
-    assert "8 skipped; 8 rows in covers" in process.stderr
+    assert f"8 skipped; 8 rows in {store[-1]} at {store[1]}" in process.stderr
 
 
 def test_a_stored_track_finds_itself_first(catalogue, store, tiny_bundle):
@@ -152,7 +172,7 @@ def test_evaluate_counts_and_manifest_restricts(catalogue, store, tmp_path):
     assert part["queries"] == 4 and part["works"] == 2
 
 
-def test_embed_writes_what_the_collection_holds(catalogue, store, tiny_bundle, tmp_path):
+def test_embed_writes_one_unit_vector_per_file(catalogue, tiny_bundle, tmp_path):
     out = tmp_path / "vectors.npz"
     process = run("embed", catalogue / "audio" / "composed-0", "--out", out, "--bundle", tiny_bundle)
     assert process.returncode == 0, process.stderr
@@ -162,13 +182,13 @@ def test_embed_writes_what_the_collection_holds(catalogue, store, tiny_bundle, t
     assert [Path(path).name for path in vectors["paths"]] == ["0.flac", "1.flac"]
 
 
-def test_one_bad_file_is_reported_and_the_rest_goes_in(catalogue, tiny_bundle, tmp_path):
+def test_one_bad_file_is_reported_and_the_rest_goes_in(catalogue, empty, tiny_bundle, tmp_path):
     folder = tmp_path / "mixed"
     folder.mkdir()
     (folder / "broken.mp3").write_bytes(b"this is no audio" * 100)
     soundfile.write(folder / "silent.wav", np.zeros(5 * SAMPLE_RATE), SAMPLE_RATE)
     (folder / "good.flac").write_bytes((catalogue / "audio" / "composed-0" / "0.flac").read_bytes())
-    process = run("ingest", folder, "--uri", tmp_path / "m.db", "--bundle", tiny_bundle, "--workers", 1, "--json")
+    process = run("ingest", folder, *empty, "--bundle", tiny_bundle, "--workers", 1, "--json")
     assert process.returncode == 1
     statuses = {Path(record["path"]).name: record["status"] for record in lines(process, "ingest_record")}
     assert statuses == {"broken.mp3": "failed", "silent.wav": "failed", "good.flac": "added"}
@@ -197,12 +217,15 @@ def test_collections_are_listed_described_and_dropped_only_when_confirmed(catalo
     refused(run("collections", "describe", "tracks", "--uri", uri), "tracks", "no collection")
 
 
-def test_doctor_says_what_fits_and_what_does_not(store, tiny_bundle, tmp_path):
+def test_doctor_says_what_fits(store, tiny_bundle):
     process = run("doctor", *store, "--bundle", tiny_bundle, "--json")
     checks = {line["check"]: line for line in lines(process, "check")}
     assert process.returncode == 0, process.stdout
     assert checks["milvus"]["status"] == checks["bundle"]["status"] == checks["cpu"]["status"] == "ok"
     assert "8 rows" in checks["collection"]["detail"]
+
+
+def test_doctor_says_what_does_not_fit(tiny_bundle, tmp_path):
     process = run("doctor", "--uri", "http://127.0.0.1:9", "--bundle", tmp_path, "--json")
     checks = {line["check"]: line for line in lines(process, "check")}
     assert process.returncode == 1
@@ -220,7 +243,7 @@ class TestRefusals:
         refused(run("ingest", track, "--uri", tmp_path / "x.db", "--bundle", tmp_path / "none"), "none", "no such")
         assert not (tmp_path / "x.db").exists()
 
-    def test_changed_bundle_file(self, catalogue, store, tiny_bundle, tmp_path):
+    def test_changed_bundle_file(self, catalogue, tiny_bundle, tmp_path):
         copy = tmp_path / "bundle"
         copy.mkdir()
         for file in tiny_bundle.iterdir():
@@ -228,7 +251,7 @@ class TestRefusals:
         model = copy / "model.onnx"
         model.write_bytes(model.read_bytes()[:-1] + b"!")
         track = catalogue / "audio" / "composed-0" / "0.flac"
-        refused(run("query", track, *store, "--bundle", copy), "model.onnx", "changed")
+        refused(run("query", track, "--bundle", copy), "model.onnx", "changed")
 
     def test_milvus_that_does_not_answer_fails_in_seconds(self, catalogue, tiny_bundle):
         track = catalogue / "audio" / "composed-0" / "0.flac"
@@ -240,25 +263,23 @@ class TestRefusals:
         refused(run("evaluate", "--uri", tmp_path / "none.db"), "none.db", "ingest makes it")
         assert not (tmp_path / "none.db").exists()
 
-    def test_manifest_without_its_columns(self, store, tiny_bundle, tmp_path):
+    def test_manifest_without_its_columns(self, tiny_bundle, tmp_path):
         manifest = tmp_path / "m.csv"
         manifest.write_text("file,title\na.wav,A\n", encoding="utf-8")
-        refused(run("ingest", "--manifest", manifest, *store, "--bundle", tiny_bundle), "m.csv", "path", "work_id")
+        refused(run("ingest", "--manifest", manifest, "--bundle", tiny_bundle), "m.csv", "path", "work_id")
 
-    def test_manifest_with_a_missing_file_fails_that_track_only(self, catalogue, tiny_bundle, tmp_path):
+    def test_manifest_with_a_missing_file_fails_that_track_only(self, catalogue, empty, tiny_bundle, tmp_path):
         manifest = tmp_path / "m.csv"
         good = catalogue / "audio" / "composed-0" / "0.flac"
         manifest.write_text(f"path,work_id\n{good},a\ngone.wav,b\n", encoding="utf-8")
-        process = run(
-            "ingest", "--manifest", manifest, "--uri", tmp_path / "x.db", "--bundle", tiny_bundle, "--workers", 1
-        )
+        process = run("ingest", "--manifest", manifest, *empty, "--bundle", tiny_bundle, "--workers", 1)
         assert process.returncode == 1
         assert "gone.wav" in process.stderr and "1 added, 1 failed; 1 rows" in process.stderr
 
     def test_manifest_of_other_tracks_cannot_be_evaluated(self, store, tmp_path):
         manifest = tmp_path / "m.csv"
         manifest.write_text("path,work_id\nother.wav,w\n", encoding="utf-8")
-        refused(run("evaluate", *store, "--manifest", manifest), "m.csv", "covers")
+        refused(run("evaluate", *store, "--manifest", manifest), "m.csv", store[-1])
 
     def test_a_filter_that_is_no_filter(self, catalogue, store, tiny_bundle):
         track = catalogue / "audio" / "composed-0" / "0.flac"
@@ -302,9 +323,9 @@ class TestRefusals:
         process = run("train", "--songs", "composed@0-2", "--out", tmp_path, "--set", "training.learning_speed=1")
         refused(process, "learning_speed", "learning_rate")
 
-    def test_cuda_asked_for_and_not_there(self, catalogue, store, tiny_bundle):
+    def test_cuda_asked_for_and_not_there(self, catalogue, tiny_bundle):
         track = catalogue / "audio" / "composed-0" / "0.flac"
-        process = run("query", track, *store, "--bundle", tiny_bundle, "--device", "cuda", CUDA_VISIBLE_DEVICES="")
+        process = run("query", track, "--bundle", tiny_bundle, "--device", "cuda", CUDA_VISIBLE_DEVICES="")
         refused(process, "CUDA", "bytecover2-milvus[cuda]")
 
 

@@ -146,15 +146,21 @@ def test_exported_rows_are_ingested_and_described(
     assert samples["bytecover2_ingest_completed", None] == 1
 
     (described,) = lines(run("collections", "describe", name, "--json"), "collection")
+    assert (described["collection"], described["aliases"], described["previous"]) == (f"{name}_a1b2", [name], None)
     assert (described["rows"], described["segments"], described["model_id"]) == (len(ROWS), 1, "a1b2")
     assert described["last_ingest"]
     listed = lines(run("collections", "list", "--json"), "collection")
-    assert {line["collection"]: line["rows"] for line in listed}[name] == len(ROWS)
+    assert {line["collection"]: (line["aliases"], line["rows"]) for line in listed}[f"{name}_a1b2"] == (
+        [name],
+        len(ROWS),
+    )
     for command in (("list",), ("describe", name)):
         result = run("collections", *command)
         assert result.exit_code == 0 and "a1b2" in result.stdout
+    result = run("collections", "drop", name, input="n\n")
+    assert f"Delete {name}_a1b2 (alias {name}) with {len(ROWS)} rows at " in result.stderr
     assert run("collections", "drop", name, "--yes").exit_code == 0
-    assert not has_collection(client, name)
+    assert not has_collection(client, name) and not has_collection(client, f"{name}_a1b2")
 
 
 def test_a_failed_run_says_so_in_its_metrics(run: Run, name: str, tmp_path: Path) -> None:

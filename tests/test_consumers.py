@@ -26,7 +26,7 @@ from bytecover2_milvus.embedder import Embedder
 
 REPOSITORY = Path(__file__).parents[1]
 CONSUMERS = REPOSITORY / "export" / "consumers"
-HEADERS = REPOSITORY / ".cache" / "onnxruntime" / "usr" / "include" / "onnxruntime"
+HEADERS = REPOSITORY / ".cache" / "trixie" / "usr" / "include" / "onnxruntime"
 BUNDLE = REPOSITORY / "bytecover2_milvus" / "bundles" / "bytecover2-128"
 
 

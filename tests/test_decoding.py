@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
+import time
 from multiprocessing import connection
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import soundfile
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.decoding import Decoded, Decoder, Job, decode
-from bytecover2_milvus.errors import UnreadableAudio
+from bytecover2_milvus.errors import SilentAudio, UnreadableAudio
 
 
 @pytest.fixture
@@ -54,6 +57,16 @@ def test_few_waveforms_wait_at_a_time(paths: list[Path]) -> None:
     with Decoder(1) as decoder:
         for taken, _ in enumerate(decoder.decode(jobs()), start=1):
             assert handed_out <= taken + 2
+
+
+def test_nothing_is_left_of_waveforms_that_were_taken(tmp_path: Path, paths: list[Path]) -> None:
+    broken = tmp_path / "broken.wav"
+    soundfile.write(broken, np.zeros(3 * SAMPLE_RATE), SAMPLE_RATE)  # silent: known only when all of it is decoded
+    with Decoder(1) as decoder:
+        for path in [broken, paths[0]]:
+            [(_, decoded)] = decoder.decode([Job(path, path)])
+            assert list(Path(decoder._folder.name).iterdir()) == []
+            assert isinstance(decoded, SilentAudio) or isinstance(decoded.waveform, np.memmap)
 
 
 def test_a_cut_off_file_warns(tmp_path: Path, paths: list[Path]) -> None:
@@ -96,3 +109,27 @@ def test_a_worker_that_dies_costs_only_its_file(tmp_path: Path, paths: list[Path
     killer.join(10)
     assert isinstance(decoded.pop(deadly), UnreadableAudio)
     assert all(isinstance(entry, Decoded) for entry in decoded.values()) and set(decoded) == set(paths)
+
+
+DECODE = """
+import sys
+from pathlib import Path
+from bytecover2_milvus.decoding import Decoder, Job
+with Decoder(1) as decoder:
+    list(decoder.decode([Job(0, Path(sys.argv[1]))]))
+"""
+
+
+def test_a_parent_that_is_killed_leaves_no_files(tmp_path: Path) -> None:
+    pipe, temporary = tmp_path / "pipe.wav", tmp_path / "temporary"
+    os.mkfifo(pipe)
+    temporary.mkdir()
+    parent = subprocess.Popen([sys.executable, "-c", DECODE, pipe], env=os.environ | {"TMPDIR": str(temporary)})
+    with pipe.open("wb"):  # waits until the worker opens it
+        assert len(list(temporary.iterdir())) == 1
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 60
+    while any(temporary.iterdir()):  # until the worker has seen it
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -55,6 +55,34 @@ def test_a_batch_equals_its_members_alone_whatever_their_lengths(embedder):
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
+@pytest.fixture
+def long(monkeypatch) -> np.ndarray:
+    """A waveform in three parts, as those beyond half an hour are, the second of them silent."""
+    monkeypatch.setattr("bytecover2_milvus.embedder.LONGEST_S", 5.0)
+    waveform = melody(3 * 100_000, seed=0)
+    waveform[100_000:200_000] = 0
+    return waveform
+
+
+def test_a_long_recording_has_the_unit_mean_of_its_audible_parts(embedder, long):
+    mean = embedder.embed(long[:100_000]) + embedder.embed(long[200_000:])
+    expected = mean / np.linalg.norm(mean)
+    np.testing.assert_allclose(embedder.embed(long), expected, atol=1e-6)
+    batch = embedder.embed_batch([long, long[:100_000], long])
+    np.testing.assert_allclose(batch[[0, 2]], np.stack([expected] * 2), atol=1e-6)
+
+
+def test_a_long_recording_may_lie_in_a_file(embedder, long, tmp_path):
+    long.tofile(tmp_path / "waveform.f32")
+    mapped = np.memmap(tmp_path / "waveform.f32", np.float32, "r")
+    np.testing.assert_array_equal(embedder.embed(mapped), embedder.embed(long))
+
+
+def test_a_long_silence_is_refused(embedder, long):
+    with pytest.raises(SilentAudio, match="silent waveform"):
+        embedder.embed(0 * long)
+
+
 def test_a_batch_beyond_the_memory_bound_is_split(embedder, monkeypatch):
     waveforms = [melody(90_000, seed) for seed in range(5)]
     whole = embedder.embed_batch(waveforms)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +20,6 @@ from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import CollectionMismatch
 from bytecover2_milvus.ingest import IngestRecord, ingest
 from bytecover2_milvus.manifest import Track, tracks_in
-from bytecover2_milvus.milvus import close, connect
 
 
 class NoEmbedder(BandEmbedder):
@@ -252,72 +247,3 @@ def test_another_models_collection_is_refused_at_once(collection: TrackCollectio
     other.model_id = "other"
     with pytest.raises(CollectionMismatch, match="holds embeddings of model bands, not of other"):
         ingest(tracks_in([folder]), other, collection)
-
-
-INTERRUPTED = """
-import json, sys
-from band_embedder import BandEmbedder
-from bytecover2_milvus.collection import TrackCollection
-from bytecover2_milvus.ingest import ingest
-from bytecover2_milvus.manifest import tracks_in
-from bytecover2_milvus.milvus import close, connect
-
-if __name__ == "__main__":
-    client = connect(sys.argv[1])
-    try:
-        collection = TrackCollection.open_or_create(client, sys.argv[2], BandEmbedder())
-        for record in ingest(tracks_in(sys.argv[3:]), BandEmbedder(), collection, workers=2, batch_size=4):
-            print(json.dumps([record.track_id, record.status]), flush=True)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    finally:
-        close(client)
-"""
-
-
-def start(uri: str, name: str, folder: Path) -> subprocess.Popen[str]:
-    script = folder.parent / "interrupted.py"
-    script.write_text(INTERRUPTED)
-    return subprocess.Popen(
-        [sys.executable, str(script), uri, name, str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # with a process group of its own, as from a terminal
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
-    )
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_run_loses_nothing_it_gave(
-    collection: TrackCollection, milvus_uri: str, tmp_path: Path, how: signal.Signals
-) -> None:
-    # A folder that this process has open is closed to others.
-    uri = str(tmp_path / "milvus.db") if milvus_uri.endswith(".db") else milvus_uri
-    folder = tmp_path / "audio"
-    folder.mkdir()
-    for seed in range(40):
-        write_tone(folder / f"{seed}.wav", seed)
-    process = start(uri, collection.name, folder)
-    given = [json.loads(process.stdout.readline()) for _ in range(6)]
-    if how is signal.SIGINT:
-        os.killpg(process.pid, how)  # Ctrl-C reaches the workers too
-        rest, errors = process.communicate(timeout=30)
-        assert (process.returncode, errors) == (130, "")
-    else:
-        process.kill()
-        rest, _ = process.communicate(timeout=30)
-    given += [json.loads(line) for line in rest.splitlines()]
-    assert len(given) < 40
-
-    client = connect(uri)
-    try:
-        left = TrackCollection.open(client, collection.name, "bands")
-        stored = left.fetch().track_ids
-        assert len(stored) == len(set(stored))
-        assert {track_id for track_id, _ in given} <= set(stored)
-        records = run(tracks_in([folder]), left)
-        assert {track_id for track_id, record in records.items() if record.status == "skipped"} == set(stored)
-        assert_stored(left, {str(seed): folder / f"{seed}.wav" for seed in range(40)})
-    finally:
-        close(client)

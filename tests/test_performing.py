@@ -12,7 +12,7 @@ from bytecover2_milvus.songs.form import ENDINGS, LONGEST_S, Segment, draw_form
 from bytecover2_milvus.songs.lead import Manner, deliver, echo, second_voice
 from bytecover2_milvus.songs.medley import with_guest, with_vamp
 from bytecover2_milvus.songs.patterns import Event, Metre
-from bytecover2_milvus.songs.reharmonise import HARMONIES, Harmony
+from bytecover2_milvus.songs.reharmonise import AS_WRITTEN, HARMONIES, Harmony
 from bytecover2_milvus.songs.score import Chord, Note
 from bytecover2_milvus.songs.voicings import VOICINGS, voicing
 
@@ -26,7 +26,7 @@ def _scale_up_and_down() -> list[Note]:
     return [Note(float(i + 4 * (i // 4)), 1.0, pitch) for i, pitch in enumerate(pitches)]
 
 
-@pytest.mark.parametrize("manner", sorted(set(HARMONIES)))
+@pytest.mark.parametrize("manner", [AS_WRITTEN, *HARMONIES])
 def test_chords_fill_their_segment_in_every_manner(manner: str) -> None:
     for seed in range(20):
         song = compose(seed)
@@ -96,13 +96,25 @@ def test_every_form_holds_the_song_and_ends_in_time() -> None:
         metre = Metre.of(song)
         song = with_vamp(song, metre, rng)
         vamp = len(song.sections) - 1
-        segments = draw_form(song, vamp, metre, song.bpm, ENDINGS[seed % len(ENDINGS)], True, rng)
+        segments = draw_form(song, vamp, metre, song.bpm, ENDINGS[seed % len(ENDINGS)], True, seed / 99, rng)
         assert any(segment.kind == "sung" for segment in segments)
         assert all(segment.kind != "sung" for segment in segments if segment.section == vamp)
         assert all(0 <= segment.fullness <= 1 for segment in segments)
         assert all(a.end == pytest.approx(b.at) for a, b in pairwise(segments))
         ending_s = metre.beats * 60 / song.bpm  # a held last bar comes on top
         assert segments[-1].end * 60 / song.bpm <= LONGEST_S + ending_s + 1e-6
+
+
+def test_a_band_without_liberty_plays_the_form_as_it_is() -> None:
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        song = compose(seed)
+        metre = Metre.of(song)
+        song = with_vamp(song, metre, rng)
+        segments = draw_form(song, len(song.sections) - 1, metre, song.bpm, "cold", True, 0.0, rng)
+        played = [segment.section for segment in segments if segment.kind != "intro"]
+        assert [*song.form * len(played)][: len(played)] == played, seed
+        assert all(segment.key == 0 and segment.kind in ("intro", "sung") for segment in segments)
 
 
 def test_a_plain_delivery_is_what_is_written() -> None:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .output import Place, milvus_options, open_milvus, print_table
+from .output import Place, bundle_option, device_option, milvus_options, open_milvus, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from ..ingest import IngestRecord
+
+
+def _shown(value: object) -> object:
+    """A value of `TrackCollection.describe` in a table."""
+    return ", ".join(value) if isinstance(value, list) else "" if value is None else value
+
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @click.group("collections")
 def collections_group() -> None:
-    """List, describe, export, thin out and drop the collections of a Milvus.
+    """List, describe, export, thin out, drop and renew the collections of a Milvus.
 
     \b
     Example:
@@ -41,8 +52,8 @@ def list_(milvus: Place, as_json: bool) -> None:
         for description in found:
             click.echo(json.dumps(description))
     else:
-        columns = ("collection", "rows", "dim", "index_type", "model_id", "last_ingest")
-        print_table(columns, [[description[column] or "" for column in columns] for description in found])
+        columns = ("collection", "aliases", "rows", "dim", "index_type", "model_id", "last_ingest")
+        print_table(columns, [[_shown(description[column]) for column in columns] for description in found])
 
 
 @collections_group.command()
@@ -65,8 +76,7 @@ def describe(name: str, milvus: Place, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(description))
     else:
-        description["last_ingest"] = description["last_ingest"] or "not known"
-        print_table(("what", "value"), list(description.items()))
+        print_table(("what", "value"), [(what, _shown(value)) for what, value in description.items()])
     if advice:
         click.echo(f"warning: {name} has {description['rows']} rows; {advice}", err=True)
 
@@ -146,17 +156,121 @@ def delete_tracks(
 @milvus_options
 @yes_option
 def drop(name: str, milvus: Place, yes: bool) -> None:
-    """Delete a collection with all it holds.
+    """Delete a collection with all it holds, by its name or its alias; the alias goes with it.
 
     \b
     Example:
       bytecover2-milvus collections drop tracks --uri bytecover2.db
     """
-    from ..collection import TrackCollection, drop_collection
+    from ..collection import TrackCollection, aliases_of, drop_collection
 
     with open_milvus(milvus) as client:
-        rows = TrackCollection.open(client, name).count()
+        collection = TrackCollection.open(client, name)
+        rows, aliases = collection.count(), ", ".join(aliases_of(client, collection.name))
+        what = f"{collection.name} (alias {aliases})" if aliases else collection.name
         if not yes:
-            click.confirm(f"Delete {name} with {rows} rows at {milvus}?", abort=True, err=True)
+            click.confirm(f"Delete {what} with {rows} rows at {milvus}?", abort=True, err=True)
         drop_collection(client, name)
-    click.echo(f"{name} dropped, {rows} rows", err=True)
+    click.echo(f"{what} dropped, {rows} rows", err=True)
+
+
+@collections_group.command()
+@click.argument("name")
+@milvus_options
+@bundle_option
+def create(name: str, milvus: Place, bundle: Path | None) -> None:
+    """Make an empty collection for a model behind an alias, as the first ingest does: for Milvus' bulk import.
+
+    \b
+    Example:
+      bytecover2-milvus collections create tracks --uri http://localhost:19530
+    """
+    from ..collection import TrackCollection
+    from ..embedder import Embedder
+    from ..errors import CollectionError
+
+    embedder = Embedder(bundle, "cpu")
+    with open_milvus(milvus, make=True) as client:
+        collection = TrackCollection.open_or_create(client, name, embedder)
+        if rows := collection.count():
+            raise CollectionError(f"{name}: {collection.name} is there already, with {rows} rows")
+    click.echo(f"{collection.name}, alias {name}, for embeddings of model {embedder.model_id}", err=True)
+
+
+@collections_group.command()
+@click.argument("name")
+@milvus_options
+@bundle_option
+@device_option
+@click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
+@click.option("--leave-out", is_flag=True, help="Go on without tracks that cannot be embedded.")
+@click.option("--hold", is_flag=True, help="Do all but move the alias; the same command without it moves it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def promote(
+    name: str,
+    milvus: Place,
+    bundle: Path | None,
+    device: str,
+    workers: int | None,
+    leave_out: bool,
+    hold: bool,
+    as_json: bool,
+) -> None:
+    """Let an alias stand for a collection of another model, filled from the files of the old one; queries go on.
+
+    The old collection is kept. The same command goes on where a promotion was cut off.
+
+    \b
+    Example:
+      bytecover2-milvus collections promote tracks --bundle bytecover2-new/ --uri bytecover2.db
+    """
+    from ..collection import TrackCollection, has_collection
+    from ..embedder import Embedder
+    from ..promotion import promote as run
+
+    embedder = Embedder(bundle, device)
+    with open_milvus(milvus) as client:
+        rows = TrackCollection.open(client, name).count() if has_collection(client, name) else None
+        with progress_bar("promote", rows) as bar:
+
+            def watch(record: IngestRecord) -> None:
+                if record.status == "failed":
+                    bar.print(f"failed: {record.reason}")
+                bar.update(advance=1, note=record.track_id)
+
+            done = run(client, name, embedder, workers=workers, leave_out=leave_out, hold=hold, watch=watch)
+    if as_json:
+        click.echo(json.dumps(asdict(done), ensure_ascii=False))
+    if done.from_collection == done.to_collection:
+        click.echo(f"{name} holds embeddings of model {done.to_model_id} already; nothing to do", err=True)
+        return
+    counts = f"{done.tracks} tracks in {done.to_collection}, {done.stored} stored, {done.left_out} left out"
+    found = "" if done.recall_at_10 is None else f"; recall@10 {done.recall_at_10:.3f}, {done.files_asked} files found"
+    stands = f"now stands for {done.to_collection}" if done.moved else f"still stands for {done.from_collection}"
+    click.echo(f"{counts}{found}; {name} {stands}", err=True)
+
+
+@collections_group.command()
+@click.argument("name")
+@milvus_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def rollback(name: str, milvus: Place, as_json: bool) -> None:
+    """Let an alias stand again for the collection that it stood for before `promote`; nothing is deleted.
+
+    \b
+    Example:
+      bytecover2-milvus collections rollback tracks --uri bytecover2.db
+    """
+    from ..promotion import roll_back
+
+    with open_milvus(milvus) as client:
+        done = roll_back(client, name)
+    if as_json:
+        click.echo(json.dumps(asdict(done), ensure_ascii=False))
+    click.echo(f"{name} stands for {done.to_collection} again, model {done.to_model_id}", err=True)
+    if done.lacking:
+        click.echo(
+            f"warning: {done.lacking} tracks are in {done.from_collection} only; ingest them with the bundle of model"
+            f" {done.to_model_id}",
+            err=True,
+        )

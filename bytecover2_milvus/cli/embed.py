@@ -3,37 +3,76 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .output import bundle_option, device_option, progress_bar
+from .output import bundle_option, device_option, progress_bar, segment_options
+
+if TYPE_CHECKING:
+    from ..embedder import Embedder
+    from ..segments import Segments
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="File to write, .npz.")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--manifest", type=click.Path(path_type=Path), help="CSV or JSON lines with path and work_id.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="File to write, .npz or .parquet."
+)
 @bundle_option
 @device_option
-def embed(files: tuple[Path, ...], out: Path, bundle: Path | None, device: str) -> None:
-    """Write the embeddings of audio files, or all in folders, to a NumPy file.
+@segment_options(
+    "For .parquet: seconds of the segments to embed beside whole tracks; the default is whole tracks only."
+)
+@click.option("--workers", type=click.IntRange(0), help="Processes that decode for .parquet; default: one per core.")
+def embed(
+    files: tuple[Path, ...],
+    manifest: Path | None,
+    out: Path,
+    bundle: Path | None,
+    device: str,
+    segments: Segments | None,
+    workers: int | None,
+) -> None:
+    """Write the embeddings of audio files, or all in folders, to a NumPy or Parquet file.
 
-    It holds `embeddings` (N, D) float32, `paths` (N,) and `model_id`; a file that cannot be read is reported and left
-    out.
+    An .npz holds `embeddings` (N, D) float32, `paths` (N,) and `model_id`. A .parquet holds the rows of a collection:
+    `ingest --vectors` stores them without the audio, and the same command goes on where it was cut off. A file that
+    cannot be read is reported and left out.
 
     \b
     Example:
-      bytecover2-milvus embed a.wav b.mp3 --out embeddings.npz
+      bytecover2-milvus embed music/ --out vectors.parquet
     """
+    from ..embedder import Embedder
+
+    if not (files or manifest):
+        raise click.UsageError("nothing to embed: give files, folders or --manifest")
+    if segments and out.suffix != ".parquet":
+        raise click.UsageError("--segment needs a .parquet file, where each segment has a row")
+    embedder = Embedder(bundle, device)
+    if out.suffix == ".parquet":
+        n_embedded, n_failed = _write_parquet(files, manifest, out, embedder, segments, workers)
+    else:
+        n_embedded, n_failed = _write_npz(files, manifest, out, embedder)
+    click.echo(f"{n_embedded} embeddings of {embedder.dim} values in {out}", err=True)
+    if n_failed:
+        sys.exit(1)
+
+
+def _write_npz(files: tuple[Path, ...], manifest: Path | None, out: Path, embedder: Embedder) -> tuple[int, int]:
+    """How many files were embedded, and how many failed."""
     import numpy as np
 
     from ..audio import find_audio, load_audio
-    from ..embedder import Embedder
     from ..errors import AudioError
+    from ..manifest import read_manifest
     from ..writing import whole_file
 
-    paths = find_audio(files)
-    embedder = Embedder(bundle, device)
+    paths = ([track.path for track in read_manifest(manifest)] if manifest else []) + find_audio(files)
     embeddings, embedded = [], []
     with progress_bar("embed", len(paths)) as bar:
         for path in paths:
@@ -47,6 +86,36 @@ def embed(files: tuple[Path, ...], out: Path, bundle: Path | None, device: str) 
         raise click.ClickException("no embedding to write")
     with whole_file(out) as part, part.open("wb") as file:
         np.savez(file, embeddings=np.stack(embeddings), paths=np.array(embedded), model_id=embedder.model_id)
-    click.echo(f"{len(embedded)} embeddings of {embedder.dim} values in {out}", err=True)
-    if len(embedded) < len(paths):
-        sys.exit(1)
+    return len(embedded), len(paths) - len(embedded)
+
+
+def _write_parquet(
+    files: tuple[Path, ...],
+    manifest: Path | None,
+    out: Path,
+    embedder: Embedder,
+    segments: Segments | None,
+    workers: int | None,
+) -> tuple[int, int]:
+    """How many rows are in the file, and how many tracks failed."""
+    from ..ingest import ingest
+    from ..manifest import read_manifest, tracks_in
+    from ..vectors import staging_for, write_vectors
+
+    tracks = (read_manifest(manifest) if manifest else []) + tracks_in(files)
+    statuses: Counter[str] = Counter()
+    with staging_for(out, embedder) as staging:
+        if segments is not None:
+            staging.cut_into(segments)
+        with progress_bar("embed", len(tracks)) as bar:
+            for record in ingest(tracks, embedder, staging, workers=workers):
+                statuses[record.status] += 1
+                for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
+                    bar.print(f"{record.status}: {problem}")
+                bar.update(advance=1, note=record.track_id)
+        staging.keep_only([track.track_id for track in tracks])  # a run that was cut off may have had others
+        if not staging.count():
+            raise click.ClickException("no embedding to write")
+        n_rows = write_vectors(staging, out)
+        staging.delete()
+    return n_rows, statuses["failed"]

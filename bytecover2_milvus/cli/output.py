@@ -18,6 +18,8 @@ from ..milvus import without_password
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
+    from ..segments import Segments
+
 ASK = "\0"  # what --token without a value stands for; no command line can hold it
 FILE_COLUMNS = 200  # of a table that goes to a file or a pipe; it is only as wide as it needs to be
 
@@ -119,6 +121,36 @@ def _public_uri(context: click.Context, parameter: click.Parameter, value: str) 
 collection_option = click.option(
     "--collection", default="tracks", show_default=True, help="Collection of embeddings in that Milvus."
 )
+
+
+def segment_options(told: str) -> Callable[[Callable[..., object]], Any]:
+    """How recordings are cut: the command takes `Segments` as `segments`, or None where the user said nothing."""
+
+    def decorate(command: Callable[..., object]) -> Any:
+        @wraps(command)
+        def with_segments(*args: Any, segment: float | None, hop: float | None, **kwargs: Any) -> object:
+            return command(*args, segments=_segments(segment, hop), **kwargs)
+
+        hop_help = "Seconds from one segment to the next; the default is half a segment."
+        return click.option("--segment", type=float, help=told)(
+            click.option("--hop", type=float, help=hop_help)(with_segments)
+        )
+
+    return decorate
+
+
+def _segments(segment: float | None, hop: float | None) -> Segments | None:
+    from ..errors import ConfigError
+    from ..segments import Segments
+
+    if segment is None:
+        if hop is not None:
+            raise click.UsageError("--hop needs --segment, the seconds of a segment")
+        return None
+    try:
+        return Segments(segment, segment / 2 if hop is None else hop)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
 
 
 @contextmanager

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +22,12 @@ from .output import (
     open_milvus,
     print_table,
     progress_bar,
+    segment_options,
 )
+
+if TYPE_CHECKING:
+    from ..collection import Model
+    from ..segments import Segments
 
 
 @click.command()
@@ -29,11 +37,19 @@ from .output import (
 @collection_option
 @bundle_option
 @device_option
+@segment_options(
+    "Seconds of the segments to store beside the whole track; 0 for none. The default is the collection's, at first 0."
+)
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
 @click.option(
     "--vectors",
     type=click.Path(path_type=Path),
-    help="Instead of audio: a Parquet file of collections export, with its embeddings.",
+    help="Instead of audio: a Parquet file of collections export or embed, with its embeddings.",
+)
+@click.option(
+    "--bulk",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Instead of into a Milvus: into Parquet files for its bulk import, in this folder.",
 )
 @click.option("--metrics", type=click.Path(path_type=Path), help="File to write the run's Prometheus metrics to.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per track on stdout.")
@@ -44,8 +60,10 @@ def ingest(
     collection: str,
     bundle: Path | None,
     device: str,
+    segments: Segments | None,
     workers: int | None,
     vectors: Path | None,
+    bulk: Path | None,
     metrics: Path | None,
     as_json: bool,
 ) -> None:
@@ -54,11 +72,13 @@ def ingest(
     What is there already with the same content is skipped, so the same command goes on where an ingest was cut off.
     A file that cannot be read is reported and the rest goes on; the exit code is then 1.
 
+    With --segment, parts of a track are stored beside the whole, so that a short query finds it. The collection
+    remembers how; a track that is stored in other segments is cut anew when it is ingested.
+
     \b
     Example:
       bytecover2-milvus ingest music/ --uri bytecover2.db
     """
-    from ..collection import TrackCollection
     from ..embedder import Embedder
     from ..index import outgrown
     from ..ingest import ingest as run
@@ -66,10 +86,12 @@ def ingest(
     from ..prometheus import IngestRun
     from ..vectors import Vectors, ingest_vectors
 
-    if vectors and (paths or manifest):
-        raise click.UsageError("--vectors takes the place of files, folders and --manifest")
+    if vectors and (paths or manifest or bulk):
+        raise click.UsageError("--vectors takes the place of files, folders and --manifest, and goes into a Milvus")
     if not (vectors or paths or manifest):
         raise click.UsageError("nothing to ingest: give files, folders, --manifest or --vectors")
+    if vectors and segments is not None:
+        raise click.UsageError("--segment cuts audio; the rows of --vectors stay as they are")
     progress = IngestRun(collection)
     try:
         if vectors:
@@ -78,28 +100,44 @@ def ingest(
         else:
             source, model = (read_manifest(manifest) if manifest else []) + tracks_in(paths), Embedder(bundle, device)
             start = partial(run, source, model, workers=workers)
-        with open_milvus(milvus, make=True) as client:
-            tracks_collection = TrackCollection.open_or_create(client, collection, model)
+        with _store(milvus, collection, bulk, model) as store:
+            if segments is not None:
+                store.cut_into(segments)
             with progress_bar("ingest", len(source)) as bar:
-                for record in start(collection=tracks_collection):
+                for record in start(collection=store):
                     progress.count(record)
                     if as_json:
                         click.echo(json.dumps(asdict(record), ensure_ascii=False))
                     for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
                         bar.print(f"{record.status}: {problem}")
                     bar.update(advance=1, note=record.track_id)
-            progress.rows = tracks_collection.count()
-            advice = outgrown(client, progress.rows)
+            where = f"{len(store.write())} Parquet files in {bulk}" if bulk else f"{collection} at {milvus}"
+            progress.rows = store.count()
+            advice = "" if bulk else outgrown(store.client, progress.rows)
     finally:
         if metrics:
             progress.write(metrics)
     statuses = progress.tracks
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())) or "no tracks found"
-    click.echo(f"{counts}; {progress.rows} rows in {collection} at {milvus}", err=True)
+    click.echo(f"{counts}; {progress.rows} rows in {where}", err=True)
     if advice:
         click.echo(f"warning: {collection} has {progress.rows} rows; {advice}", err=True)
     if statuses["failed"]:
         sys.exit(1)
+
+
+@contextmanager
+def _store(milvus: Place, collection: str, bulk: Path | None, model: Model) -> Iterator[Any]:
+    """What an ingest fills: a collection, or a folder for bulk import."""
+    from ..bulk import BulkFolder
+    from ..collection import TrackCollection
+
+    if bulk:
+        with BulkFolder(bulk, model) as folder:
+            yield folder
+    else:
+        with open_milvus(milvus, make=True) as client:
+            yield TrackCollection.open_or_create(client, collection, model)
 
 
 @click.command()
@@ -108,6 +146,7 @@ def ingest(
 @collection_option
 @bundle_option
 @device_option
+@segment_options("Seconds of the segments of a longer query that also ask; the default is to ask with the whole only.")
 @click.option("--limit", type=click.IntRange(1, 16_384), default=10, show_default=True, help="Matches per query.")
 @click.option(
     "--group-by",
@@ -116,6 +155,7 @@ def ingest(
     show_default=True,
     help="Whether each track counts, or only the closest of each work.",
 )
+@click.option("--whole", is_flag=True, help="Compare with whole tracks only, as if there were no segments.")
 @click.option("--filter", "expression", default="", help='In Milvus\' language, e.g. artist == "Trad."')
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per match on stdout.")
 def query(
@@ -124,74 +164,88 @@ def query(
     collection: str,
     bundle: Path | None,
     device: str,
+    segments: Segments | None,
     limit: int,
     group_by: str,
+    whole: bool,
     expression: str,
     as_json: bool,
 ) -> None:
     """Find the tracks of a collection that are covers of audio files.
 
+    A match tells which part of the track is closest; with --segment, a part of the query may be what finds it. Where
+    tracks are stored in segments, --whole finds more covers for queries that are whole tracks themselves.
+
     \b
     Example:
       bytecover2-milvus query cover.mp3 --uri bytecover2.db --limit 5
     """
-    import numpy as np
-
     from ..audio import find_audio, load_audio
-    from ..collection import TrackCollection
+    from ..collection import WHOLE_TRACKS, TrackCollection
     from ..embedder import Embedder
     from ..errors import AudioError
+    from ..milvus import both
+    from ..segments import WHOLE, embed_query
 
-    embedder = Embedder(bundle, device)
-    embeddings, queried, failures = [], [], 0
-    for file in find_audio(files):
-        try:
-            embeddings.append(embedder.embed(load_audio(file)))
-            queried.append(file)
-        except AudioError as error:
-            failures += 1
-            click.echo(f"Error: {error}", err=True)
-    if queried:
-        with open_milvus(milvus) as client:
-            covers = TrackCollection.open(client, collection, embedder.model_id)
-            results = covers.search(np.stack(embeddings), limit, group_by=group_by, filter=expression)
-        matches = [
-            {"query": str(file)} | asdict(match)
-            for file, found in zip(queried, results, strict=True)
-            for match in found
-        ]
-        if as_json:
-            for match in matches:
-                click.echo(json.dumps(match, ensure_ascii=False))
-        else:
-            columns = ("query", "rank", "similarity", "work_id", "title", "path")
-            print_table(columns, [[match[column] for column in columns] for match in matches])
+    embedder, audio = Embedder(bundle, device), find_audio(files)
+    queries, queried, failures = [], [], 0
+    with open_milvus(milvus) as client:
+        covers = TrackCollection.open(client, collection, embedder.model_id)
+        for file in audio:
+            try:
+                queries.append(embed_query(load_audio(file), embedder, segments or WHOLE))
+                queried.append(str(file))
+            except AudioError as error:
+                failures += 1
+                click.echo(f"Error: {error}", err=True)
+        filter = both(expression, WHOLE_TRACKS) if whole else expression
+        results = covers.search(queries, limit, group_by=group_by, filter=filter)
+    matches = [{"query": file} | asdict(match) for file, found in zip(queried, results, strict=True) for match in found]
+    if as_json:
+        for match in matches:
+            click.echo(json.dumps(match, ensure_ascii=False))
+    elif queried:
+        columns = ("query", "rank", "similarity", "work_id", "title", "path")
+        rows = [[match[column] for column in columns] for match in matches]
+        if segments or covers.segments:
+            columns += ("of the query", "in the track")
+            for row, match in zip(rows, matches, strict=True):
+                row += [_stretch(match["query_start_s"], match["query_end_s"])]
+                row += [_stretch(match["start_s"], match["end_s"])]
+        print_table(columns, rows)
     if failures:
         sys.exit(1)
+
+
+def _stretch(start_s: float, end_s: float) -> str:
+    """A stretch of a recording, such as ``0:30-1:30``."""
+    return "-".join(f"{minutes}:{seconds:02}" for minutes, seconds in (divmod(round(s), 60) for s in (start_s, end_s)))
 
 
 @click.command()
 @milvus_options
 @collection_option
 @click.option("--manifest", type=click.Path(path_type=Path), help="Evaluate these tracks only, with these work_ids.")
+@click.option("--whole", is_flag=True, help="Compare whole tracks only, as if there were no segments.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def evaluate(milvus: Place, collection: str, manifest: Path | None, as_json: bool) -> None:
+def evaluate(milvus: Place, collection: str, manifest: Path | None, whole: bool, as_json: bool) -> None:
     """Score a collection: every track with a known work is a query against all the others.
 
-    MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds.
+    MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds. Where tracks are
+    stored in segments too, a whole track asks and the closest row of each other track counts, as in a query.
 
     \b
     Example:
       bytecover2-milvus evaluate --uri bytecover2.db --collection tracks
     """
-    from ..collection import TrackCollection
+    from ..collection import WHOLE_TRACKS, TrackCollection
     from ..errors import ManifestError
     from ..manifest import read_manifest
     from ..metrics import evaluate as score
 
     tracks = read_manifest(manifest) if manifest else None
     with open_milvus(milvus) as client:
-        stored = TrackCollection.open(client, collection).fetch()
+        stored = TrackCollection.open(client, collection).fetch(WHOLE_TRACKS if whole else "")
     rows = list(range(len(stored.track_ids)))
     work_ids = stored.work_ids
     if tracks is not None:
@@ -205,7 +259,10 @@ def evaluate(milvus: Place, collection: str, manifest: Path | None, as_json: boo
             click.echo(f"warning: {missing} of {len(work_of)} tracks of {manifest} are not in {collection}", err=True)
     try:
         result = score(
-            stored.embeddings[rows], [work_ids[row] for row in rows], [stored.track_ids[row] for row in rows]
+            stored.embeddings[rows],
+            [work_ids[row] for row in rows],
+            [stored.track_ids[row] for row in rows],
+            stored.asking()[rows],
         )
     except ValueError as error:
         raise click.ClickException(f"{collection}: {error}") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import SongError
 from .adapt import in_other_metre, in_parallel_mode
 from .bands import BAND_WEIGHTS, BANDS
 from .form import ENDINGS, Segment, draw_form
@@ -19,7 +20,7 @@ from .medley import with_guest, with_vamp
 from .patterns import Metre
 from .performance import Performance
 from .players import Players
-from .reharmonise import HARMONIES, Harmony
+from .reharmonise import AS_WRITTEN, HARMONIES, Harmony
 from .score import Song
 
 TEMPI_BPM = (40.0, 240.0)
@@ -51,6 +52,7 @@ class Arrangement:
     mode: str  # as it is played: rarely not the song's
     beats_per_bar: int  # likewise
     bpm: float
+    liberty: float  # 0 keeps to the song, 1 goes as far from it as covers do
     style: str  # the kind of band
     drum_style: str  # empty for none
     swing: float  # where the off-beat falls: 0.5 is straight
@@ -69,7 +71,7 @@ class Arrangement:
         return (
             f"{self.song_id} #{self.seed}: {self.style}, {self.transpose:+d} semitones {self.tuning_cents:+.0f} cents, "
             f"{self.mode}, {self.beats_per_bar} beats, {self.bpm:.0f} bpm, "
-            f"chords {self.harmony}; {players}{drums}; {' '.join(self.form)}; "
+            f"liberty {self.liberty:.1f}, chords {self.harmony}; {players}{drums}; {' '.join(self.form)}; "
             f"{self.duration_s:.0f} s"
         )
 
@@ -99,13 +101,16 @@ def arrange(song: Song, seed: int) -> Arrangement:
     SongError
         If the song's form has no beats.
     """
+    if not any(song.sections[i].n_beats > 0 for i in song.form):
+        raise SongError(f"{song.song_id}: a form without beats cannot be arranged; check its sections")
     rng = seeded(song.song_id, seed, "arrange")
+    liberty = float(rng.random() ** 2)  # most covers keep to their song
     band = BANDS[rng.choice(len(BANDS), p=BAND_WEIGHTS)]
-    if rng.random() < 0.015:
+    if rng.random() < 0.03 * liberty:
         song = in_parallel_mode(song)
-    if rng.random() < 0.06:
+    if rng.random() < 0.12 * liberty:
         song = in_other_metre(song, rng)
-    if rng.random() < 0.06:
+    if rng.random() < 0.12 * liberty:
         song = with_guest(song, rng)
     metre = Metre.of(song)
     song = with_vamp(song, metre, rng)
@@ -115,9 +120,10 @@ def arrange(song: Song, seed: int) -> Arrangement:
     tuning_cents = float(np.clip(rng.normal(0, 18), -50, 50))
     swing = float(rng.uniform(0.55, 0.68)) if metre.step == 0.5 and rng.random() < band.swing else 0.5
     ending = str(rng.choice(ENDINGS))
-    segments = draw_form(song, len(song.sections) - 1, metre, bpm, ending, max(band.n_comping) > 0, rng)
-    harmony = Harmony(song, str(rng.choice(HARMONIES)), transpose, rng)
-    players = Players(song, band, metre, segments, harmony, rng)
+    segments = draw_form(song, len(song.sections) - 1, metre, bpm, ending, max(band.n_comping) > 0, liberty, rng)
+    manner = str(rng.choice(HARMONIES)) if rng.random() < 1.2 * liberty else AS_WRITTEN
+    harmony = Harmony(song, manner, transpose, rng)
+    players = Players(song, band, metre, segments, harmony, liberty, rng)
     performance = Performance(segments, band, metre, bpm, swing, ending, rng)
     parts = tuple(
         Part(line.role, line.instrument, line.style, performance.notes(line.events, line.instrument), line.gain)
@@ -136,6 +142,7 @@ def arrange(song: Song, seed: int) -> Arrangement:
         mode=song.mode,
         beats_per_bar=song.beats_per_bar,
         bpm=bpm,
+        liberty=liberty,
         style=band.name,
         drum_style=drum_style,
         swing=swing,

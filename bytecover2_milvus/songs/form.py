@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import SongError
 from .patterns import Metre
 from .score import Song
 
@@ -42,7 +41,14 @@ class Segment:
 
 
 def draw_form(
-    song: Song, vamp: int, metre: Metre, bpm: float, ending: str, accompanied: bool, rng: np.random.Generator
+    song: Song,
+    vamp: int,
+    metre: Metre,
+    bpm: float,
+    ending: str,
+    accompanied: bool,
+    liberty: float,
+    rng: np.random.Generator,
 ) -> list[Segment]:
     """The song's form as a band plays it tonight: sections dropped, repeated, given to a soloist, framed, cut.
 
@@ -52,21 +58,18 @@ def draw_form(
         Index of a section that is not in the song's form, for introductions and solos of the band's own.
     accompanied : bool
         A melody that is not has neither introduction nor instrumental sections: they would be silent.
-
-    Raises
-    ------
-    SongError
-        If the song's form has no beats.
+    liberty : float
+        Between 0, the song's own form and at most an introduction, and 1.
     """
     beat_s = 60 / bpm
-    order = _order(song, beat_s, rng)
+    order = _order(song, beat_s, liberty, rng)
     hook = max(set(order), key=lambda i: (order.count(i), i))
     body = [Segment(i, 0.0, song.sections[i].n_beats) for i in order]
     kinds = ["solo", "solo", "instrumental"] if accompanied else ["solo"]
-    if len(body) > 2 and rng.random() < 0.4:
+    if len(body) > 2 and rng.random() < 0.8 * liberty:
         which = int(rng.integers(1, len(body)))
         body[which] = replace(body[which], kind=str(rng.choice(kinds)))
-    body = _shortened(body, metre, beat_s, rng)
+    body = _shortened(body, metre, beat_s, liberty, rng)
 
     def room(*lengths_s: float) -> float:
         """Beats of whole bars between two lengths, as far as the track may still grow."""
@@ -75,15 +78,15 @@ def draw_form(
         return _whole_bars(max(0.0, longest), metre)
 
     first, last = body[0], body[-1]
-    if accompanied and len(body) > 2 and rng.random() < 0.15 and (n_beats := room(8, 30)):
+    if accompanied and len(body) > 2 and rng.random() < 0.3 * liberty and (n_beats := room(8, 30)):
         body.insert(int(rng.integers(2, len(body))), Segment(vamp, 0.0, n_beats, kind=str(rng.choice(kinds))))
-    if rng.random() < 0.15:  # the hook again and again
+    if rng.random() < 0.3 * liberty:  # the hook again and again
         refrain = replace(last, start=max(last.start, last.stop - metre.beats * int(rng.choice([2, 4, 4, 8]))))
         for _ in range(rng.integers(1, 6)):
             if refrain.n_beats <= room(LONGEST_S, LONGEST_S):
                 body.append(refrain)
     if accompanied and rng.random() < 0.65:
-        own = rng.random() < 0.35  # unrelated to the song
+        own = rng.random() < 0.7 * liberty  # unrelated to the song
         n_beats = room(12, _LONGEST_INTRO_S) if rng.random() < 0.15 else room(4, 16)
         start = 0.0 if own else first.start
         n_beats = min(n_beats, song.sections[vamp if own else first.section].n_beats - start)
@@ -92,9 +95,9 @@ def draw_form(
     if ending in ("held", "ritard"):
         body.append(replace(last, start=max(last.start, last.stop - metre.beats), kind="ending"))
 
-    rises = int(rng.integers(2, len(body))) if len(body) > 4 and rng.random() < 0.2 else len(body)
+    rises = int(rng.integers(2, len(body))) if len(body) > 4 and rng.random() < 0.4 * liberty else len(body)
     rise = int(rng.choice([1, 1, 2, 2, 3, 5, -1, -2]))
-    fullness = _fullness(body, hook, rng) if accompanied else [TUTTI] * len(body)
+    fullness = _fullness(body, hook, liberty, rng) if accompanied else [TUTTI] * len(body)
     placed: list[Segment] = []
     for i, segment in enumerate(body):
         at = placed[-1].end if placed else 0.0
@@ -102,36 +105,36 @@ def draw_form(
     return placed
 
 
-def _order(song: Song, beat_s: float, rng: np.random.Generator) -> list[int]:
+def _order(song: Song, beat_s: float, liberty: float, rng: np.random.Generator) -> list[int]:
     """Indices of the sections to play; the section heard most is always there, a short tune comes round."""
-    order = list(song.form)
-    hook = max(set(order), key=lambda i: (order.count(i), i), default=0)
-    if len(order) > 2 and rng.random() < 0.3:
+    order = [i for i in song.form if song.sections[i].n_beats > 0]
+    hook = max(set(order), key=lambda i: (order.count(i), i))
+    if len(order) > 2 and rng.random() < 0.6 * liberty:
         del order[rng.integers(len(order))]
-    if len(order) > 2 and rng.random() < 0.1:
+    if len(order) > 2 and rng.random() < 0.2 * liberty:
         order = order[rng.integers(1, len(order)) :]
-    if len(order) > 2 and rng.random() < 0.12:  # only the hook and one more section
+    if len(order) > 2 and rng.random() < 0.24 * liberty:  # only the hook and one more section
         other = int(rng.choice(order))
         order = [i for i in order if i in (hook, other)]
-    if order and rng.random() < 0.12:  # the hook first
+    if rng.random() < 0.24 * liberty:  # the hook first
         order.insert(0, hook)
-    if order and rng.random() < 0.25:
+    if rng.random() < 0.5 * liberty:
         order.append(order[-1])
-    if order and hook not in order:
+    if hook not in order:
         order.append(hook)
     once_s = sum(song.sections[i].n_beats for i in order) * beat_s
-    if once_s <= 0:
-        raise SongError(f"{song.song_id}: a form without beats cannot be arranged; check its sections")
     return order * int(np.ceil(SHORTEST_S / once_s))
 
 
-def _shortened(body: list[Segment], metre: Metre, beat_s: float, rng: np.random.Generator) -> list[Segment]:
+def _shortened(
+    body: list[Segment], metre: Metre, beat_s: float, liberty: float, rng: np.random.Generator
+) -> list[Segment]:
     """What fits, cut at bar lines; usually from the beginning."""
     n_beats = sum(segment.n_beats for segment in body)
     longest = _whole_bars(rng.uniform(90, LONGEST_S - 15) / beat_s, metre)
     if n_beats <= longest:
         return body
-    first = _whole_bars(rng.uniform(0, n_beats - longest), metre) if rng.random() < 0.25 else 0.0
+    first = _whole_bars(rng.uniform(0, n_beats - longest), metre) if rng.random() < 0.5 * liberty else 0.0
     kept, at = [], 0.0
     for segment in body:
         start, stop = max(first - at, 0.0), min(first + longest - at, segment.n_beats)
@@ -141,7 +144,7 @@ def _shortened(body: list[Segment], metre: Metre, beat_s: float, rng: np.random.
     return kept
 
 
-def _fullness(body: list[Segment], hook: int, rng: np.random.Generator) -> list[float]:
+def _fullness(body: list[Segment], hook: int, liberty: float, rng: np.random.Generator) -> list[float]:
     """How much of the band plays in each segment: everyone, more and more, most in the hook, or now and then fewer."""
     n_segments = len(body)
     match str(rng.choice(TEXTURES)):
@@ -156,7 +159,7 @@ def _fullness(body: list[Segment], hook: int, rng: np.random.Generator) -> list[
         case _:
             fullness = [TUTTI] * n_segments
     sung = [i for i, segment in enumerate(body) if segment.kind == "sung"]
-    if len(sung) > 1 and rng.random() < 0.12:
+    if len(sung) > 1 and rng.random() < 0.24 * liberty:
         fullness[int(rng.choice(sung))] = SOLO
     return fullness
 

@@ -42,6 +42,7 @@ class Players:
         metre: Metre,
         segments: Sequence[Segment],
         harmony: Harmony,
+        liberty: float,
         rng: np.random.Generator,
     ) -> None:
         self.song, self.band, self.metre, self.segments, self.rng = song, band, metre, segments, rng
@@ -53,18 +54,18 @@ class Players:
         self.comping = band.comping or (self.lead,)  # who has no accompanist accompanies himself
         sings = not INSTRUMENTS[self.lead].decays
         self.manner = Manner(
-            freedom=band.freedom * rng.uniform(0.3, 1.7),
-            ornaments=min(0.3, band.ornaments * rng.uniform(0.2, 2.0)),
+            freedom=band.freedom * liberty * rng.uniform(0.6, 3.4),
+            ornaments=min(0.3, band.ornaments * liberty * rng.uniform(0.4, 4.0)),
             glides=float(rng.choice([0.0, 0.1, 0.3])) * (1.0 if self.lead == "voice" else 0.5) * sings,
             legato=float(rng.uniform(0.7, 1.0)),
             back_phrasing=float(rng.choice([0.0, 0.0, 0.0, 0.08])),
-            rephrasing=float(rng.choice([0.0, 0.1, 0.3, 0.6])),
-            omissions=float(rng.choice([0.0, 0.0, 0.0, 0.12])),
-            displacement=float(rng.choice([0.0, 0.0, 0.0, 0.15])),
-            blue=float(rng.choice([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5])),
+            rephrasing=liberty * float(rng.choice([0.0, 0.2, 0.6, 1.0])),
+            omissions=liberty * float(rng.choice([0.0, 0.0, 0.0, 0.24])),
+            displacement=liberty * float(rng.choice([0.0, 0.0, 0.0, 0.3])),
+            blue=liberty * float(rng.choice([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])),
         )
         sung = sorted({segment.section for segment in segments if segment.kind == "sung"})
-        self.spoken = int(rng.choice(sung)) if len(sung) > 1 and rng.random() < 0.03 else -1  # a section
+        self.spoken = int(rng.choice(sung)) if len(sung) > 1 and rng.random() < 0.06 * liberty else -1  # a section
 
     def lines(self) -> list[Line]:
         """Everyone who plays notes."""

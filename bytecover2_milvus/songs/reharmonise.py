@@ -9,10 +9,8 @@ import numpy as np
 from .form import Segment
 from .score import SCALES, Chord, Song
 
-HARMONIES = (  # to draw from
-    "as written", "as written", "as written", "as written", "simplified", "coloured", "substituted", "dominants",
-    "power chords", "pedal", "slowed",
-)  # fmt: skip
+AS_WRITTEN = "as written"
+HARMONIES = ("simplified", "coloured", "substituted", "dominants", "power chords", "pedal", "slowed")  # to draw from
 
 _PLAIN = {"7": "maj", "maj7": "maj", "6": "maj", "min7": "min", "min6": "min", "sus2": "maj", "sus4": "maj"}
 _COLOURED = {"maj": ("maj7", "6", "7", "sus2", "maj"), "min": ("min7", "min7", "min6"), "dim": ("min7b5", "dim7")}

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..audio import TruncatedAudio, load_audio
-from ..config import SAMPLE_RATE, FrontEnd
+from ..config import SAMPLE_RATE, SHORTEST_FRAMES, FrontEnd
 from ..degrade import DEGRADATIONS, chosen_kinds, degrade
 from ..errors import AudioError, ManifestError, SongError
 from ..manifest import Track
+from ..model.cqt import pool_time
 from ..processes import map_in_processes
 from ..songs.score import Song
 from ..writing import whole_file
@@ -298,3 +299,11 @@ class FeatureCache:
                 return Prepared(track.track_id, usable=False, warning=str(error))
         damage = (str(entry.message) for entry in caught if issubclass(entry.category, TruncatedAudio))
         return Prepared(track.track_id, warning="; ".join(damage))
+
+
+def pool_track(cqt: NDArray[np.float16], front_end: FrontEnd, pooling: int) -> torch.Tensor:
+    """A whole track, cached at `pooling` CQT frames per frame, as the network's front end pools it, (1, n_bins, T)."""
+    magnitude = torch.from_numpy(cqt.astype(np.float32))[None]
+    ratio = front_end.time_pooling // pooling  # cached frames per input frame
+    repeats = -(-SHORTEST_FRAMES * ratio // magnitude.shape[2])  # what is too short is repeated, as at inference
+    return pool_time(magnitude.repeat(1, 1, repeats), ratio)

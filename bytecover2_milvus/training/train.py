@@ -23,15 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from ..config import SHORTEST_FRAMES, Config, Training
+from ..config import Config, Training
 from ..errors import CheckpointError, ConfigError, OutputError
 from ..metrics import Evaluation, evaluate
-from ..model.cqt import pool_time, scale_magnitude
+from ..model.cqt import scale_magnitude
 from ..model.losses import batch_hard_triplet, supervised_contrastive
 from ..model.network import ByteCover2
 from .batches import TrainingBatches
 from .checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
-from .corpus import Corpus, FeatureCache
+from .corpus import Corpus, FeatureCache, pool_track
 from .ranks import gather, launch
 
 LAST = "last.safetensors"  # all that resuming needs
@@ -275,11 +275,7 @@ def initial_classifier(config: Config, n_works: int, resumed: Checkpoint | None,
 @torch.inference_mode()
 def whole_track(cqt: NDArray[np.float16], config: Config, pooling: int, device: torch.device) -> Tensor:
     """The network's input (1, n_bins, T) for one whole cached track."""
-    magnitude = torch.from_numpy(cqt.astype(np.float32))[None]
-    ratio = config.front_end.time_pooling // pooling  # cached frames per input frame
-    repeats = -(-SHORTEST_FRAMES * ratio // magnitude.shape[2])  # what is too short is repeated, as at inference
-    pooled = pool_time(magnitude.repeat(1, 1, repeats), ratio)
-    return scale_magnitude(pooled, config.front_end.scale).to(device)
+    return scale_magnitude(pool_track(cqt, config.front_end, pooling), config.front_end.scale).to(device)
 
 
 @torch.inference_mode()

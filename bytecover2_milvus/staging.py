@@ -1,0 +1,177 @@
+"""Rows with their embeddings in one SQLite file: what `ingest` fills where no Milvus is, before Parquet is written.
+
+It holds what a collection holds, so that an ingest into it resumes, updates and finds the same content under two names
+as in Milvus, in the memory of one batch. A batch is stored whole or not at all, and is on disk when its records are
+given.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .collection import CONTRACT_VERSION, HOP_S, MODEL_ID, SEGMENT_S, Model, read_segments
+from .errors import CollectionMismatch, OutputError
+from .row import Row, check_embedding, check_row, read_row
+from .segments import Segments
+
+ROWS_PER_PAGE = 1_000
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS rows (
+    id TEXT PRIMARY KEY, track_id TEXT NOT NULL, row TEXT NOT NULL, embedding BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS rows_by_track ON rows (track_id);
+"""
+
+
+class Staging:
+    """Rows of one model's embeddings in a SQLite file; what `ingest` needs of a `TrackCollection` is here as there.
+
+    Raises
+    ------
+    CollectionMismatch
+        If the file holds embeddings of another model.
+    OutputError
+        If it cannot be written or is something else, also in every method.
+    """
+
+    def __init__(self, path: str | Path, model: Model) -> None:
+        self.path = Path(path)
+        self.name = str(path)
+        self.model_id = model.model_id
+        self.contract_version = model.contract_version
+        self.dim = model.dim
+        with self._told():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=0.0)
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # two runs would write the same Parquet files
+            self._db.executescript(_TABLES)
+            with self._db:
+                told = {MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)}
+                self._db.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", told.items())
+            facts = dict(self._db.execute("SELECT name, value FROM facts"))
+        self.segments = read_segments(facts)
+        stored = facts[MODEL_ID]
+        if stored != model.model_id:
+            self.close()
+            raise CollectionMismatch(
+                f"{self.path}: holds embeddings of model {stored}, not of {model.model_id}; use that model's bundle, or"
+                " another place"
+            )
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def delete(self) -> None:
+        """Close and delete the file: its rows are somewhere else now."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def count(self) -> int:
+        with self._told():
+            return self._db.execute("SELECT count(*) FROM rows").fetchone()[0]
+
+    def cut_into(self, segments: Segments) -> None:
+        """Let `ingest` cut tracks into these segments, as `TrackCollection.cut_into`."""
+        told = {SEGMENT_S: str(segments.length_s), HOP_S: str(segments.hop_s)}
+        with self._told(), self._db:
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", told.items())
+        self.segments = segments
+
+    def rows_of(self, track_ids: Sequence[str]) -> list[Row]:
+        """The rows of these tracks."""
+        return self._rows_where("track_id", track_ids)
+
+    def rows_with(self, ids: Sequence[str]) -> list[Row]:
+        """The rows with these primary keys."""
+        return self._rows_where("id", ids)
+
+    def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The embeddings (D,) of rows by primary key."""
+        with self._told():
+            found = self._db.execute(
+                "SELECT id, embedding FROM rows WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))]
+            )
+            return {id: np.frombuffer(embedding, dtype=np.float32) for id, embedding in found}
+
+    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None:
+        """Store rows over those with the same id, as `TrackCollection.upsert`."""
+        stored = []
+        for row, embedding in zip(rows, np.asarray(embeddings, dtype=np.float32), strict=True):
+            check_row(row)
+            check_embedding(embedding, self.dim)
+            stored.append((row.id, row.track_id, json.dumps(asdict(row)), embedding.tobytes()))
+        with self._told(), self._db:
+            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", stored)
+
+    def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int:
+        """Delete the rows of these tracks, but those with an id in `keep`; how many there were."""
+        with self._told(), self._db:
+            return self._db.execute(
+                "DELETE FROM rows WHERE track_id IN (SELECT value FROM json_each(?))"
+                " AND id NOT IN (SELECT value FROM json_each(?))",
+                [json.dumps(list(track_ids)), json.dumps(list(keep))],
+            ).rowcount
+
+    def keep_only(self, track_ids: Sequence[str]) -> None:
+        """Delete the rows of all other tracks."""
+        with self._told(), self._db:
+            self._db.execute(
+                "DELETE FROM rows WHERE track_id NOT IN (SELECT value FROM json_each(?))", [json.dumps(list(track_ids))]
+            )
+
+    def flush(self) -> None:
+        """Nothing: what was stored is on disk."""
+
+    def note_ingest(self) -> None:
+        """Nothing: nobody asks when the last ingest was."""
+
+    def pages(self, output_fields: Sequence[str], filter: str = "") -> Iterator[list[dict[str, Any]]]:
+        """All rows as entities with these fields, page by page, in ascending order of their keys.
+
+        There is no Milvus here that understands a `filter`: it must be empty.
+        """
+        assert not filter
+        with self._told():
+            found = self._db.execute("SELECT id, row, embedding FROM rows ORDER BY id")
+            while page := found.fetchmany(ROWS_PER_PAGE):
+                entities = ({"id": id, **json.loads(row), "embedding": data} for id, row, data in page)
+                yield [{name: _value(name, entity[name]) for name in output_fields} for entity in entities]
+
+    def _rows_where(self, column: str, values: Iterable[str]) -> list[Row]:
+        with self._told():
+            found = self._db.execute(
+                f"SELECT row FROM rows WHERE {column} IN (SELECT value FROM json_each(?))", [json.dumps(list(values))]
+            )
+            return [read_row(json.loads(row)) for (row,) in found]
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """SQLite's errors in one line."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            hint = "another run is using it" if "locked" in str(error) else "choose another place"
+            raise OutputError(f"{self.path}: cannot be written ({error}); {hint}") from error
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def _value(name: str, value: Any) -> Any:
+    return np.frombuffer(value, dtype=np.float32).tolist() if name == "embedding" else value
