@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXACT = "FLAT"
 LOAD_TIMEOUT_S = 600
 INDEX_POLL_S = 0.5
-LITE_ROWS = 100_000  # that Milvus Lite serves well: docs/milvus.md, "Sizing"
+LITE_ROWS = 50_000  # that Milvus Lite serves well: docs/milvus.md, "Sizing"
 
 
 def ensure_index(client: MilvusClient, name: str) -> str:
