@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 )
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
 @click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Decode and embed on a Ray cluster: auto, host:6379, ray://host:10001 or local. Files need the same path on"
+    " all its machines; --workers are then sessions, by default one per core, or per GPU.",
+)
+@click.option(
     "--vectors",
     type=click.Path(path_type=Path),
     help="Instead of audio: a Parquet file of collections export, with its embeddings.",
@@ -54,6 +60,7 @@ def ingest(
     device: str,
     segments: Segments | None,
     workers: int | None,
+    ray: str | None,
     vectors: Path | None,
     metrics: Path | None,
     as_json: bool,
@@ -73,6 +80,7 @@ def ingest(
     from ..collection import TrackCollection
     from ..embedder import Embedder
     from ..ingest import ingest as run
+    from ..ingest import ingest_with
     from ..manifest import read_manifest, tracks_in
     from ..prometheus import IngestRun
     from ..vectors import Vectors, ingest_vectors
@@ -83,14 +91,27 @@ def ingest(
         raise click.UsageError("nothing to ingest: give files, folders, --manifest or --vectors")
     if vectors and segments is not None:
         raise click.UsageError("--segment cuts audio; the rows of --vectors stay as they are")
+    if ray and (vectors or workers == 0):
+        raise click.UsageError(
+            "--ray embeds audio with one or more --workers"
+            if workers == 0
+            else "--vectors holds embeddings; --ray makes them from audio"
+        )
     progress = IngestRun(collection)
     try:
         if vectors:
             source = model = Vectors(vectors)
             start = partial(ingest_vectors, source)
         else:
-            source, model = (read_manifest(manifest) if manifest else []) + tracks_in(paths), Embedder(bundle, device)
-            start = partial(run, source, model, workers=workers)
+            source = (read_manifest(manifest) if manifest else []) + tracks_in(paths)
+            if ray:
+                from ..cluster import Cluster
+
+                model = Cluster(ray, bundle, device, workers)
+                start = partial(ingest_with, model, source)
+            else:
+                model = Embedder(bundle, device)
+                start = partial(run, source, model, workers=workers)
         with open_milvus(milvus, make=True) as client:
             tracks_collection = TrackCollection.open_or_create(client, collection, model)
             if segments is not None:
