@@ -149,6 +149,7 @@ class Cluster:
         resources = self._ray.cluster_resources()
         n_gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
         if device == "cuda" and not n_gpus:
+            self._ray.shutdown()
             raise DeviceError(f"CUDA was asked for but the Ray cluster at {address} has no GPU; start a node with one")
         self._device = device if n_gpus else "cpu"
         self._n_workers = workers or max(1, n_gpus or int(resources.get("CPU", 0)))

@@ -164,14 +164,14 @@ def test_a_node_that_dies_in_mid_run_costs_nothing(nodes, folder, collection, al
 def test_a_file_that_kills_its_workers_is_given_up(nodes, folder, collection, tmp_path) -> None:
     deadly = tmp_path / "deadly.wav"
     os.mkfifo(deadly)
-    killed = []
+    killed: set[int] = set()
 
     def kill_its_readers() -> None:
         while len(killed) < DEATHS:
             with deadly.open("wb"):  # waits until a worker opens it
                 for worker in readers(deadly):
                     os.kill(worker, signal.SIGKILL)
-                    killed.append(worker)
+                    killed.add(worker)  # perhaps for a second time, while it dies
 
     killer = threading.Thread(target=kill_its_readers, daemon=True)
     killer.start()
@@ -179,7 +179,7 @@ def test_a_file_that_kills_its_workers_is_given_up(nodes, folder, collection, tm
     with pytest.warns(UserWarning, match="its worker died"):
         records = by_track(ingest_with(Cluster(nodes.address, device="cpu"), tracks, collection))
     killer.join(10)
-    assert len(set(killed)) == DEATHS
+    assert len(killed) == DEATHS
     assert {track_id: record.status for track_id, record in records.items()} == {
         "00": "added",
         "01": "added",
@@ -236,7 +236,7 @@ def test_what_a_cluster_lacks_is_said_in_one_line(nodes, folder, tmp_path, monke
         nobody = f"127.0.0.1:{listening.getsockname()[1]}"
     with pytest.raises(ClusterError, match=f"no Ray cluster to be used at {nobody} .*refused"):
         Cluster(nobody)
-    with pytest.raises(DeviceError, match="CUDA was asked for but the Ray cluster at .* has no GPU"):
+    with pytest.raises(DeviceError, match=r"CUDA was asked for but the Ray cluster at .* has no GPU"):
         Cluster(nodes.address, device="cuda")
     monkeypatch.setitem(sys.modules, "ray", None)
     told = CliRunner().invoke(main, ["ingest", str(folder), "--uri", str(tmp_path / "a.db"), "--ray", "auto"])
@@ -246,11 +246,10 @@ def test_what_a_cluster_lacks_is_said_in_one_line(nodes, folder, tmp_path, monke
 
 
 def test_workers_of_another_model_are_refused(nodes, folder, collection) -> None:
-    cluster = Cluster(nodes.address, device="cpu")
-    assert cluster.model_id == collection.model_id
-    cluster._contract = dataclasses.replace(cluster._contract, model_id="other")
-    with pytest.raises(CollectionMismatch, match="not of other"):
-        ingest_with(cluster, tracks_in([folder]), collection)
-    collection.model_id = "other"
-    with pytest.raises(ClusterError, match=r"on .*: model .*, not other; install the same bytecover2-milvus"):
-        list(ingest_with(cluster, tracks_in([folder]), collection))
+    with Cluster(nodes.address, device="cpu") as cluster:
+        cluster._contract = dataclasses.replace(cluster._contract, model_id="other")
+        with pytest.raises(CollectionMismatch, match="not of other"):
+            ingest_with(cluster, tracks_in([folder]), collection)
+        collection.model_id = "other"
+        with pytest.raises(ClusterError, match=r"on .*: model .*, not other; install the same bytecover2-milvus"):
+            list(ingest_with(cluster, tracks_in([folder]), collection))
