@@ -302,7 +302,7 @@ def _connected(address: str, workers: int | None) -> ModuleType:
         _knock(address)
         ray.init(address, **options)
     except (OSError, RuntimeError, ValueError) as error:  # nobody there, other versions, no address
-        raise ClusterError(f"no Ray cluster to be used at {address} ({_last_line(error)})") from error
+        raise ClusterError(f"no Ray cluster to be used at {address} ({' '.join(str(error).split())})") from error
     return ray
 
 

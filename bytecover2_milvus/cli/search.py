@@ -77,6 +77,7 @@ def ingest(
     Example:
       bytecover2-milvus ingest music/ --uri bytecover2.db
     """
+    from ..cluster import Cluster
     from ..collection import TrackCollection
     from ..embedder import Embedder
     from ..ingest import ingest as run
@@ -91,12 +92,10 @@ def ingest(
         raise click.UsageError("nothing to ingest: give files, folders, --manifest or --vectors")
     if vectors and segments is not None:
         raise click.UsageError("--segment cuts audio; the rows of --vectors stay as they are")
-    if ray and (vectors or workers == 0):
-        raise click.UsageError(
-            "--ray embeds audio with one or more --workers"
-            if workers == 0
-            else "--vectors holds embeddings; --ray makes them from audio"
-        )
+    if ray and vectors:
+        raise click.UsageError("--ray embeds audio; the rows of --vectors are embedded already")
+    if ray and workers == 0:
+        raise click.UsageError("--ray needs one or more --workers")
     progress = IngestRun(collection)
     try:
         if vectors:
@@ -105,8 +104,6 @@ def ingest(
         else:
             source = (read_manifest(manifest) if manifest else []) + tracks_in(paths)
             if ray:
-                from ..cluster import Cluster
-
                 model = Cluster(ray, bundle, device, workers)
                 start = partial(ingest_with, model, source)
             else:
