@@ -9,10 +9,10 @@ import shutil
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +26,7 @@ from .audio import TruncatedAudio, load_audio, stream_audio
 from .cores import usable_cores
 from .errors import AudioError, UnreadableAudio
 from .processes import ctrl_c_held_back
+from .segments import Span
 
 MAX_WORKERS = 8  # one session embeds no faster than so many decode
 
@@ -50,6 +51,7 @@ class Job(Generic[_Key]):
     key: _Key
     path: Path
     known: Sequence[str] = ()  # content hashes
+    stored: Mapping[str, Sequence[Span]] = field(default_factory=dict)  # by content hash: what is embedded already
 
 
 def hash_content(file: BinaryIO) -> str:

@@ -20,6 +20,7 @@ with 1.
     ├── ExportError              the exported graph does not reproduce the network
     ├── OutputError              a file or folder that cannot be written
     ├── VectorsError             a file of embeddings that cannot be read
+    ├── ClusterError             a Ray cluster that is missing, lost or of no use
     └── CollectionError          what Milvus refused, or what we refuse to ask of it
         ├── MilvusUnavailable    no answer at the URI
         ├── CollectionLocked     the embedded folder is open in another process
@@ -86,6 +87,10 @@ class OutputError(BytecoverError):
 
 class VectorsError(BytecoverError):
     """A file of embeddings that cannot be read."""
+
+
+class ClusterError(BytecoverError):
+    """A Ray cluster that is missing, lost or of no use; or Ray itself is missing."""
 
 
 class CollectionError(BytecoverError):

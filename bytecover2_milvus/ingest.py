@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import SAMPLE_RATE
-from .decoding import Decoded, Decoder, Job, hash_content
+from .decoding import Job, hash_content
 from .embedder import Embedder
 from .errors import AudioError, CollectionError, CollectionMismatch
+from .hearing import Heard, Here, Listener
 from .manifest import Track
 from .row import Row, check_row
-from .segments import Segments, times_s
+from .segments import Segments, Span, span_at, times_s
 
 TRACKS_PER_LOOKUP = 5_000
 BATCH_SIZE = 64  # tracks
@@ -93,6 +94,12 @@ class _Listed:
         contents = dict.fromkeys(row.content_hash for row in self.rows)
         return [content for content in contents if _are_all(self.rows_with(content), segments)]
 
+    def job(self, segments: Segments) -> Job[_Listed]:
+        stored: defaultdict[str, list[Span]] = defaultdict(list)
+        for row in self.rows:
+            stored[row.content_hash].append(span_at(row.start_s, row.end_s))
+        return Job(self, self.track.path, self.known(segments), stored)
+
     def rows_with(self, content: str) -> list[Row]:
         return [row for row in self.rows if row.content_hash == content]
 
@@ -152,20 +159,25 @@ def ingest(
     CollectionError
         If Milvus fails; all records given until then stay true.
     """
-    if embedder.model_id != collection.model_id:
+    return ingest_with(Here(embedder, workers), tracks, collection, batch_size=batch_size)
+
+
+def ingest_with(
+    listener: Listener, tracks: Iterable[Track], collection: Store, *, batch_size: int = BATCH_SIZE
+) -> Iterator[IngestRecord]:
+    """As `ingest`, with another way to decode and embed: a `Cluster`, which is left at the end."""
+    if listener.model_id != collection.model_id:
         raise CollectionMismatch(
-            f"{collection.name}: holds embeddings of model {collection.model_id}, not of {embedder.model_id};"
+            f"{collection.name}: holds embeddings of model {collection.model_id}, not of {listener.model_id};"
             " use that model's bundle, or another collection"
         )
-    return _ingest(iter(tracks), embedder, collection, workers, batch_size)
+    return _ingest(iter(tracks), listener, collection, batch_size)
 
 
-def _ingest(
-    tracks: Iterator[Track], embedder: Embedder, collection: Store, workers: int | None, batch_size: int
-) -> Iterator[IngestRecord]:
+def _ingest(tracks: Iterator[Track], listener: Listener, collection: Store, batch_size: int) -> Iterator[IngestRecord]:
     batch = _Batch(collection, batch_size)
     listed_at: dict[str, str] = {}  # track_id -> path
-    with Decoder(workers) as decoder:
+    with listener:
         while chunk := list(islice(tracks, TRACKS_PER_LOOKUP)):
             stored: defaultdict[str, list[Row]] = defaultdict(list)
             for row in collection.rows_of([track.track_id for track in chunk if _is_utf8(track.track_id)]):
@@ -177,9 +189,9 @@ def _ingest(
                 if outcome:
                     yield from batch.take(outcome)
                 else:
-                    jobs.append(Job(listed, track.path, listed.known(collection.segments)))
-            for listed, decoded in decoder.decode(jobs):
-                yield from batch.take(_read(listed, decoded, embedder, collection, batch))
+                    jobs.append(listed.job(collection.segments))
+            for listed, heard in listener.hear(jobs, collection.segments):
+                yield from batch.take(_read(listed, heard, collection, batch))
         yield from batch.store()
     if batch.n_stored >= FLUSH_ROWS:
         collection.flush()
@@ -214,17 +226,12 @@ def _unread(listed: _Listed, segments: Segments) -> _Outcome | None:
     return _refreshed(listed, listed.rows, segments, status.st_size, status.st_mtime_ns)
 
 
-def _read(
-    listed: _Listed,
-    decoded: Decoded | AudioError,
-    embedder: Embedder,
-    collection: Store,
-    batch: _Batch,
-) -> _Outcome:
+def _read(listed: _Listed, heard: Heard | AudioError, collection: Store, batch: _Batch) -> _Outcome:
     """What becomes of a track whose file was read."""
-    if isinstance(decoded, AudioError):
-        return _Outcome(listed.done("failed", str(decoded)))
-    content, segments = decoded.content_hash, collection.segments
+    if isinstance(heard, AudioError):
+        return _Outcome(listed.done("failed", str(heard)))
+    decoded, segments = heard.decoded, collection.segments
+    content = decoded.content_hash
     own = listed.rows_with(content)
     replaces = len(own) < len(listed.rows)
     if not own:
@@ -236,9 +243,9 @@ def _read(
                 twin = row.path
         if twin:
             return _Outcome(listed.done("skipped", f"same content as {twin}"), replaces=replaces)
-    if decoded.waveform is None or (own and _are_all(own, segments)):
+    if not heard.spans or (own and _are_all(own, segments)):
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
-    return _embedded(listed, own, segments, decoded, embedder, replaces)
+    return _embedded(listed, own, segments, heard, replaces)
 
 
 def _refreshed(
@@ -258,24 +265,21 @@ def _refreshed(
     return _checked(_Outcome(record, updated if replaces or list(updated) != kept else (), replaces=replaces), listed)
 
 
-def _embedded(
-    listed: _Listed, own: list[Row], segments: Segments, decoded: Decoded, embedder: Embedder, replaces: bool
-) -> _Outcome:
+def _embedded(listed: _Listed, own: list[Row], segments: Segments, heard: Heard, replaces: bool) -> _Outcome:
     """A track of which no row is stored, or not all segments."""
-    waveform, duration_s = decoded.waveform, len(decoded.waveform) / SAMPLE_RATE
+    decoded, (_, duration_s) = heard.decoded, times_s(heard.spans[0])
     whole = {"content_hash": decoded.content_hash, "duration_s": duration_s, "start_s": 0.0, "end_s": duration_s}
     known = own or listed.rows
     first = replace(_first(known), **whole) if known else Row("", title=listed.track.title, **whole)
     changes = listed.changes(first, decoded.size, decoded.mtime_ns)
     row = replace(first, **changes)
-    spans = segments.audible_spans(waveform)
-    parts = {part.id: part for part in (_part(row, *times_s(span)) for span in spans)}
+    parts = {part.id: part for part in (_part(row, *times_s(span)) for span in heard.spans)}
     stored = {part.id: _part(row, part.start_s, part.end_s) for part in own}
-    missing = {id: waveform[start:stop] for id, (start, stop) in zip(parts, spans, strict=True) if id not in stored}
+    missing = {id: span for id, span in zip(parts, heard.spans, strict=True) if id not in stored}
     if own and not missing:  # what is not there is silent
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
     try:
-        embeddings = dict(zip(missing, embedder.embed_batch(list(missing.values())), strict=True))
+        embeddings = dict(zip(missing, heard.embed(list(missing.values())), strict=True))
     except AudioError as error:
         return _Outcome(listed.done("failed", f"{listed.path}: {error}"))
     if "track_id" in changes:  # see `_refreshed`

@@ -106,3 +106,8 @@ def embed_query(waveform: NDArray[np.float32], embedder: BatchEmbedder, segments
 def times_s(span: Span) -> tuple[float, float]:
     """Where a span starts and ends, in seconds."""
     return span[0] / SAMPLE_RATE, span[1] / SAMPLE_RATE
+
+
+def span_at(start_s: float, end_s: float) -> Span:
+    """The span between two times."""
+    return round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE)

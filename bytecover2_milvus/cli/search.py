@@ -42,6 +42,12 @@ if TYPE_CHECKING:
 )
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
 @click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Decode and embed on a Ray cluster: auto, host:6379, ray://host:10001 or local. Files need the same path on"
+    " all its machines; --workers are then sessions, by default one per core, or per GPU.",
+)
+@click.option(
     "--vectors",
     type=click.Path(path_type=Path),
     help="Instead of audio: a Parquet file of collections export or embed, with its embeddings.",
@@ -62,6 +68,7 @@ def ingest(
     device: str,
     segments: Segments | None,
     workers: int | None,
+    ray: str | None,
     vectors: Path | None,
     bulk: Path | None,
     metrics: Path | None,
@@ -79,9 +86,11 @@ def ingest(
     Example:
       bytecover2-milvus ingest music/ --uri bytecover2.db
     """
+    from ..cluster import Cluster
     from ..embedder import Embedder
     from ..index import outgrown
     from ..ingest import ingest as run
+    from ..ingest import ingest_with
     from ..manifest import read_manifest, tracks_in
     from ..prometheus import IngestRun
     from ..vectors import Vectors, ingest_vectors
@@ -92,14 +101,23 @@ def ingest(
         raise click.UsageError("nothing to ingest: give files, folders, --manifest or --vectors")
     if vectors and segments is not None:
         raise click.UsageError("--segment cuts audio; the rows of --vectors stay as they are")
+    if ray and vectors:
+        raise click.UsageError("--ray embeds audio; the rows of --vectors are embedded already")
+    if ray and workers == 0:
+        raise click.UsageError("--ray needs one or more --workers")
     progress = IngestRun(collection)
     try:
         if vectors:
             source = model = Vectors(vectors)
             start = partial(ingest_vectors, source)
         else:
-            source, model = (read_manifest(manifest) if manifest else []) + tracks_in(paths), Embedder(bundle, device)
-            start = partial(run, source, model, workers=workers)
+            source = (read_manifest(manifest) if manifest else []) + tracks_in(paths)
+            if ray:
+                model = Cluster(ray, bundle, device, workers)
+                start = partial(ingest_with, model, source)
+            else:
+                model = Embedder(bundle, device)
+                start = partial(run, source, model, workers=workers)
         with _store(milvus, collection, bulk, model) as store:
             if segments is not None:
                 store.cut_into(segments)

@@ -1,0 +1,155 @@
+"""What Ray costs and how embedding scales on it: the same files by one process and by one or more workers.
+
+One command, JSON lines on stdout, a table on stderr::
+
+    python -m benchmarks.cluster --tracks 60 --workers 1 --workers 2
+
+Protocol
+--------
+Made-up recordings, stereo FLAC at 44.1 kHz, are ingested into a fresh Milvus Lite each time. *One process* decodes and
+embeds in turn with one thread, which is what a worker does too; *default* is `ingest` as it comes, with processes that
+decode. Nodes of one core each are started on this machine before the clock runs, beside a head that has no core. The
+arms take turns; the median of ``--rounds`` counts.
+
+start
+    Seconds until the first track is stored: what is connected to, started and loaded.
+rate
+    Tracks per second over the last three quarters of a run, when all workers are there.
+driver
+    Milliseconds of processor time per track in the process that asks and stores.
+scaling
+    The rate against that of one process.
+
+The workers have to store what one process stores, embeddings to the last bit, else this ends with an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import click
+import numpy as np
+import soundfile
+
+from bytecover2_milvus.cluster import LOOPBACK, OBJECT_STORE, Cluster
+from bytecover2_milvus.collection import TrackCollection
+from bytecover2_milvus.cores import usable_cores
+from bytecover2_milvus.embedder import Embedder
+from bytecover2_milvus.hearing import Here, Listener
+from bytecover2_milvus.ingest import ingest_with
+from bytecover2_milvus.manifest import tracks_in
+from bytecover2_milvus.milvus import close, connect
+
+FILE_RATE = 44_100  # Hz
+HEADER = f"{'arm':20} {'start':>8} {'rate':>10} {'driver':>10} {'scaling':>8}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One ingest of all files."""
+
+    start_s: float
+    tracks_per_s: float
+    driver_ms: float
+
+
+def write_recordings(folder: Path, n_tracks: int, duration_s: float) -> None:
+    """Chords that change every second, with a little noise: files that compress as music does."""
+    time_s = np.arange(round(duration_s * FILE_RATE)) / FILE_RATE
+    for seed in range(n_tracks):
+        rng = np.random.default_rng(seed)
+        pitches = rng.uniform(80, 4000, (int(duration_s) + 1, 3))[time_s.astype(int)]  # (n_samples, 3)
+        mono = 0.1 * np.sin(2 * np.pi * pitches * time_s[:, None]).sum(axis=1)
+        stereo = mono[:, None] + rng.normal(0, 0.003, (len(mono), 2))
+        soundfile.write(folder / f"{seed:04}.flac", stereo, FILE_RATE)
+
+
+def measure(folder: Path, listen: Callable[[], Listener]) -> tuple[Run, dict[str, bytes]]:
+    """Ingest `folder`; the run, and embeddings by id."""
+    tracks, done_s = tracks_in([folder]), []
+    with tempfile.TemporaryDirectory() as scratch:
+        client = connect(str(Path(scratch) / "run.db"))
+        model = Embedder(device="cpu", threads=1)
+        collection = TrackCollection.create(client, "tracks", model)
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
+        for record in ingest_with(listen(), tracks, collection, batch_size=1):
+            if record.status != "added":
+                raise click.ClickException(f"{record.path}: {record.status} {record.reason}")
+            done_s.append(time.perf_counter() - start_s)
+        cpu_s = time.process_time() - start_cpu_s
+        rows = [row for page in collection.pages(["id", "embedding"]) for row in page]
+        close(client)
+    first = len(done_s) // 4
+    rate = (len(done_s) - first) / (done_s[-1] - done_s[first - 1])
+    embeddings = {row["id"]: np.asarray(row["embedding"], np.float32).tobytes() for row in rows}
+    return Run(done_s[0], rate, 1000 * cpu_s / len(done_s)), embeddings
+
+
+@contextmanager
+def ray_nodes(n_nodes: int) -> Iterator[str]:
+    """The address of a cluster of that many nodes with one core each, on this machine only."""
+    from ray.cluster_utils import Cluster as NodesHere
+
+    node = {"object_store_memory": OBJECT_STORE, "node_ip_address": LOOPBACK}
+    head = node | {"num_cpus": 0, "include_dashboard": False}
+    nodes = NodesHere(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(n_nodes):
+            nodes.add_node(num_cpus=1, **node)
+        yield nodes.address
+    finally:
+        nodes.shutdown()
+
+
+@click.command()
+@click.option("--tracks", default=60, show_default=True, type=click.IntRange(8), help="Recordings to make.")
+@click.option("--seconds", default=180.0, show_default=True, help="Of a recording.")
+@click.option("--workers", multiple=True, type=click.IntRange(1), default=(1, 2), show_default=True)
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
+def main(tracks: int, seconds: float, workers: tuple[int, ...], rounds: int) -> None:
+    """Measure one process against a Ray cluster on this machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with tempfile.TemporaryDirectory() as scratch, ray_nodes(max(workers)) as address:
+        folder = Path(scratch)
+        write_recordings(folder, tracks, seconds)
+        arms: dict[str, Callable[[], Listener]] = {
+            "one process": lambda: Here(Embedder(device="cpu", threads=1), 0),
+            "one process, default": lambda: Here(Embedder(device="cpu")),
+        }
+        for n_workers in workers:
+            arms[f"ray, {n_workers} workers"] = partial(Cluster, address, None, "cpu", n_workers)
+        runs: dict[str, list[Run]] = {arm: [] for arm in arms}
+        stored: dict[str, dict[str, bytes]] = {}
+        for round_ in range(rounds):
+            for arm, listen in arms.items():
+                run, stored[arm] = measure(folder, listen)
+                runs[arm].append(run)
+                print(f"round {round_ + 1}, {arm}: {run.tracks_per_s:.2f} tracks/s", file=sys.stderr)
+    for arm, rows in stored.items():
+        if arm.startswith("ray") and rows != stored["one process"]:
+            raise click.ClickException(f"{arm}: other rows than by one process")
+    base = median(run.tracks_per_s for run in runs["one process"])
+    table = [HEADER]
+    for arm, of_arm in runs.items():
+        middle = Run(*(median(values) for values in zip(*(asdict(run).values() for run in of_arm), strict=True)))
+        facts = {"arm": arm, "tracks": tracks, "seconds": seconds, "rounds": rounds, "cores": usable_cores()}
+        click.echo(json.dumps(facts | asdict(middle) | {"scaling": middle.tracks_per_s / base}))
+        table.append(
+            f"{arm:20} {middle.start_s:6.1f} s {middle.tracks_per_s:8.2f}/s {middle.driver_ms:7.1f} ms"
+            f" {middle.tracks_per_s / base:8.2f}"
+        )
+    click.echo("\n".join(table), err=True)
+
+
+if __name__ == "__main__":
+    main()

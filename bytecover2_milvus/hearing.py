@@ -1,0 +1,88 @@
+"""Recordings in, embeddings of their parts out: what an ingest needs of whoever reads the files.
+
+`Here` decodes and embeds on this machine; `bytecover2_milvus.cluster.Cluster` has it done by others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .decoding import Decoded, Decoder, Job
+from .embedder import Embedder
+from .errors import AudioError
+from .segments import Segments, Span
+
+_Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A file that was read, and the embeddings of its parts."""
+
+    decoded: Decoded  # its waveform may be elsewhere
+    spans: Sequence[Span]  # the whole, then the segments that are not silent; none where the content was known
+    embed: Callable[[Sequence[Span]], NDArray[np.float32]]  # some of `spans` -> (n, D); raises AudioError
+
+
+class Listener(Protocol):
+    """Reads files and embeds them; leave its ``with`` block to end what it started."""
+
+    @property
+    def model_id(self) -> str: ...
+
+    def __enter__(self) -> Listener: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def hear(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, Heard | AudioError]]:
+        """What each file held, or why it could not be read, in the order in which they are done.
+
+        `Heard.embed` gives any span that is not among `Job.stored` of the content.
+        """
+        ...
+
+
+class Here:
+    """Processes that decode, and one session that embeds what is asked for.
+
+    Parameters
+    ----------
+    embedder : Embedder
+    workers : int, optional
+        Processes; see `Decoder`.
+    """
+
+    def __init__(self, embedder: Embedder, workers: int | None = None) -> None:
+        self._embedder = embedder
+        self._decoder = Decoder(workers)
+
+    @property
+    def model_id(self) -> str:
+        return self._embedder.model_id
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._decoder.__exit__(kind, error, trace)
+
+    def hear(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, Heard | AudioError]]:
+        for key, decoded in self._decoder.decode(jobs):
+            yield key, decoded if isinstance(decoded, AudioError) else self._heard(decoded, segments)
+
+    def _heard(self, decoded: Decoded, segments: Segments) -> Heard:
+        waveform = decoded.waveform
+        spans = [] if waveform is None else segments.audible_spans(waveform)
+        return Heard(
+            decoded, spans, lambda some: self._embedder.embed_batch([waveform[start:stop] for start, stop in some])
+        )
