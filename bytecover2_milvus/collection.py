@@ -7,7 +7,7 @@ One row per segment of a track; a whole track is the segment from 0 to its durat
 collection of another model is refused. How tracks are cut into segments stands there too. The fields are those of
 ``schemas/tracks.collection.json``.
 
-The name that users know is an alias: ``tracks`` stands for ``tracks_420cc03b03ab``, which has the first letters of the
+The name that users know is an alias: ``tracks`` stands for ``tracks_67d48ef290cf``, which has the first letters of the
 model's id. Whoever opens ``tracks`` keeps that collection, also when the alias moves on to another model's.
 """
 

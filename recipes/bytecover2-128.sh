@@ -20,7 +20,7 @@ config=${3:-$(dirname "$0")/bytecover2-128.toml}
 bytecover2=("${PYTHON:-python}" -m bytecover2_milvus)
 songs=(
   --songs "composed@0-${COMPOSED:-2500}" --songs "$scores/pop909@0-850" --songs "$scores/cre@0-1000"
-  --songs "$scores/lieder@0-1250" --arrangements "${ARRANGEMENTS:-4}" --spectral 0.95 --degraded 0.8
+  --songs "$scores/lieder@0-1250" --arrangements "${ARRANGEMENTS:-4}" --spectral 0.985 --degraded 0.8
   ${SOUND_FONT:+--sound-font "$SOUND_FONT"} --cache "$run/cache"
 )
 held_out=(
