@@ -7,18 +7,18 @@ One command, JSON lines on stdout, a table on stderr::
 Protocol
 --------
 Made-up recordings, stereo FLAC at 44.1 kHz, are ingested into a fresh Milvus Lite each time. *One process* decodes and
-embeds in turn with one thread, which is what a worker does too; *default* is `ingest` as it comes, with processes that
-decode. Nodes of one core each are started on this machine before the clock runs, beside a head that has no core. The
-arms take turns; the median of ``--rounds`` counts.
+embeds in turn with one thread, which is what a worker does too. Nodes of one core each are started on this machine
+before the clock runs, beside a head that has no core. The arms take turns; the median of ``--rounds`` counts.
 
 start
     Seconds until the first track is stored: what is connected to, started and loaded.
 rate
     Tracks per second over the last three quarters of a run, when all workers are there.
-driver
-    Milliseconds of processor time per track in the process that asks and stores.
 scaling
     The rate against that of one process.
+driver, workers
+    Milliseconds of processor time per track, over the same part of a run, in the process that asks and stores and in
+    all workers together; they tell what Ray costs however busy the machine is. Linux only, and no other Ray beside it.
 
 The workers have to store what one process stores, embeddings to the last bit, else this ends with an error.
 """
@@ -31,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,8 @@ from bytecover2_milvus.manifest import tracks_in
 from bytecover2_milvus.milvus import close, connect
 
 FILE_RATE = 44_100  # Hz
-HEADER = f"{'arm':20} {'start':>8} {'rate':>10} {'driver':>10} {'scaling':>8}"
+ALONE = "one process"
+HEADER = f"{'arm':20} {'start':>8} {'rate':>10} {'scaling':>8} {'driver':>10} {'workers':>10}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Run:
     start_s: float
     tracks_per_s: float
     driver_ms: float
+    workers_ms: float
 
 
 def write_recordings(folder: Path, n_tracks: int, duration_s: float) -> None:
@@ -76,23 +78,36 @@ def write_recordings(folder: Path, n_tracks: int, duration_s: float) -> None:
 
 def measure(folder: Path, listen: Callable[[], Listener]) -> tuple[Run, dict[str, bytes]]:
     """Ingest `folder`; the run, and embeddings by id."""
-    tracks, done_s = tracks_in([folder]), []
+    tracks = tracks_in([folder])
+    first, clocks = (
+        len(tracks) // 4,
+        [],
+    )  # clocks: s of wall, driver, workers at the first, a quarter and the last track
     with tempfile.TemporaryDirectory() as scratch:
         client = connect(str(Path(scratch) / "run.db"))
         model = Embedder(device="cpu", threads=1)
         collection = TrackCollection.create(client, "tracks", model)
-        start_s, start_cpu_s = time.perf_counter(), time.process_time()
-        for record in ingest_with(listen(), tracks, collection, batch_size=1):
+        start_s = time.perf_counter()
+        for done, record in enumerate(ingest_with(listen(), tracks, collection, batch_size=1), 1):
             if record.status != "added":
                 raise click.ClickException(f"{record.path}: {record.status} {record.reason}")
-            done_s.append(time.perf_counter() - start_s)
-        cpu_s = time.process_time() - start_cpu_s
+            if done in (1, first, len(tracks)):
+                clocks.append((time.perf_counter(), time.process_time(), workers_cpu_s()))
         rows = [row for page in collection.pages(["id", "embedding"]) for row in page]
         close(client)
-    first = len(done_s) // 4
-    rate = (len(done_s) - first) / (done_s[-1] - done_s[first - 1])
     embeddings = {row["id"]: np.asarray(row["embedding"], np.float32).tobytes() for row in rows}
-    return Run(done_s[0], rate, 1000 * cpu_s / len(done_s)), embeddings
+    wall, driver, workers = ((late - early) / (len(tracks) - first) for early, late in zip(*clocks[1:], strict=True))
+    return Run(clocks[0][0] - start_s, 1 / wall, 1000 * driver, 1000 * workers), embeddings
+
+
+def workers_cpu_s() -> float:
+    """Processor time of all Ray workers of this machine until now."""
+    ticks = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if process.joinpath("cmdline").read_bytes().startswith(b"ray::Worker"):
+                ticks += sum(map(int, process.joinpath("stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -122,10 +137,7 @@ def main(tracks: int, seconds: float, workers: tuple[int, ...], rounds: int) -> 
     with tempfile.TemporaryDirectory() as scratch, ray_nodes(max(workers)) as address:
         folder = Path(scratch)
         write_recordings(folder, tracks, seconds)
-        arms: dict[str, Callable[[], Listener]] = {
-            "one process": lambda: Here(Embedder(device="cpu", threads=1), 0),
-            "one process, default": lambda: Here(Embedder(device="cpu")),
-        }
+        arms: dict[str, Callable[[], Listener]] = {ALONE: lambda: Here(Embedder(device="cpu", threads=1), 0)}
         for n_workers in workers:
             arms[f"ray, {n_workers} workers"] = partial(Cluster, address, None, "cpu", n_workers)
         runs: dict[str, list[Run]] = {arm: [] for arm in arms}
@@ -136,17 +148,17 @@ def main(tracks: int, seconds: float, workers: tuple[int, ...], rounds: int) -> 
                 runs[arm].append(run)
                 print(f"round {round_ + 1}, {arm}: {run.tracks_per_s:.2f} tracks/s", file=sys.stderr)
     for arm, rows in stored.items():
-        if arm.startswith("ray") and rows != stored["one process"]:
+        if rows != stored[ALONE]:
             raise click.ClickException(f"{arm}: other rows than by one process")
-    base = median(run.tracks_per_s for run in runs["one process"])
+    base = median(run.tracks_per_s for run in runs[ALONE])
     table = [HEADER]
     for arm, of_arm in runs.items():
         middle = Run(*(median(values) for values in zip(*(asdict(run).values() for run in of_arm), strict=True)))
         facts = {"arm": arm, "tracks": tracks, "seconds": seconds, "rounds": rounds, "cores": usable_cores()}
         click.echo(json.dumps(facts | asdict(middle) | {"scaling": middle.tracks_per_s / base}))
         table.append(
-            f"{arm:20} {middle.start_s:6.1f} s {middle.tracks_per_s:8.2f}/s {middle.driver_ms:7.1f} ms"
-            f" {middle.tracks_per_s / base:8.2f}"
+            f"{arm:20} {middle.start_s:6.1f} s {middle.tracks_per_s:8.2f}/s {middle.tracks_per_s / base:8.2f}"
+            f" {middle.driver_ms:7.1f} ms {middle.workers_ms:7.1f} ms"
         )
     click.echo("\n".join(table), err=True)
 

@@ -301,7 +301,7 @@ def _connected(address: str, workers: int | None) -> ModuleType:
     try:
         _knock(address)
         ray.init(address, **options)
-    except (OSError, RuntimeError, ValueError) as error:  # nobody there, other versions, no address
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:  # nobody, other versions, no token
         raise ClusterError(f"no Ray cluster to be used at {address} ({' '.join(str(error).split())})") from error
     return ray
 
