@@ -201,7 +201,7 @@ def test_collections_are_listed_described_and_dropped_only_when_confirmed(catalo
     track = catalogue / "audio" / "composed-0" / "0.flac"
     assert run("ingest", track, "--uri", uri, "--bundle", tiny_bundle, "--workers", 1).returncode == 0
     (listed,) = lines(run("collections", "list", "--uri", uri, "--json"), "collection")
-    assert listed["collection"] == "tracks" and listed["rows"] == 1
+    assert listed["aliases"] == ["tracks"] and listed["rows"] == 1
     (described,) = lines(run("collections", "describe", "tracks", "--uri", uri, "--json"), "collection")
     assert described["dim"] == 128 and described["index_type"] == "FLAT"
     unconfirmed = subprocess.run(
