@@ -15,7 +15,7 @@ from bytecover2_milvus.songs.arrange import arrange
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.songs.render import render
 
-SONG, SEEDS, SHOWN_S = 5, (7, 2), 45.0
+SONG, SEEDS, SHOWN_S = 5, (3, 5), 45.0
 POOLING = 8  # CQT frames per column: finer than the network's 100, to let the eye follow the melody
 
 front_end = FrontEnd()
