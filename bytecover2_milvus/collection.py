@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from .errors import CollectionError, CollectionMismatch, CollectionMissing
 from .index import ensure_index, ensure_loaded, index_progress, load_state, memory_bytes
 from .match import MAX_HITS, Match, find_matches
-from .milvus import ask, both, quote
+from .milvus import ask, both, is_embedded, quote
 from .row import BODY, FIELDS, STORED, Row, check_embedding, check_row, collection_schema, read_row
 from .segments import Query, Segments
 
@@ -399,8 +399,12 @@ def collection_behind(client: MilvusClient, name: str) -> str:
 
 
 def aliases_of(client: MilvusClient, name: str) -> list[str]:
-    """The aliases that stand for a collection."""
-    return sorted(ask(client.list_aliases, collection_name=name)["aliases"])
+    """The aliases that stand for a collection.
+
+    Milvus Lite does not describe them, and to list them a server of 2.3 looks in its default database only.
+    """
+    method = client.list_aliases if is_embedded(client) else client.describe_collection
+    return sorted(ask(method, collection_name=name)["aliases"])
 
 
 def set_property(client: MilvusClient, name: str, key: str, value: str) -> None:

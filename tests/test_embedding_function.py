@@ -145,7 +145,8 @@ def test_collections_that_do_not_fit(client, name: str, embed, options: dict, re
 
 
 def test_the_documented_example_runs(milvus_uri, client, name, tmp_path, monkeypatch, capsys) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    section = DOCS.read_text(encoding="utf-8").partition("## In a collection of your own")[2]
+    code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
     for seed, file in enumerate(("greensleeves", "scarborough-fair", "cover")):
         write_tone(tmp_path / f"{file}.flac", seed % 2, duration_s=10.0)  # the cover is Greensleeves once more
     monkeypatch.chdir(tmp_path)
