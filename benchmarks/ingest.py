@@ -158,7 +158,7 @@ def measure_ingest(paths: Sequence[Path], uri: str) -> Ingest:
         for done, (clock, cpu) in enumerate(_ingest(paths, uri, half, family), start=1):
             if done == half:
                 first, half_mib = (clock, cpu), family.peak_mib()
-    seconds, cpu_s = clock - first[0], cpu - first[1]
+    seconds, cpu_s = clock - first[0], max(cpu - first[1], 1 / os.sysconf("SC_CLK_TCK"))  # /proc counts whole ticks
     timed = len(paths) - half
     return Ingest(len(os.sched_getaffinity(0)), timed, timed / seconds, cpu_s / timed, half_mib, family.peak_mib())
 
