@@ -162,7 +162,7 @@ class Ablation:
             pooled = pooled_embeddings(network, final.config, self.validation, self.cache, self.device)
             network.cpu()
         with torch.inference_mode():
-            embeddings = F.normalize(final.network.eval().head(torch.from_numpy(pooled))[1], dim=1).numpy()
+            embeddings = F.normalize(final.network.head(torch.from_numpy(pooled))[1], dim=1).numpy()
         tracks = list(self.validation.tracks())
         result = evaluate(embeddings, [work for work, _ in tracks], [track.track_id for _, track in tracks])
         score = Score(

@@ -114,7 +114,6 @@ class PooledCQT(nn.Module):
     def __init__(self, config: FrontEnd) -> None:
         super().__init__()
         self.config, self.constant_q = config, ConstantQ(config)
-        self.eval()
 
     def forward(self, waveform: Tensor) -> Tensor:
         return pool_time(self.constant_q(waveform), self.config.time_pooling)
@@ -134,7 +133,7 @@ def network_of(name: str) -> tuple[Config, ByteCover2]:
         return checkpoint.config, checkpoint.network
     torch.manual_seed(0)
     config = Config(network=Network(feature_dim=int(name.removeprefix("paper-"))))
-    return config, ByteCover2(config.network).eval()
+    return config, ByteCover2(config.network)
 
 
 def make_clips(folder: Path, clips: int, suffix: str) -> list[Path]:

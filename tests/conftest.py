@@ -99,7 +99,7 @@ def tiny_network(feature_dim: int | None = 128) -> tuple[Config, ByteCover2]:
     config = Config(FrontEnd(time_pooling=20), Network(feature_dim, base_width=8, stage_blocks=(1, 1, 1, 1)))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = ByteCover2(config.network).eval()
+        network = ByteCover2(config.network)
         for module in network.modules():
             if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
                 module.running_mean.normal_(0, 0.1)

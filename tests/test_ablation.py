@@ -104,7 +104,7 @@ def test_a_new_bnneck_changes_nothing_in_training_either(bytecover, pooled):
     reduced = insert_pca_fc(bytecover, pooled, 4).network
     rows = torch.from_numpy(pooled)
     with torch.no_grad():
-        feature, evaluated = reduced.eval().head(rows)
+        feature, evaluated = reduced.head(rows)
         trained = reduced.train().head(rows)[1]
     torch.testing.assert_close(evaluated, feature, atol=1e-4, rtol=1e-3)  # the axes are centred
     assert torch.nn.functional.cosine_similarity(trained, evaluated).min() > 0.99

@@ -36,7 +36,7 @@ def arguments(tmp_path_factory) -> list[str]:
         Network(16, stage_blocks=(1, 1, 1, 1), base_width=8),
         Training(works_per_batch=4, tracks_per_work=2, crop_s=(8.0,)),
     )
-    Checkpoint(config, initial_network(config, None).eval()).save(folder / "start.safetensors")
+    Checkpoint(config, initial_network(config, None)).save(folder / "start.safetensors")
     options = ["--manifest", folder / "m.csv", "--init", folder / "start.safetensors", "--cache", folder / "cache"]
     return [str(word) for word in (*options, "--arrangements", 2, "--variants", 1, "--workers", 1, "--device", "cpu")]
 

@@ -22,7 +22,7 @@ def start(tmp_path_factory) -> Path:
         Training(works_per_batch=2, tracks_per_work=2, crop_s=(8.0,), room_s=0.5),
     )
     path = tmp_path_factory.mktemp("start") / "start.safetensors"
-    Checkpoint(config, initial_network(config, None).eval()).save(path)
+    Checkpoint(config, initial_network(config, None)).save(path)
     return path
 
 

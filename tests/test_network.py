@@ -17,7 +17,7 @@ TINY = Network(feature_dim=16, stage_blocks=(1, 1, 1, 1), base_width=8)
 @pytest.fixture(scope="module")
 def full() -> ByteCover2:
     torch.manual_seed(0)
-    return ByteCover2(Network()).eval()
+    return ByteCover2(Network())
 
 
 @pytest.mark.parametrize("n_frames", [8, 33, 65, 129])
@@ -29,7 +29,7 @@ def test_backbone_keeps_six_frequency_rows_and_an_eighth_of_the_frames(full, n_f
 @pytest.mark.parametrize(("feature_dim", "expected"), [(128, 128), (1536, 1536), (None, 2048)])
 def test_one_class_for_every_dimension(feature_dim, expected):
     with torch.inference_mode():
-        network = ByteCover2(Network(feature_dim=feature_dim)).eval()
+        network = ByteCover2(Network(feature_dim=feature_dim))
         embedding = network.embed(torch.rand(2, 84, 16))
     assert embedding.shape == (2, expected)
     torch.testing.assert_close(embedding.norm(dim=1), torch.ones(2))
@@ -80,7 +80,7 @@ def test_gem_exponent_is_learned_and_bnneck_bias_is_frozen():
 
 
 def test_two_tracks_together_equal_each_alone():
-    network = ByteCover2(TINY).eval()
+    network = ByteCover2(TINY)
     cqt = torch.rand(2, 84, 40)
     together = network.embed(cqt)
     torch.testing.assert_close(together, torch.cat([network.embed(row[None]) for row in cqt]), atol=1e-6, rtol=1e-5)

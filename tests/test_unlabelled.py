@@ -69,7 +69,7 @@ def cache(tmp_path_factory) -> FeatureCache:
 def start() -> Checkpoint:
     """An untrained network, which phase "joint" may start from."""
     config = Config.from_dict(CONFIG.to_dict() | {"training": CONFIG.to_dict()["training"] | {"phase": "bytecover"}})
-    return Checkpoint(CONFIG, initial_network(config, None).eval())
+    return Checkpoint(CONFIG, initial_network(config, None))
 
 
 def test_every_recording_is_a_work_of_itself_and_its_copies(recordings, folder):
@@ -196,7 +196,7 @@ def test_an_adaptation_cut_off_and_resumed_is_the_adaptation_in_one_go(recording
 def test_a_run_from_a_bundle_starts_where_the_bundle_is(tiny_bundle, folder):
     """The network before step 1 gives the embedding of the bundle's ONNX file."""
     initial = load_checkpoint(tiny_bundle)
-    network = initial_network(initial.config, initial).eval()
+    network = initial_network(initial.config, initial)
     waveform = load_audio(folder / "0.flac")
     with torch.inference_mode():
         cqt = WaveformToCQT(initial.config.front_end)(torch.from_numpy(waveform)[None])

@@ -36,7 +36,7 @@ def changed(config: Config, **training: object) -> Config:
 def gradients(fabric: Fabric, checkpoint: Checkpoint, corpus: Corpus, cache: FeatureCache) -> dict[str, Tensor]:
     """All losses of the first batch and their gradient; norms as stored, so that nothing depends on who sees what."""
     config = changed(checkpoint.config, tracks_per_work=3, contrastive_weight=1.0)
-    network = copy.deepcopy(checkpoint.network).eval()
+    network = copy.deepcopy(checkpoint.network)
     torch.manual_seed(0)
     classifier = nn.Linear(config.network.embedding_dim, len(corpus.works), bias=False)
     model = fabric.setup_module(network)

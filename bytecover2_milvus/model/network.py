@@ -115,6 +115,8 @@ class ByteCover2(nn.Module):
 
     `feature_dim` None is ByteCover: no PCA-FC, and the feature is the pooled vector itself. BNNeck is a BatchNorm whose
     bias stays zero (Luo et al. 2019).
+
+    A new network is in eval mode: whoever trains it says so (`training.train.set_phase`).
     """
 
     def __init__(self, config: Network) -> None:
@@ -130,6 +132,7 @@ class ByteCover2(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, Bottleneck):
                 nn.init.zeros_(module.norm3.weight)  # every block starts as its shortcut, else deep ones learn late
+        self.eval()
 
     def pooled(self, cqt: Tensor) -> Tensor:
         """(B, n_bins, T) -> (B, 2048), float32."""

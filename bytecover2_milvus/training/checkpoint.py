@@ -111,7 +111,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
     return Checkpoint(
         config=config,
-        network=network.eval(),
+        network=network,
         step=int(metadata.get("step", 0)),
         classifier=tensors.get("classifier.weight"),
         optimizer=_under("optimizer.", tensors),

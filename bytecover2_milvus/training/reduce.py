@@ -57,7 +57,7 @@ def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float
         feature = network.pca_fc(torch.from_numpy(pooled).float())  # (N, D)
         network.bnneck.running_var.copy_(feature.var(dim=0))
         network.bnneck.weight.copy_(torch.sqrt(network.bnneck.running_var + network.bnneck.eps))
-    return Checkpoint(config, network.eval(), facts=without_validation(checkpoint.facts))
+    return Checkpoint(config, network, facts=without_validation(checkpoint.facts))
 
 
 def insert_pca_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int) -> Checkpoint:
@@ -115,7 +115,7 @@ def pooled_batches(
     With 72 tracks in a batch, a thousand batches at full width take 590 MB.
     """
     device = torch.device(device)
-    network = copy.deepcopy(checkpoint.network).eval().to(device, memory_format=torch.channels_last)
+    network = copy.deepcopy(checkpoint.network).to(device, memory_format=torch.channels_last)
     batches = []
     for cqt, work in map(TrainingBatches(corpus, cache, training).__getitem__, range(training.steps)):
         cqt = scale_magnitude(cqt.to(device), checkpoint.config.front_end.scale)
