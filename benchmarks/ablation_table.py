@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from bytecover2_milvus.metrics import bootstrap_interval
+from bytecover2_milvus.metrics import mean_difference
 from bytecover2_milvus.writing import whole_file
 
 TABLE_DIMS = (128, 1536)  # of the paper's table
@@ -57,9 +55,8 @@ def comparisons(scores: Sequence[Score]) -> list[Comparison]:
     for dim in sorted({dim for _, dim in by_system}):
         fc, pca, pca_fc = (by_system[reduction, dim] for reduction in REDUCTIONS)
         for one, other in ((pca_fc, pca), (pca, fc), (pca_fc, trained_on)):
-            difference = np.subtract(one.average_precisions, other.average_precisions)
-            low, high = bootstrap_interval(difference, one.query_work_ids, seed=0)
-            found.append(Comparison(one.system, other.system, float(difference.mean()), low, high))
+            difference = mean_difference(one.average_precisions, other.average_precisions, one.query_work_ids, seed=0)
+            found.append(Comparison(one.system, other.system, *difference))
     return found
 
 

@@ -32,7 +32,7 @@ import numpy as np
 from bytecover2_milvus.config import Config
 from bytecover2_milvus.errors import ConfigError, ManifestError
 from bytecover2_milvus.manifest import Track, read_manifest
-from bytecover2_milvus.metrics import Evaluation, bootstrap_interval
+from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, mean_difference
 from bytecover2_milvus.songs.select import select_songs
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
@@ -73,7 +73,7 @@ def score(name: str, system: str, result: Evaluation, start: Evaluation) -> Scor
     def interval(values: np.ndarray) -> tuple[float, float]:
         return bootstrap_interval(values, result.query_work_ids, seed=0)
 
-    gains = result.average_precisions - start.average_precisions  # both in the order of track_id
+    both = result.average_precisions, start.average_precisions  # in the order of track_id
     return Score(
         name,
         system,
@@ -81,8 +81,7 @@ def score(name: str, system: str, result: Evaluation, start: Evaluation) -> Scor
         *interval(result.average_precisions),
         result.mr1,
         *interval(result.first_ranks),
-        float(gains.mean()),
-        *interval(gains),
+        *mean_difference(*both, result.query_work_ids, seed=0),
         result.queries,
     )
 

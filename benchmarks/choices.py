@@ -29,7 +29,7 @@ from bytecover2_milvus.cli.output import device_option, progress_bar
 from bytecover2_milvus.cli.training import corpus_options, prepare_corpus, with_settings
 from bytecover2_milvus.config import Config
 from bytecover2_milvus.errors import BytecoverError, ConfigError
-from bytecover2_milvus.metrics import Evaluation, bootstrap_interval
+from bytecover2_milvus.metrics import Evaluation, mean_difference
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
 from bytecover2_milvus.training.train import train, validate
@@ -54,9 +54,9 @@ class Worth:
 
 
 def worth(choice: str, name: str, result: Evaluation, given: Evaluation) -> Worth:
-    difference = result.average_precisions - given.average_precisions  # both in the order of track_id
-    interval = bootstrap_interval(difference, result.query_work_ids, seed=0)
-    return Worth(choice, name, result.map, float(difference.mean()), *interval, result.queries, result.works)
+    both = result.average_precisions, given.average_precisions  # in the order of track_id
+    difference = mean_difference(*both, result.query_work_ids, seed=0)
+    return Worth(choice, name, result.map, *difference, result.queries, result.works)
 
 
 def table_markdown(lines: Sequence[Worth], steps: int) -> str:

@@ -53,7 +53,7 @@ from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.index import EXACT, index_progress
-from bytecover2_milvus.metrics import average_precision, bootstrap_interval
+from bytecover2_milvus.metrics import average_precision, bootstrap_interval, mean_difference
 from bytecover2_milvus.milvus import close, connect
 from bytecover2_milvus.processes import map_in_processes
 from bytecover2_milvus.row import Row
@@ -286,9 +286,9 @@ def scores_of(
     """The score of a cut on queries of each kind, beside what `measure_search` has measured."""
     for asked, times in search_times.items():
         ranking, start = rank(tracks, cut, asked), rank(tracks, WHOLE, (asked[0], WHOLE))
-        gains = ranking.average_precisions - start.average_precisions
+        both = ranking.average_precisions, start.average_precisions
+        gain, gain_low, gain_high = mean_difference(*both, ranking.work_ids, seed=0)
         low, high = bootstrap_interval(ranking.average_precisions, ranking.work_ids, seed=0)
-        gain_low, gain_high = bootstrap_interval(gains, ranking.work_ids, seed=0)
         yield Score(
             set=name,
             segment_s=cut.length_s,
@@ -299,11 +299,11 @@ def scores_of(
             map_low=low,
             map_high=high,
             mr1=float(ranking.first_ranks.mean()),
-            gain=float(gains.mean()),
+            gain=gain,
             gain_low=gain_low,
             gain_high=gain_high,
             own_first=float(ranking.own_first.mean()),
-            queries=len(gains),
+            queries=len(ranking.average_precisions),
             candidates=len(tracks) - 1,
             rows_per_track=mean(len(track.stored[cut].parts.embeddings) for track in tracks),
             query_rows=mean(len(track.asked[asked].parts.embeddings) for track in tracks),

@@ -181,6 +181,33 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def mean_difference(
+    values: NDArray[np.floating], others: NDArray[np.floating], work_ids: Sequence[str], seed: int
+) -> tuple[float, float, float]:
+    """By how much the mean of `values` is above that of `others`, of the same queries, with its `bootstrap_interval`.
+
+    It tells more than two intervals that overlap, as what makes a query hard is hard for both.
+
+    Parameters
+    ----------
+    values, others : np.ndarray [shape=(n_queries,)]
+        Such as the average precisions of two systems, in one order.
+    work_ids : sequence of str, length n_queries
+    seed : int
+
+    Returns
+    -------
+    difference, low, high : float
+
+    Raises
+    ------
+    ValueError
+        As `bootstrap_interval`.
+    """
+    difference = np.subtract(values, others)
+    return float(difference.mean()), *bootstrap_interval(difference, work_ids, seed)
+
+
 def _similarities(
     asking: NDArray[np.float64], rows: NDArray[np.float64], n_segments: NDArray[np.int64], queries: NDArray[np.int64]
 ) -> Iterator[NDArray[np.float32]]:

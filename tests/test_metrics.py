@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from bytecover2_milvus import metrics
-from bytecover2_milvus.metrics import average_precision, bootstrap_interval, evaluate
+from bytecover2_milvus.metrics import average_precision, bootstrap_interval, evaluate, mean_difference
 
 
 def at(*degrees: float) -> NDArray[np.float64]:
@@ -254,3 +254,12 @@ def test_queries_of_one_work_count_as_one_piece_of_evidence() -> None:
 def test_the_interval_needs_a_work_per_value(n_values: int) -> None:
     with pytest.raises(ValueError, match=f"{n_values} values and {n_values // 2} work_ids"):
         bootstrap_interval(np.zeros(n_values), ["A"] * (n_values // 2), seed=0)
+
+
+def test_a_difference_that_every_query_shares_has_no_width() -> None:
+    values = np.random.default_rng(0).uniform(size=40)
+    works = [str(query // 4) for query in range(40)]
+    difference, low, high = mean_difference(values + 0.1, values, works, seed=0)
+    assert difference == pytest.approx(0.1) and low == pytest.approx(0.1) and high == pytest.approx(0.1)
+    others = np.random.default_rng(1).uniform(size=40)
+    assert mean_difference(values, others, works, seed=0)[1:] == bootstrap_interval(values - others, works, seed=0)
