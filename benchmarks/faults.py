@@ -34,8 +34,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from bytecover2_milvus.collection import drop_collection
 from bytecover2_milvus.embedder import Embedder
+from bytecover2_milvus.naming import drop_collection
 
 from .fault_scene import Catalogue, Run, Scene
 from .milvus_server import MilvusServer

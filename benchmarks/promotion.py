@@ -31,13 +31,14 @@ from pathlib import Path
 import click
 
 from bytecover2_milvus.audio import find_audio, load_audio
-from bytecover2_milvus.collection import TrackCollection, drop_collection
+from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import BytecoverError, CollectionMismatch
 from bytecover2_milvus.ingest import ingest
 from bytecover2_milvus.manifest import tracks_in
 from bytecover2_milvus.match import Match
 from bytecover2_milvus.milvus import connect
+from bytecover2_milvus.naming import drop_collection
 from bytecover2_milvus.promotion import promote
 
 RIGHT = 0.999  # similarity of a track to itself, at least

@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 
 from benchmarks.validation import SETS, Waveform, Work, clean_tracks, excerpt, works_of
 from bytecover2_milvus import __version__
-from bytecover2_milvus.collection import ROWS_PER_UPSERT, TrackCollection, drop_collection
+from bytecover2_milvus.collection import ROWS_PER_UPSERT, TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.embedder import Embedder
@@ -55,6 +55,7 @@ from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.index import EXACT, index_progress
 from bytecover2_milvus.metrics import average_precision, bootstrap_interval, mean_difference
 from bytecover2_milvus.milvus import close, connect
+from bytecover2_milvus.naming import drop_collection
 from bytecover2_milvus.processes import map_in_processes
 from bytecover2_milvus.row import Row
 from bytecover2_milvus.segments import WHOLE, Query, Segments, embed_query

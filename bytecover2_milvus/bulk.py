@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .collection import Model
 from .errors import BytecoverError, OutputError
+from .properties import Model
 from .row import STORED, Row, collection_schema
 from .staging import Staging
 from .writing import whole_file

@@ -7,64 +7,53 @@ One row per segment of a track; a whole track is the segment from 0 to its durat
 collection of another model is refused. How tracks are cut into segments stands there too. The fields are those of
 ``schemas/tracks.collection.json``.
 
-The name that users know is an alias: ``tracks`` stands for ``tracks_67d48ef290cf``, which has the first letters of the
-model's id. Whoever opens ``tracks`` keeps that collection, also when the alias moves on to another model's.
+The name that users know is an alias (`naming`). Whoever opens ``tracks`` keeps the collection that it stands for, also
+when the alias moves on to another model's.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CollectionError, CollectionMismatch, CollectionMissing
+from .errors import CollectionError, CollectionMismatch
 from .index import ensure_index, ensure_loaded, index_progress, load_state, memory_bytes
 from .match import MAX_HITS, Match, find_matches
-from .milvus import ask, both, is_embedded, quote
+from .milvus import ask, both, quote
+from .naming import aliases_of, collection_behind, describe_ours, has_collection, name_for, set_property
+from .properties import (
+    CONTRACT_VERSION,
+    LAST_INGEST,
+    MODEL_ID,
+    PREVIOUS,
+    Model,
+    model_properties,
+    read_segments,
+    segment_properties,
+)
 from .row import BODY, FIELDS, STORED, Row, check_embedding, check_row, collection_schema, read_row
 from .segments import Query, Segments
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-MODEL_ID = "bytecover2.model_id"  # a property of the collection
-CONTRACT_VERSION = "bytecover2.contract_version"  # a property of the collection
-LAST_INGEST = "bytecover2.last_ingest"  # a property of the collection: when one ended that stored something, UTC
-PREVIOUS = "bytecover2.previous"  # a property of the collection: the one that its alias stood for before
-SEGMENT_S = "bytecover2.segment_s"  # properties of the collection: how `ingest` cuts tracks, in seconds
-HOP_S = "bytecover2.hop_s"
-
 WHOLE_TRACKS = "start_s <= 0.0 and end_s >= duration_s"  # as filters
 PARTS = "start_s > 0.0 or end_s < duration_s"
 
-MODEL_ID_LETTERS = 12  # of a model's id, in the name of its collection
 ROWS_PER_UPSERT = 1_000
 PAGE_BYTES = 32 << 20  # Milvus refuses messages above 64 MiB
 SAMPLE_ROWS = 100  # whose mean size stands for all
 FLUSH_TIMEOUT_S = 600
 
 _Item = TypeVar("_Item")
-
-
-class Model(Protocol):
-    """What a collection needs to know of an `Embedder`."""
-
-    @property
-    def model_id(self) -> str: ...
-
-    @property
-    def dim(self) -> int: ...
-
-    @property
-    def contract_version(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -120,13 +109,10 @@ class TrackCollection:
         CollectionMismatch
             If the collection holds another model's embeddings, or is not one of ours.
         """
-        description = _describe(client, name)
+        description = describe_ours(client, name)
         stored = description["properties"][MODEL_ID]
         if model_id not in (None, stored):
-            raise CollectionMismatch(
-                f"{name}: holds embeddings of model {stored}, not of {model_id};"
-                " use that model's bundle, or another collection"
-            )
+            raise CollectionMismatch.of_model(name, stored, model_id)
         return cls(client, name, description)
 
     @classmethod
@@ -138,7 +124,7 @@ class TrackCollection:
             client.create_collection,
             collection_name=name,
             schema=collection_schema(model.dim),
-            properties=_properties(model),
+            properties=model_properties(model),
             consistency_level=BODY["params"]["consistencyLevel"],
         )
         return cls.open(client, name, model.model_id)
@@ -195,8 +181,11 @@ class TrackCollection:
         """Let `ingest` cut tracks into these segments; what is stored stays until its tracks are ingested again."""
         if segments == self.segments:
             return
-        properties = {SEGMENT_S: str(segments.length_s), HOP_S: str(segments.hop_s)}
-        ask(self.client.alter_collection_properties, collection_name=self.name, properties=properties)
+        ask(
+            self.client.alter_collection_properties,
+            collection_name=self.name,
+            properties=segment_properties(segments),
+        )
         self.segments = segments
 
     def search(
@@ -375,60 +364,6 @@ class TrackCollection:
             yield self._query(where, output_fields, consistency_level="Strong")
 
 
-def has_collection(client: MilvusClient, name: str) -> bool:
-    """Whether there is a collection or an alias of that name."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
-        raise CollectionError(f"{name!r}: a collection's name has only letters, digits and _, and no digit first")
-    return ask(client.has_collection, collection_name=name)
-
-
-def list_collections(client: MilvusClient) -> list[str]:
-    """The names of the collections that hold embeddings of a model of ours."""
-    names = sorted(ask(client.list_collections))
-    return [name for name in names if MODEL_ID in ask(client.describe_collection, collection_name=name)["properties"]]
-
-
-def name_for(alias: str, model_id: str) -> str:
-    """The name of the collection that holds a model's embeddings behind `alias`."""
-    return f"{alias}_{re.sub('[^A-Za-z0-9]', '_', model_id[:MODEL_ID_LETTERS])}"
-
-
-def collection_behind(client: MilvusClient, name: str) -> str:
-    """The name of the collection that `name` stands for: another one where `name` is an alias."""
-    return ask(client.describe_collection, collection_name=name)["collection_name"]
-
-
-def aliases_of(client: MilvusClient, name: str) -> list[str]:
-    """The aliases that stand for a collection.
-
-    Milvus Lite does not describe them, and to list them a server of 2.3 looks in its default database only.
-    """
-    method = client.list_aliases if is_embedded(client) else client.describe_collection
-    return sorted(ask(method, collection_name=name)["aliases"])
-
-
-def set_property(client: MilvusClient, name: str, key: str, value: str) -> None:
-    """Give a collection a property, over one of that name."""
-    ask(client.alter_collection_properties, collection_name=name, properties={key: value})
-
-
-def drop_collection(client: MilvusClient, name: str) -> None:
-    """Delete a collection of ours, by its name or an alias, with all it holds and all its aliases."""
-    own_name = _describe(client, name)["collection_name"]
-    for alias in aliases_of(client, own_name):  # Milvus Lite would keep them, standing for nothing
-        ask(client.drop_alias, alias=alias)
-    ask(client.drop_collection, collection_name=own_name)
-
-
-def read_segments(properties: Mapping[str, str]) -> Segments:
-    """How tracks are cut, by a collection's properties or a file's metadata; not at all if they say nothing."""
-    return Segments(float(properties.get(SEGMENT_S, 0)), float(properties.get(HOP_S, 0)))
-
-
-def _properties(model: Model) -> dict[str, str]:
-    return {MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)}
-
-
 def _adopt(client: MilvusClient, name: str, model: Model) -> None:
     """Give an empty collection of our schema that belongs to no model yet to `model`; leave any other as it is."""
     description = ask(client.describe_collection, collection_name=name)
@@ -440,19 +375,7 @@ def _adopt(client: MilvusClient, name: str, model: Model) -> None:
     count = {"filter": "", "output_fields": ["count(*)"], "consistency_level": "Strong"}
     n_rows = ask(client.query, collection_name=name, **count)[0]["count(*)"]
     if n_rows == 0 and int(stored["embedding"]["dim"]) == model.dim:
-        ask(client.alter_collection_properties, collection_name=name, properties=_properties(model))
-
-
-def _describe(client: MilvusClient, name: str) -> dict[str, Any]:
-    """Milvus' description of a collection, known to be one of ours."""
-    if not has_collection(client, name):
-        raise CollectionMissing(f"{name}: no collection of that name; ingest makes one")
-    description = ask(client.describe_collection, collection_name=name)
-    lacking = sorted(set(FIELDS) - {entry["name"] for entry in description["fields"]})
-    if lacking or MODEL_ID not in description["properties"]:
-        what = f"it lacks {', '.join(lacking)}" if lacking else f"it lacks the property {MODEL_ID}"
-        raise CollectionMismatch(f"{name}: not a collection of bytecover2-milvus, {what}; choose another name")
-    return description
+        ask(client.alter_collection_properties, collection_name=name, properties=model_properties(model))
 
 
 def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:

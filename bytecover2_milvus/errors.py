@@ -28,6 +28,8 @@ with 1.
         └── CollectionMismatch   the collection belongs to another model or schema
 """
 
+from __future__ import annotations
+
 
 class BytecoverError(Exception):
     """Root of the tree: catch this to catch all that is raised on purpose."""
@@ -111,3 +113,10 @@ class CollectionMissing(CollectionError):
 
 class CollectionMismatch(CollectionError):
     """The collection belongs to another model or has another schema."""
+
+    @classmethod
+    def of_model(cls, name: str, stored: str, wanted: str) -> CollectionMismatch:
+        """Of a place that holds the embeddings of another model."""
+        return cls(
+            f"{name}: holds embeddings of model {stored}, not of {wanted}; use that model's bundle, or another place"
+        )

@@ -167,10 +167,7 @@ def ingest_with(
 ) -> Iterator[IngestRecord]:
     """As `ingest`, with another way to decode and embed: a `Cluster`, which is left at the end."""
     if listener.model_id != collection.model_id:
-        raise CollectionMismatch(
-            f"{collection.name}: holds embeddings of model {collection.model_id}, not of {listener.model_id};"
-            " use that model's bundle, or another collection"
-        )
+        raise CollectionMismatch.of_model(collection.name, collection.model_id, listener.model_id)
     return _ingest(iter(tracks), listener, collection, batch_size)
 
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .collection import MODEL_ID, has_collection
 from .embedding_function import ByteCover2EmbeddingFunction, Recording
 from .errors import CollectionError, CollectionMismatch, CollectionMissing
 from .index import ensure_loaded
 from .match import EF, MAX_HITS
 from .milvus import ask, both
+from .naming import has_collection
+from .properties import MODEL_ID
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient

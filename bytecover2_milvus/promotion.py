@@ -19,21 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .acceptance import check
-from .collection import (
-    MODEL_ID,
-    PREVIOUS,
-    TrackCollection,
-    aliases_of,
-    collection_behind,
-    has_collection,
-    list_collections,
-    name_for,
-    set_property,
-)
+from .collection import TrackCollection
 from .errors import CollectionError, CollectionMissing
 from .ingest import BATCH_SIZE, TRACKS_PER_LOOKUP, IngestRecord, ingest
 from .manifest import Track
 from .milvus import ask
+from .naming import aliases_of, collection_behind, has_collection, list_collections, name_for, set_property
+from .properties import MODEL_ID, PREVIOUS
 from .row import STORED, Row, read_row
 
 if TYPE_CHECKING:

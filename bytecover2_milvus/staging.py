@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .collection import CONTRACT_VERSION, HOP_S, MODEL_ID, SEGMENT_S, Model, read_segments
 from .errors import CollectionMismatch, OutputError
+from .properties import MODEL_ID, Model, model_properties, read_segments, segment_properties
 from .row import Row, check_embedding, check_row, read_row
 from .segments import Segments
 
@@ -57,17 +57,13 @@ class Staging:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # two runs would write the same Parquet files
             self._db.executescript(_TABLES)
             with self._db:
-                told = {MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)}
-                self._db.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", told.items())
+                self._db.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", model_properties(model).items())
             facts = dict(self._db.execute("SELECT name, value FROM facts"))
         self.segments = read_segments(facts)
         stored = facts[MODEL_ID]
         if stored != model.model_id:
             self.close()
-            raise CollectionMismatch(
-                f"{self.path}: holds embeddings of model {stored}, not of {model.model_id}; use that model's bundle, or"
-                " another place"
-            )
+            raise CollectionMismatch.of_model(self.name, stored, model.model_id)
 
     def __enter__(self) -> Staging:
         return self
@@ -89,9 +85,9 @@ class Staging:
 
     def cut_into(self, segments: Segments) -> None:
         """Let `ingest` cut tracks into these segments, as `TrackCollection.cut_into`."""
-        told = {SEGMENT_S: str(segments.length_s), HOP_S: str(segments.hop_s)}
+        told = segment_properties(segments).items()
         with self._told(), self._db:
-            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", told.items())
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", told)
         self.segments = segments
 
     def rows_of(self, track_ids: Sequence[str]) -> list[Row]:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .collection import CONTRACT_VERSION, HOP_S, MODEL_ID, SEGMENT_S, Model, TrackCollection, read_segments
+from .collection import TrackCollection
 from .errors import CollectionError, CollectionMismatch, VectorsError
 from .ingest import IngestRecord
+from .properties import CONTRACT_VERSION, MODEL_ID, Model, model_properties, read_segments, segment_properties
 from .row import FIELDS, STORED, Row, check_embedding, check_row, read_row
 from .staging import Staging
 from .writing import whole_file
@@ -189,9 +190,8 @@ def _schema(pa: Any, collection: TrackCollection | Staging) -> pyarrow.Schema:
         "FloatVector": pa.list_(pa.float32()),
     }
     columns = [(name, types[entry["dataType"]]) for name, entry in FIELDS.items()]
-    facts = {MODEL_ID: collection.model_id, CONTRACT_VERSION: collection.contract_version, DIM: collection.dim}
-    facts |= {SEGMENT_S: collection.segments.length_s, HOP_S: collection.segments.hop_s}
-    return pa.schema(columns, metadata={name: str(value) for name, value in facts.items()})
+    facts = model_properties(collection) | {DIM: str(collection.dim)} | segment_properties(collection.segments)
+    return pa.schema(columns, metadata=facts)
 
 
 def _pyarrow(path: Path) -> tuple[Any, Any]:

@@ -24,10 +24,10 @@ import soundfile
 
 from bytecover2_milvus.bundle import write_sums
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.collection import drop_collection, has_collection
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.manifest import write_manifest
 from bytecover2_milvus.milvus import close, connect
+from bytecover2_milvus.naming import drop_collection, has_collection
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.songs.tracks import render_tracks
 from bytecover2_milvus.training.checkpoint import load_checkpoint

@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from pymilvus import DataType
 
-from bytecover2_milvus.collection import CONTRACT_VERSION, MODEL_ID, TrackCollection, drop_collection, list_collections
+from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.errors import (
     CollectionError,
     CollectionLocked,
@@ -30,6 +30,8 @@ from bytecover2_milvus.errors import (
 )
 from bytecover2_milvus.match import ranked
 from bytecover2_milvus.milvus import close, connect, embedded_folder, is_embedded, quote
+from bytecover2_milvus.naming import drop_collection, list_collections
+from bytecover2_milvus.properties import CONTRACT_VERSION, MODEL_ID
 from bytecover2_milvus.row import BODY, MAX_BYTES, Row, collection_schema
 
 DIM = 128

@@ -15,8 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_collection import EMBEDDINGS, ESCAPES, MODEL, NASTY, row
 
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.collection import TrackCollection, drop_collection, has_collection
+from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.ingest import IngestRecord
+from bytecover2_milvus.naming import drop_collection, has_collection
 from bytecover2_milvus.prometheus import IngestRun
 
 TEXTS = [*NASTY, "--yes", "-"]

@@ -15,11 +15,12 @@ from band_embedder import BandEmbedder
 from numpy.typing import NDArray
 
 from bytecover2_milvus.audio import load_audio
-from bytecover2_milvus.collection import TrackCollection, drop_collection
+from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import CollectionMismatch
 from bytecover2_milvus.ingest import IngestRecord, ingest
 from bytecover2_milvus.manifest import Track, tracks_in
+from bytecover2_milvus.naming import drop_collection
 
 
 class NoEmbedder(BandEmbedder):

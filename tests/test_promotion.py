@@ -20,17 +20,11 @@ from benchmarks.promotion import main as benchmark
 from bytecover2_milvus.acceptance import share_found
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.collection import (
-    TrackCollection,
-    aliases_of,
-    collection_behind,
-    drop_collection,
-    has_collection,
-    set_property,
-)
+from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.errors import CollectionError, CollectionMismatch, CollectionMissing
 from bytecover2_milvus.ingest import IngestRecord, ingest
 from bytecover2_milvus.manifest import tracks_in
+from bytecover2_milvus.naming import aliases_of, collection_behind, drop_collection, has_collection, set_property
 from bytecover2_milvus.promotion import MOVED, STAGE, Promotion, promote, roll_back
 from bytecover2_milvus.segments import Segments
 

@@ -12,12 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from bytecover2_milvus.audio import load_audio
-from bytecover2_milvus.collection import TrackCollection, drop_collection
+from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.ingest import ingest
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.milvus import close, connect
+from bytecover2_milvus.naming import drop_collection
 from bytecover2_milvus.row import Row
 from bytecover2_milvus.songs.tracks import render_tracks
 from bytecover2_milvus.songs.traditional import traditional_songs

@@ -22,13 +22,14 @@ from test_collection import DIM, row, unit_vectors
 
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.collection import WHOLE_TRACKS, TrackCollection, drop_collection
+from bytecover2_milvus.collection import WHOLE_TRACKS, TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import ConfigError
 from bytecover2_milvus.ingest import IngestRecord, ingest
 from bytecover2_milvus.manifest import Track, tracks_in
 from bytecover2_milvus.metrics import evaluate
+from bytecover2_milvus.naming import drop_collection
 from bytecover2_milvus.segments import Query, Segments, embed_query
 from bytecover2_milvus.vectors import Vectors, ingest_vectors, write_vectors
 

@@ -15,8 +15,9 @@ import pytest
 from pyarrow import parquet
 from test_collection import EMBEDDINGS, MODEL, NASTY, row
 
-from bytecover2_milvus.collection import TrackCollection, drop_collection
+from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.errors import CollectionError, CollectionMismatch, OutputError, VectorsError
+from bytecover2_milvus.naming import drop_collection
 from bytecover2_milvus.row import FIELDS
 from bytecover2_milvus.vectors import Vectors, ingest_vectors, write_vectors
 

@@ -44,7 +44,8 @@ def list_(milvus: Place, as_json: bool) -> None:
     Example:
       bytecover2-milvus collections list --uri http://localhost:19530
     """
-    from ..collection import TrackCollection, list_collections
+    from ..collection import TrackCollection
+    from ..naming import list_collections
 
     with open_milvus(milvus) as client:
         found = [TrackCollection.open(client, name).describe() for name in list_collections(client)]
@@ -162,7 +163,8 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
     Example:
       bytecover2-milvus collections drop tracks --uri bytecover2.db
     """
-    from ..collection import TrackCollection, aliases_of, drop_collection
+    from ..collection import TrackCollection
+    from ..naming import aliases_of, drop_collection
 
     with open_milvus(milvus) as client:
         collection = TrackCollection.open(client, name)
@@ -224,8 +226,9 @@ def promote(
     Example:
       bytecover2-milvus collections promote tracks --bundle bytecover2-new/ --uri bytecover2.db
     """
-    from ..collection import TrackCollection, has_collection
+    from ..collection import TrackCollection
     from ..embedder import Embedder
+    from ..naming import has_collection
     from ..promotion import promote as run
 
     embedder = Embedder(bundle, device)

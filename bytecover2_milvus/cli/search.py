@@ -26,7 +26,7 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..collection import Model
+    from ..properties import Model
     from ..segments import Segments
 
 

@@ -1,0 +1,82 @@
+"""Which collections there are, and the names they go by: their own, and the aliases that stand for them.
+
+The name that users know is an alias: ``tracks`` stands for ``tracks_67d48ef290cf``, which has the first letters of the
+id of the model whose embeddings it holds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from .errors import CollectionError, CollectionMismatch, CollectionMissing
+from .milvus import ask, is_embedded
+from .properties import MODEL_ID
+from .row import FIELDS
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+MODEL_ID_LETTERS = 12  # of a model's id, in the name of its collection
+
+
+def has_collection(client: MilvusClient, name: str) -> bool:
+    """Whether there is a collection or an alias of that name."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
+        raise CollectionError(f"{name!r}: a collection's name has only letters, digits and _, and no digit first")
+    return ask(client.has_collection, collection_name=name)
+
+
+def list_collections(client: MilvusClient) -> list[str]:
+    """The names of the collections that hold embeddings of a model of ours."""
+    names = sorted(ask(client.list_collections))
+    return [name for name in names if MODEL_ID in ask(client.describe_collection, collection_name=name)["properties"]]
+
+
+def name_for(alias: str, model_id: str) -> str:
+    """The name of the collection that holds a model's embeddings behind `alias`."""
+    return f"{alias}_{re.sub('[^A-Za-z0-9]', '_', model_id[:MODEL_ID_LETTERS])}"
+
+
+def collection_behind(client: MilvusClient, name: str) -> str:
+    """The name of the collection that `name` stands for: another one where `name` is an alias."""
+    return ask(client.describe_collection, collection_name=name)["collection_name"]
+
+
+def aliases_of(client: MilvusClient, name: str) -> list[str]:
+    """The aliases that stand for a collection.
+
+    Milvus Lite does not describe them, and to list them a server of 2.3 looks in its default database only.
+    """
+    method = client.list_aliases if is_embedded(client) else client.describe_collection
+    return sorted(ask(method, collection_name=name)["aliases"])
+
+
+def set_property(client: MilvusClient, name: str, key: str, value: str) -> None:
+    """Give a collection a property, over one of that name."""
+    ask(client.alter_collection_properties, collection_name=name, properties={key: value})
+
+
+def drop_collection(client: MilvusClient, name: str) -> None:
+    """Delete a collection of ours, by its name or an alias, with all it holds and all its aliases."""
+    own_name = describe_ours(client, name)["collection_name"]
+    for alias in aliases_of(client, own_name):  # Milvus Lite would keep them, standing for nothing
+        ask(client.drop_alias, alias=alias)
+    ask(client.drop_collection, collection_name=own_name)
+
+
+def describe_ours(client: MilvusClient, name: str) -> dict[str, Any]:
+    """Milvus' description of a collection, known to be one of ours.
+
+    Raises
+    ------
+    CollectionMissing, CollectionMismatch
+    """
+    if not has_collection(client, name):
+        raise CollectionMissing(f"{name}: no collection of that name; ingest makes one")
+    description = ask(client.describe_collection, collection_name=name)
+    lacking = sorted(set(FIELDS) - {entry["name"] for entry in description["fields"]})
+    if lacking or MODEL_ID not in description["properties"]:
+        what = f"it lacks {', '.join(lacking)}" if lacking else f"it lacks the property {MODEL_ID}"
+        raise CollectionMismatch(f"{name}: not a collection of bytecover2-milvus, {what}; choose another name")
+    return description

@@ -1,0 +1,46 @@
+"""What is remembered of a collection beside its rows: whose embeddings it holds, and how its tracks are cut.
+
+A Milvus collection has it in its properties, a Parquet file in its metadata, a `Staging` in a table, under these names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from .segments import Segments
+
+MODEL_ID = "bytecover2.model_id"
+CONTRACT_VERSION = "bytecover2.contract_version"
+SEGMENT_S = "bytecover2.segment_s"  # how `ingest` cuts tracks, in seconds
+HOP_S = "bytecover2.hop_s"
+LAST_INGEST = "bytecover2.last_ingest"  # when one ended that stored something, UTC
+PREVIOUS = "bytecover2.previous"  # the collection that the alias stood for before
+
+
+class Model(Protocol):
+    """What a collection needs to know of an `Embedder`."""
+
+    @property
+    def model_id(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def contract_version(self) -> int: ...
+
+
+def model_properties(model: Model) -> dict[str, str]:
+    """Whose embeddings these are."""
+    return {MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)}
+
+
+def segment_properties(segments: Segments) -> dict[str, str]:
+    """How tracks are cut; `read_segments` reads it."""
+    return {SEGMENT_S: str(segments.length_s), HOP_S: str(segments.hop_s)}
+
+
+def read_segments(properties: Mapping[str, str]) -> Segments:
+    """How tracks are cut; not at all if the properties say nothing."""
+    return Segments(float(properties.get(SEGMENT_S, 0)), float(properties.get(HOP_S, 0)))
