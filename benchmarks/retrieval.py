@@ -63,7 +63,7 @@ from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import BytecoverError
-from bytecover2_milvus.index import EXACT, LOAD_TIMEOUT_S, index_progress
+from bytecover2_milvus.index import EXACT, LOAD_TIMEOUT_S, await_index
 from bytecover2_milvus.match import EF, STORED
 from bytecover2_milvus.milvus import ask, close, connect
 from bytecover2_milvus.row import BODY, Row
@@ -307,23 +307,11 @@ def made_row(number: int, size: int) -> Row:
     )
 
 
-def settle(collection: TrackCollection, index_type: str, params: dict[str, int]) -> None:
-    """Wait until every row is in the index and what is loaded is indexed.
-
-    Milvus 2.3.5 may leave segments without an index for minutes after a flush; asked once more for the index that is
-    there already, it builds what is missing.
-    """
+def settle(collection: TrackCollection) -> None:
+    """Wait until every row is in the index and what is loaded is indexed."""
     client = collection.client
     collection.flush()
-    n_rows = collection.count()
-    while True:
-        state, indexed = index_progress(client, NAME)
-        if indexed >= n_rows:
-            break
-        if state == "Finished":
-            wanted = index_of(client, index_type, params)
-            ask(client.create_index, collection_name=NAME, index_params=wanted, sync=False)
-        time.sleep(1.0)
+    await_index(client, NAME)
     ask(client.release_collection, collection_name=NAME)
     TrackCollection.open(client, NAME)  # loads it, and knows what to do where Milvus Lite cannot
 
@@ -448,7 +436,7 @@ def measure_milvus(
     before, start = anonymous_bytes(server), time.perf_counter()
     collection = fill(client, catalogue.vectors, index_type, params)
     filled = time.perf_counter()
-    settle(collection, index_type, params)
+    settle(collection)
     collection = TrackCollection.open(client, NAME)  # which wrote nothing: reads as a query does
     built = Built(filled - start, time.perf_counter() - filled, anonymous_bytes(server) - before)
     cores = Cores(server)

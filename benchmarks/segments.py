@@ -52,7 +52,7 @@ from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import BytecoverError
-from bytecover2_milvus.index import EXACT, index_progress
+from bytecover2_milvus.index import await_index
 from bytecover2_milvus.metrics import average_precision, bootstrap_interval, mean_difference
 from bytecover2_milvus.milvus import close, connect
 from bytecover2_milvus.naming import drop_collection
@@ -63,7 +63,6 @@ from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
 from bytecover2_milvus.writing import whole_file
 
 LIMIT = 10  # tracks that a timed search asks for
-INDEX_TIMEOUT_S = 300.0
 
 Length: TypeAlias = float | None  # of a query in seconds; None is the whole track
 Asked: TypeAlias = tuple[Length, Segments]  # an excerpt, and how it is cut
@@ -204,8 +203,7 @@ def measure_search(
             collection.upsert([row for row, _ in batch], np.stack([embedding for _, embedding in batch]))
         n_rows = collection.count()
         collection.flush()  # as `ingest` does
-        if collection.index_type != EXACT:
-            _await_index(collection, n_rows)
+        await_index(client, collection.name)
         search_times = {}
         for asked in kinds:
             durations = []  # seconds, (searches, 2)
@@ -235,13 +233,6 @@ def _catalogue(
         content_hash = hashlib.sha256(track_id.encode()).hexdigest()
         for (start_s, end_s), embedding in zip(track.stored[cut].parts.times_s, embeddings, strict=True):
             yield Row(track_id, content_hash, track.duration_s, start_s, end_s), embedding
-
-
-def _await_index(collection: TrackCollection, n_rows: int) -> None:
-    """Return when a server has all rows in its index, or will not have them."""
-    deadline = time.monotonic() + INDEX_TIMEOUT_S
-    while index_progress(collection.client, collection.name)[1] < n_rows and time.monotonic() < deadline:
-        time.sleep(1.0)
 
 
 def measure(

@@ -314,11 +314,11 @@ def filled(where: str, vectors: NDArray[np.float32]) -> Iterator[tuple[TrackColl
     with tempfile.TemporaryDirectory() as folder:
         if where == "lite":
             with connected(str(Path(folder, "milvus.db"))) as client:
-                settle(fill(client, vectors, EXACT, {}), EXACT, {})
+                settle(fill(client, vectors, EXACT, {}))
                 yield TrackCollection.open(client, NAME), None
         else:
             with MilvusServer(Path(folder)) as server, connected(server.uri) as client:
-                settle(fill(client, vectors, "HNSW", HNSW), "HNSW", HNSW)
+                settle(fill(client, vectors, "HNSW", HNSW))
                 yield TrackCollection.open(client, NAME), server.process.pid
 
 

@@ -7,7 +7,7 @@ more. A server gets the index of ``schemas/tracks.collection.json``.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import CollectionError
 from .milvus import ask, embedded_folder, is_embedded
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXACT = "FLAT"
 LOAD_TIMEOUT_S = 600
 INDEX_POLL_S = 0.5
+BUILD_PARAMS = frozenset({"M", "efConstruction", "nlist"})  # of HNSW and IVF, among what Milvus describes
 LITE_ROWS = 50_000  # that Milvus Lite serves well: docs/milvus.md, "Sizing"
 
 
@@ -43,29 +44,53 @@ def ensure_index(client: MilvusClient, name: str) -> str:
 
 def index_progress(client: MilvusClient, name: str) -> tuple[str, int]:
     """Milvus' word for the state of the index, such as ``Finished`` or ``InProgress``, and how many rows are in it."""
-    names = ask(client.list_indexes, collection_name=name, field_name="embedding")
-    index = ask(client.describe_index, collection_name=name, index_name=names[0])
+    index = _described(client, name)
     return index["state"], int(index["indexed_rows"])
 
 
 def await_index(client: MilvusClient, name: str) -> None:
     """Return when all flushed rows are in the index.
 
+    A server of 2.3 says that it has finished while rows that were just flushed are pending, and may leave them so for
+    minutes; asked once more for the index that is there, it builds what is missing.
+
     Raises
     ------
     CollectionError
         If building failed, or gets no further.
     """
-    state, rows = index_progress(client, name)
+    index = _described(client, name)
     deadline = time.monotonic() + LOAD_TIMEOUT_S
-    while state != "Finished":
-        if state == "Failed" or time.monotonic() > deadline:
-            raise CollectionError(f"{name}: its index is not built ({state}, {rows} rows); see the server's log")
+    while index["state"] != "Finished" or index["pending_index_rows"]:
+        if index["state"] == "Failed" or time.monotonic() > deadline:
+            raise CollectionError(
+                f"{name}: its index is not built ({index['state']}, {index['indexed_rows']} rows); see the server's log"
+            )
+        if index["state"] == "Finished":
+            _ask_again(client, name, index)
         time.sleep(INDEX_POLL_S)
-        rows_before = rows
-        state, rows = index_progress(client, name)
-        if rows > rows_before:
+        indexed_before = index["indexed_rows"]
+        index = _described(client, name)
+        if index["indexed_rows"] > indexed_before:
             deadline = time.monotonic() + LOAD_TIMEOUT_S
+
+
+def _described(client: MilvusClient, name: str) -> dict[str, Any]:
+    names = ask(client.list_indexes, collection_name=name, field_name="embedding")
+    return ask(client.describe_index, collection_name=name, index_name=names[0])
+
+
+def _ask_again(client: MilvusClient, name: str, index: dict[str, Any]) -> None:
+    """For the index that is described."""
+    wanted = client.prepare_index_params()
+    wanted.add_index(
+        field_name=index["field_name"],
+        index_name=index["index_name"],
+        index_type=index["index_type"],
+        metric_type=index["metric_type"],
+        params={key: int(index[key]) for key in index.keys() & BUILD_PARAMS},
+    )
+    ask(client.create_index, collection_name=name, index_params=wanted, sync=False)
 
 
 def memory_bytes(rows: int, dim: int, index_type: str) -> int:

@@ -28,6 +28,7 @@ from bytecover2_milvus.errors import (
     CollectionMissing,
     MilvusUnavailable,
 )
+from bytecover2_milvus.index import await_index
 from bytecover2_milvus.match import ranked
 from bytecover2_milvus.milvus import close, connect, embedded_folder, is_embedded, quote
 from bytecover2_milvus.naming import drop_collection, list_collections
@@ -368,6 +369,19 @@ def test_an_alias_is_a_name(covers: TrackCollection, client) -> None:
         assert TrackCollection.open(client, alias, "a1b2").search(EMBEDDINGS[3], limit=1)[0][0].track_id == "track-3"
     finally:
         client.drop_alias(alias, timeout=10)
+
+
+def test_rows_that_were_just_flushed_are_waited_for(client, name: str) -> None:
+    """A server of 2.3 says at once that it has finished, with none of them in the index."""
+    collection = TrackCollection.create(client, name, MODEL)
+    for _ in range(2):  # the second time the rows are replaced: the flushed ones are twice as many
+        collection.upsert(
+            [dataclasses.replace(ROWS[0], content_hash=f"{number:064x}") for number in range(2_500)],
+            np.repeat(EMBEDDINGS[:1], 2_500, axis=0),
+        )
+    collection.flush()
+    await_index(client, name)
+    assert collection.describe()["indexed_rows"] == 2_500
 
 
 def test_a_database_holds_collections_of_its_own(client, milvus_uri: str, name: str) -> None:
