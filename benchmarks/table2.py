@@ -52,9 +52,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import Cores, processor
-from benchmarks.milvus_server import MilvusServer
-from benchmarks.retrieval import (
+from benchmarks.catalogue import (
     HNSW,
     NAME,
     connected,
@@ -66,6 +64,8 @@ from benchmarks.retrieval import (
     settle,
     songs_options,
 )
+from benchmarks.machine import Cores, processor
+from benchmarks.milvus_server import MilvusServer
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.bundle import INPUT, INPUT_CQT, OUTPUT, default_bundle, open_bundle
 from bytecover2_milvus.collection import TrackCollection

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.catalogue import ARRANGEMENTS, LIMIT, closest, made_row
 from benchmarks.neighbourhood import Neighbourhood, shape
-from benchmarks.retrieval import ARRANGEMENTS, EFS, LIMIT, SHARES, closest, made_row, main, recall
+from benchmarks.retrieval import EFS, SHARES, main, recall
 from bytecover2_milvus.row import check_row
 
 DIM = 128
