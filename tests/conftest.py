@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from audio_files import write_tone
+from band_embedder import BandEmbedder
 
 import bytecover2_milvus
 from benchmarks.milvus_server import MilvusServer
+from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import Config, FrontEnd, Network
 from bytecover2_milvus.milvus import close, connect
+from bytecover2_milvus.naming import drop_collection
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -69,6 +73,24 @@ def name(client: MilvusClient) -> Iterator[str]:
             for alias in client.list_aliases(collection, timeout=10)["aliases"]:
                 client.drop_alias(alias, timeout=10)
             client.drop_collection(collection, timeout=10)
+
+
+@pytest.fixture(scope="module")
+def scratch(client: MilvusClient) -> Iterator[TrackCollection]:
+    """A collection for the tests of a module: a new one takes a server three seconds."""
+    collection = TrackCollection.create(client, f"test_{uuid.uuid4().hex}", BandEmbedder())
+    yield collection
+    drop_collection(client, collection.name)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four tracks: a.wav to d.wav."""
+    music = tmp_path / "music"
+    music.mkdir()
+    for seed, letter in enumerate("abcd"):
+        write_tone(music / f"{letter}.wav", seed)
+    return music
 
 
 @pytest.fixture(scope="session")

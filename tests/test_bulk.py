@@ -13,12 +13,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from audio_files import write_tone
 from band_embedder import BandEmbedder
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from pyarrow import parquet
 from test_collection import EMBEDDINGS, MODEL, NASTY, row
-from test_ingest import NoEmbedder, write_tone
+from test_ingest import NoEmbedder
 
 from bytecover2_milvus import bulk
 from bytecover2_milvus.bulk import BulkFolder
@@ -54,16 +55,6 @@ class Dying(BandEmbedder):
             raise Power
         self.left -= 1
         return super().embed(waveform)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Four tracks: a.wav to d.wav."""
-    music = tmp_path / "music"
-    music.mkdir()
-    for seed, letter in enumerate("abcd"):
-        write_tone(music / f"{letter}.wav", seed)
-    return music
 
 
 def statuses(folder: Path, store: Store, embedder: BandEmbedder, batch_size: int = 64) -> Counter[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from audio_files import write_tone
 from pymilvus import DataType, MilvusClient
-from test_ingest import write_tone
 
 from bytecover2_milvus import ByteCover2EmbeddingFunction, Embedder, FieldMap, MappedCollection, load_audio
 from bytecover2_milvus.config import SAMPLE_RATE

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from audio_files import write_tone
 from band_embedder import BandEmbedder
 from numpy.typing import NDArray
 
@@ -20,7 +20,6 @@ from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import CollectionMismatch
 from bytecover2_milvus.ingest import IngestRecord, ingest
 from bytecover2_milvus.manifest import Track, tracks_in
-from bytecover2_milvus.naming import drop_collection
 
 
 class NoEmbedder(BandEmbedder):
@@ -30,33 +29,10 @@ class NoEmbedder(BandEmbedder):
         raise AssertionError("embedded again")
 
 
-def write_tone(path: Path, seed: int, duration_s: float = 1.5) -> Path:
-    """A chord of three random sine tones."""
-    time_s = np.arange(int(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
-    pitches = np.random.default_rng(seed).uniform(100, 9000, 3)
-    soundfile.write(path, 0.2 * np.sin(2 * np.pi * pitches[:, None] * time_s).sum(axis=0), SAMPLE_RATE)
-    return path
-
-
-@pytest.fixture(scope="module")
-def scratch(client) -> Iterator[TrackCollection]:
-    collection = TrackCollection.create(client, f"test_{uuid.uuid4().hex}", BandEmbedder())
-    yield collection
-    drop_collection(client, collection.name)
-
-
 @pytest.fixture
 def collection(scratch: TrackCollection) -> Iterator[TrackCollection]:
     yield scratch
     scratch.client.delete(scratch.name, filter='id != ""', timeout=30)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Four tracks: a.wav to d.wav."""
-    for seed, letter in enumerate("abcd"):
-        write_tone(tmp_path / f"{letter}.wav", seed)
-    return tmp_path
 
 
 def run(

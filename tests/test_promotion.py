@@ -11,10 +11,10 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from audio_files import write_tone
 from band_embedder import BandEmbedder
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
-from test_ingest import write_tone
 
 from benchmarks.promotion import main as benchmark
 from bytecover2_milvus.acceptance import share_found
@@ -49,16 +49,6 @@ ON_LITE = pytest.mark.parametrize("milvus_uri", ["lite"], indirect=True, scope="
 
 class Power(Exception):
     """It went off."""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Four tracks: a.wav to d.wav."""
-    music = tmp_path / "music"
-    music.mkdir()
-    for seed, letter in enumerate("abcd"):
-        write_tone(music / f"{letter}.wav", seed)
-    return music
 
 
 def run_ingest(collection: TrackCollection, paths: list[Path], embedder: BandEmbedder | None = None) -> None:

@@ -15,6 +15,7 @@ import jsonschema
 import numpy as np
 import pytest
 import soundfile
+from audio_files import write_melody
 from band_embedder import BandEmbedder
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
@@ -29,7 +30,6 @@ from bytecover2_milvus.errors import ConfigError
 from bytecover2_milvus.ingest import IngestRecord, ingest
 from bytecover2_milvus.manifest import Track, tracks_in
 from bytecover2_milvus.metrics import evaluate
-from bytecover2_milvus.naming import drop_collection
 from bytecover2_milvus.segments import Query, Segments, embed_query
 from bytecover2_milvus.vectors import Vectors, ingest_vectors, write_vectors
 
@@ -45,24 +45,6 @@ class CountingEmbedder(BandEmbedder):
     def embed(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         self.n_embedded += 1
         return super().embed(waveform)
-
-
-def write_melody(path: Path, seed: int, duration_s: float = 9.0, silent: tuple[float, float] = (0.0, 0.0)) -> Path:
-    """A random chord every second."""
-    rng = np.random.default_rng(seed)
-    time_s = np.arange(round(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
-    pitches = rng.uniform(100, 9000, (int(duration_s) + 1, 3))[time_s.astype(int)]  # (n_samples, 3)
-    waveform = 0.2 * np.sin(2 * np.pi * pitches * time_s[:, None]).sum(axis=1)
-    waveform[(time_s >= silent[0]) & (time_s < silent[1])] = 0
-    soundfile.write(path, waveform, SAMPLE_RATE)
-    return path
-
-
-@pytest.fixture(scope="module")
-def scratch(client) -> Iterator[TrackCollection]:
-    collection = TrackCollection.create(client, f"test_{uuid.uuid4().hex}", BandEmbedder())
-    yield collection
-    drop_collection(client, collection.name)
 
 
 @pytest.fixture

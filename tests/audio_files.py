@@ -1,0 +1,29 @@
+"""Small audio files, each seed another sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from bytecover2_milvus.config import SAMPLE_RATE
+
+
+def write_tone(path: Path, seed: int, duration_s: float = 1.5) -> Path:
+    """A chord of three random sine tones."""
+    time_s = np.arange(int(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
+    pitches = np.random.default_rng(seed).uniform(100, 9000, 3)
+    soundfile.write(path, 0.2 * np.sin(2 * np.pi * pitches[:, None] * time_s).sum(axis=0), SAMPLE_RATE)
+    return path
+
+
+def write_melody(path: Path, seed: int, duration_s: float = 9.0, silent: tuple[float, float] = (0.0, 0.0)) -> Path:
+    """A random chord every second."""
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(round(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
+    pitches = rng.uniform(100, 9000, (int(duration_s) + 1, 3))[time_s.astype(int)]  # (n_samples, 3)
+    waveform = 0.2 * np.sin(2 * np.pi * pitches * time_s[:, None]).sum(axis=1)
+    waveform[(time_s >= silent[0]) & (time_s < silent[1])] = 0
+    soundfile.write(path, waveform, SAMPLE_RATE)
+    return path
