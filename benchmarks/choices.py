@@ -120,10 +120,7 @@ def main(
     try:
         start = load_checkpoint(checkpoint)
         training = (Config.from_toml(config_file) if config_file else start.config).training
-        never = steps + 1  # scored once, at the end, on two sets
-        training = replace(
-            training, steps=steps, learning_rate=learning_rate, validate_every=never, save_every=min(100, steps)
-        )
+        training = replace(training, steps=steps, learning_rate=learning_rate)
         configs = _configs(replace(start.config, training=training), choices)
         features = FeatureCache(cache, start.config.front_end)
         corpus = prepare_corpus(features, workers, **material)

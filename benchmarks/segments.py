@@ -27,14 +27,13 @@ which with Milvus Lite is all there is, however busy the machine; embedding is g
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import tempfile
 import time
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -45,7 +44,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.validation import SETS, Waveform, Work, clean_tracks, excerpt, works_of
+from benchmarks.validation import SETS, Waveform, Work, clean_tracks, excerpt, publish, works_of
 from bytecover2_milvus import __version__
 from bytecover2_milvus.collection import ROWS_PER_UPSERT, TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
@@ -60,7 +59,6 @@ from bytecover2_milvus.processes import map_in_processes
 from bytecover2_milvus.row import Row
 from bytecover2_milvus.segments import WHOLE, Query, Segments, embed_query
 from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
-from bytecover2_milvus.writing import whole_file
 
 LIMIT = 10  # tracks that a timed search asks for
 
@@ -431,12 +429,7 @@ def main(
             )
     except BytecoverError as error:
         raise click.ClickException(str(error)) from error
-    for row in scores:
-        click.echo(json.dumps(asdict(row)))
-    click.echo(markdown(scores), err=True)
-    if table:
-        with whole_file(table) as part:
-            part.write_text(markdown(scores), encoding="utf-8")
+    publish(scores, markdown(scores), table)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import click
 import numpy as np
@@ -352,6 +352,16 @@ def markdown(scores: Sequence[Score]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def publish(scores: Sequence[Any], table: str, path: Path | None) -> None:
+    """Each score, a dataclass, as a line of JSON on stdout; the table on stderr, and in the file that is asked for."""
+    for row in scores:
+        click.echo(json.dumps(asdict(row)))
+    click.echo(table, err=True)
+    if path:
+        with whole_file(path) as part:
+            part.write_text(table, encoding="utf-8")
+
+
 @click.command()
 @click.option(
     "--scores",
@@ -406,12 +416,7 @@ def main(
         scores = validate(works, conditions, systems, find_soundfont(soundfont), cache_folder, workers)
     except BytecoverError as error:
         raise click.ClickException(str(error)) from error
-    for row in scores:
-        click.echo(json.dumps(asdict(row)))
-    click.echo(markdown(scores), err=True)
-    if table:
-        with whole_file(table) as part:
-            part.write_text(markdown(scores), encoding="utf-8")
+    publish(scores, markdown(scores), table)
 
 
 if __name__ == "__main__":

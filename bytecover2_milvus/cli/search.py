@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -26,6 +26,7 @@ from .output import (
 )
 
 if TYPE_CHECKING:
+    from ..ingest import IngestRecord
     from ..properties import Model
     from ..segments import Segments
 
@@ -86,14 +87,8 @@ def ingest(
     Example:
       bytecover2-milvus ingest music/ --uri bytecover2.db
     """
-    from ..cluster import Cluster
-    from ..embedder import Embedder
     from ..index import outgrown
-    from ..ingest import ingest as run
-    from ..ingest import ingest_with
-    from ..manifest import read_manifest, tracks_in
     from ..prometheus import IngestRun
-    from ..vectors import Vectors, ingest_vectors
 
     if vectors and (paths or manifest or bulk):
         raise click.UsageError("--vectors takes the place of files, folders and --manifest, and goes into a Milvus")
@@ -108,21 +103,14 @@ def ingest(
     progress = IngestRun(collection)
     try:
         if vectors:
-            source = model = Vectors(vectors)
-            start = partial(ingest_vectors, source)
+            size, model, start = _of_vectors(vectors)
         else:
-            source = (read_manifest(manifest) if manifest else []) + tracks_in(paths)
-            if ray:
-                model = Cluster(ray, bundle, device, workers)
-                start = partial(ingest_with, model, source)
-            else:
-                model = Embedder(bundle, device)
-                start = partial(run, source, model, workers=workers)
+            size, model, start = _of_audio(paths, manifest, bundle, device, workers, ray)
         with _store(milvus, collection, bulk, model) as store:
             if segments is not None:
                 store.cut_into(segments)
-            with progress_bar("ingest", len(source)) as bar:
-                for record in start(collection=store):
+            with progress_bar("ingest", size) as bar:
+                for record in start(store):
                     progress.count(record)
                     if as_json:
                         click.echo(json.dumps(asdict(record), ensure_ascii=False))
@@ -142,6 +130,38 @@ def ingest(
         click.echo(f"warning: {collection} has {progress.rows} rows; {advice}", err=True)
     if statuses["failed"]:
         sys.exit(1)
+
+
+def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Iterator[IngestRecord]]]:
+    """How many rows there are, of which model, and what ingests them into a store."""
+    from ..vectors import Vectors, ingest_vectors
+
+    source = Vectors(vectors)
+    return len(source), source, partial(ingest_vectors, source)
+
+
+def _of_audio(
+    paths: tuple[Path, ...],
+    manifest: Path | None,
+    bundle: Path | None,
+    device: str,
+    workers: int | None,
+    ray: str | None,
+) -> tuple[int, Model, Callable[[Any], Iterator[IngestRecord]]]:
+    """How many tracks there are, the model that embeds them, and what ingests them into a store."""
+    from ..cluster import Cluster
+    from ..embedder import Embedder
+    from ..hearing import Here
+    from ..ingest import ingest_with
+    from ..manifest import read_manifest, tracks_in
+
+    tracks = (read_manifest(manifest) if manifest else []) + tracks_in(paths)
+    if ray:
+        model = listener = Cluster(ray, bundle, device, workers)
+    else:
+        model = Embedder(bundle, device)
+        listener = Here(model, workers)
+    return len(tracks), model, partial(ingest_with, listener, tracks)
 
 
 @contextmanager
