@@ -50,6 +50,7 @@ from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.training.batches import TrainingBatches
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.optimizer import make_optimizer
 from bytecover2_milvus.training.ranks import torch_device
 from bytecover2_milvus.training.rendering import Rendering
 from bytecover2_milvus.training.train import initial_classifier, loss_terms, set_phase
@@ -110,7 +111,7 @@ class Step:
         self.classifier = initial_classifier(config, N_WORKS, None, None).to(device)
         set_phase(self.network, training.phase)
         learned = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam([*learned, self.classifier.weight], lr=training.learning_rate)
+        self.optimizer = make_optimizer([*learned, self.classifier.weight], training)
         self.frames = max(1, round(median(training.crop_s) / config.front_end.frame_s))
         self.work = torch.arange(training.works_per_batch, device=device).repeat_interleave(training.tracks_per_work)
         self.cqt = torch.rand(len(self.work), config.front_end.n_bins, self.frames, device=device)

@@ -19,6 +19,7 @@ SAMPLE_RATE = 22_050  # Hz, section 3.1; every waveform in this package has it
 SHORTEST_FRAMES = 8  # input frames of the network below which a track is repeated: one column of the backbone's output
 SCALES = ("linear", "sqrt", "log")
 PHASES = ("bytecover", "frozen", "joint")
+OPTIMIZERS = ("adam", "muon")
 PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need a loss scaler, which a checkpoint does not hold
 
 
@@ -98,7 +99,8 @@ class Training:
     works_per_batch: int = 16  # P of P x K
     tracks_per_work: int = 4  # K
     crop_s: tuple[float, ...] = (100.0, 150.0, 200.0)  # seconds; one length per batch
-    learning_rate: float = 1e-4  # Adam
+    optimizer: str = "adam"  # muon: kernels by Muon, at Adam's learning rates
+    learning_rate: float = 1e-4
     warmup_steps: int = 200
     final_rate: float = 0.01  # the cosine schedule ends at this share of learning_rate
     weight_decay: float = 0.0
@@ -129,6 +131,7 @@ class Training:
         _require(self.phase in PHASES, f"phase = {self.phase!r}: choose one of {', '.join(PHASES)}")
         _require(self.works_per_batch >= 2, "works_per_batch: a triplet needs at least 2 works")
         _require(self.tracks_per_work >= 2, "tracks_per_work: a triplet needs at least 2 tracks of a work")
+        _require(self.optimizer in OPTIMIZERS, f"optimizer = {self.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
         _require(self.precision in PRECISIONS, f"precision = {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         for name in ("steps", "validate_every", "save_every"):
             _require(getattr(self, name) >= 1, f"{name} = {getattr(self, name)}: at least 1")

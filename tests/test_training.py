@@ -122,7 +122,10 @@ def test_what_a_checkpoint_reached_is_not_said_of_the_one_that_starts_from_it(by
     assert load_checkpoint(best).facts == {"Works": "4"}
 
 
-def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path, optimizer):
+    config = with_training(CONFIG, optimizer=optimizer)
+
     class Cut(Exception):
         pass
 
@@ -131,12 +134,12 @@ def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path)
             raise Cut
 
     arguments = {"data_workers": 0, "device": "cpu"}
-    whole = load_checkpoint(train(CONFIG, corpus, cache, tmp_path / "whole", **arguments))
+    whole = load_checkpoint(train(config, corpus, cache, tmp_path / "whole", **arguments))
     with pytest.raises(Cut):
-        train(CONFIG, corpus, cache, tmp_path / "parts", report=cut, **arguments)
+        train(config, corpus, cache, tmp_path / "parts", report=cut, **arguments)
     steps = []
     parts = load_checkpoint(
-        train(CONFIG, corpus, cache, tmp_path / "parts", report=lambda p: steps.append(p.step), **arguments)
+        train(config, corpus, cache, tmp_path / "parts", report=lambda p: steps.append(p.step), **arguments)
     )
     assert steps[0] == 11  # the last save was after step 10
     for name, value in whole.network.state_dict().items():

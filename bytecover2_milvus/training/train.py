@@ -32,6 +32,7 @@ from ..model.network import ByteCover2
 from .batches import TrainingBatches
 from .checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
 from .corpus import Corpus, FeatureCache, pool_track
+from .optimizer import make_optimizer
 from .ranks import gather, launch
 
 LAST = "last.safetensors"  # all that resuming needs
@@ -171,7 +172,7 @@ def train(
     names = [name for name, _ in named]
     model = fabric.setup_module(network.to(memory_format=torch.channels_last))  # the faster order for convolutions
     classifier = classifier.to(fabric.device)
-    optimizer = torch.optim.Adam([p for _, p in named], weight_decay=training.weight_decay)
+    optimizer = make_optimizer([p for _, p in named], training)
     if resumed:
         restore_optimizer(optimizer, names, resumed.optimizer)
     optimizer = fabric.setup_optimizers(optimizer)
