@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,3 +85,21 @@ def test_two_tracks_together_equal_each_alone():
     cqt = torch.rand(2, 84, 40)
     together = network.embed(cqt)
     torch.testing.assert_close(together, torch.cat([network.embed(row[None]) for row in cqt]), atol=1e-6, rtol=1e-5)
+
+
+def test_more_blocks_are_the_same_function_until_they_learn():
+    network = ByteCover2(TINY)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    deeper = network.deepened((2, 3, 1, 2))
+    assert [len(group) for group in deeper.backbone.groups] == [2, 3, 1, 2]
+    cqt = torch.rand(2, 84, 40)
+    with torch.inference_mode():
+        torch.testing.assert_close(deeper.embed(cqt), network.embed(cqt))
+
+
+def test_a_network_fits_a_deeper_one_and_no_other():
+    network = ByteCover2(TINY)
+    assert network.fits(TINY) and network.fits(replace(TINY, stage_blocks=(1, 2, 6, 1)))
+    assert not network.deepened((1, 2, 1, 1)).fits(TINY)
+    assert not network.fits(replace(TINY, base_width=16)) and not network.fits(replace(TINY, feature_dim=None))

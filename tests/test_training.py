@@ -174,6 +174,17 @@ def test_later_phases_need_a_checkpoint(corpus, cache, tmp_path):
         train(with_training(CONFIG, phase="joint"), corpus, cache, tmp_path, data_workers=0, device="cpu")
 
 
+def test_a_run_may_ask_for_more_blocks_than_it_starts_from_and_for_nothing_else(bytecover, corpus, cache, tmp_path):
+    def start(out: str, **network: object) -> None:
+        config = replace(with_training(CONFIG, steps=1), network=replace(CONFIG.network, **network))
+        train(config, corpus, cache, tmp_path / out, init=bytecover, data_workers=0, device="cpu")
+
+    start("deeper", stage_blocks=(1, 2, 1, 1))
+    assert len(load_checkpoint(tmp_path / "deeper" / "best.safetensors").network.backbone.groups[1]) == 2
+    with pytest.raises(ConfigError, match="the run asks for"):
+        start("wider", base_width=16)
+
+
 @pytest.mark.parametrize("setting", [{"precision": "16-mixed"}, {"save_every": 0}, {"noise": -0.1}, {"mask_bins": 84}])
 def test_settings_that_no_run_can_have_are_refused(setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):

@@ -15,6 +15,9 @@ H. Luo et al., "Bag of tricks and a strong baseline for deep person re-identific
 
 from __future__ import annotations
 
+import operator
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -150,3 +153,14 @@ class ByteCover2(nn.Module):
     def embed(self, cqt: Tensor) -> Tensor:
         """Unit embedding (B, D) of cqt (B, n_bins, T): what retrieval compares by cosine."""
         return F.normalize(self.forward(cqt)[1], dim=1)
+
+    def fits(self, config: Network) -> bool:
+        """Whether `config` is this network, or the same with more blocks in some of its groups."""
+        same = replace(config, stage_blocks=self.config.stage_blocks) == self.config
+        return same and all(map(operator.ge, config.stage_blocks, self.config.stage_blocks))
+
+    def deepened(self, stage_blocks: tuple[int, ...]) -> ByteCover2:
+        """A copy with so many blocks per group: those added start as their shortcut, so it is the same function."""
+        deeper = ByteCover2(replace(self.config, stage_blocks=stage_blocks))
+        deeper.load_state_dict(deeper.state_dict() | self.state_dict(), strict=True)
+        return deeper

@@ -8,7 +8,6 @@ Started by torchrun, the same loop runs in several processes, each on its share 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import time
@@ -59,7 +58,9 @@ def learning_rate(step: int, training: Training) -> float:
 
 
 def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
-    """The network a run starts from: that of `init`, or a new one drawn from the seed.
+    """The network a run starts from: that of `init`, with further blocks where the run asks for more, or a new one.
+
+    What is new is drawn from the seed.
 
     Raises
     ------
@@ -67,12 +68,13 @@ def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
         If the phase needs a checkpoint and there is none, or the networks differ.
     """
     if init is not None:
-        if init.config.network != config.network or init.config.front_end != config.front_end:
+        if init.config.front_end != config.front_end or not init.network.fits(config.network):
             raise ConfigError(
                 f"the initial checkpoint has {init.config.network} and {init.config.front_end}, "
                 f"the run asks for {config.network} and {config.front_end}"
             )
-        return copy.deepcopy(init.network)
+        torch.manual_seed(config.training.seed)
+        return init.network.deepened(config.network.stage_blocks)
     if config.training.phase != "bytecover":
         raise ConfigError(f'phase "{config.training.phase}" starts from a checkpoint: give one with --init')
     torch.manual_seed(config.training.seed)
