@@ -3,7 +3,8 @@
 A *manifest* is a CSV file with a header, or JSON lines, with one track per row: `path` and `work_id` are required;
 `track_id`, `title`, `artist` and `split` are optional; further columns are kept as metadata. A row is described by
 ``schemas/manifest.schema.json``. Relative paths start at the manifest's folder. An empty `work_id` says that the work
-is not known: such a track can be found, but an evaluation does not query it.
+is not known: such a track can be found, but an evaluation does not query it. ``covers.csv@train`` is the tracks of
+``covers.csv`` whose `split` is ``train``.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def read_manifest(path: str | Path) -> list[Track]:
     Parameters
     ----------
     path : str or Path
-        CSV with a header, or JSON lines, in UTF-8. The first character tells which of the two.
+        CSV with a header, or JSON lines, in UTF-8. The first character tells which of the two. With
+        ``@SPLIT`` behind it, the tracks of that split only.
 
     Returns
     -------
@@ -55,9 +57,10 @@ def read_manifest(path: str | Path) -> list[Track]:
     ------
     ManifestError
         If the file cannot be read or holds no track, a required column or a path is missing, a row has too many or too
-        few fields, a value is no text, or two tracks have the same `track_id`. The message names the line.
+        few fields, a value is no text, or two tracks have the same `track_id`. The message names the line. If no track
+        is of the split.
     """
-    path = Path(path)
+    path, split = _path_and_split(Path(path))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -80,7 +83,11 @@ def read_manifest(path: str | Path) -> list[Track]:
                 f"{place}: track_id {track.track_id!r} is taken ({first[track.track_id]}); give each track its own"
             )
         first[track.track_id] = place
-    return [replace(track, path=path.parent / track.path) for track in tracks]
+    chosen = [replace(track, path=path.parent / track.path) for track in tracks if split in (None, track.split)]
+    if not chosen:
+        known = ", ".join(sorted({track.split for track in tracks} - {""})) or "none"
+        raise ManifestError(f"{path}: no track of the split {split}; the column split names: {known}")
+    return chosen
 
 
 def tracks_in(paths: Iterable[str | Path]) -> list[Track]:
@@ -124,6 +131,12 @@ def write_manifest(tracks: Sequence[Track], path: str | Path) -> None:
                 writer.writerow({"path": place.as_posix(), **columns, **track.metadata})
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}; check the path and its permissions") from error
+
+
+def _path_and_split(path: Path) -> tuple[Path, str | None]:
+    """``covers.csv@train`` in two, unless that is the name of a file."""
+    name, at, split = path.name.rpartition("@")
+    return (path.with_name(name), split) if at and name and not path.exists() else (path, None)
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
     from bytecover2_milvus.model.network import ByteCover2
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(os.environ.get("BYTECOVER2_TEST_SCORES", Path(__file__).parents[2] / "shared" / "data"))
 EXPORT = Path(__file__).parents[1] / "export"
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of recordings and scores that lies beside the repository, in ``../shared/data``."""
+    """The folder of recordings and scores that `docs/songs.md` describes."""
     if not DATA.is_dir():
-        pytest.skip(f"needs the recordings and scores of {DATA}; there is no such folder")
+        pytest.skip(f"needs the scores of docs/songs.md; BYTECOVER2_TEST_SCORES names the folder, {DATA} is none")
     return DATA
 
 

@@ -199,3 +199,23 @@ def test_a_written_manifest_is_valid_against_the_schema(tmp_path: Path) -> None:
     assert len(rows) == 1
     jsonschema.Draft202012Validator.check_schema(row_schema())
     jsonschema.validate(rows[0], row_schema())
+
+
+class TestSplit:
+    ROWS = "path,work_id,split\na.wav,w1,train\nb.wav,w1,test\nc.wav,w2,train\nd.wav,w2,\n"
+
+    def test_is_named_behind_the_manifest(self, tmp_path):
+        path = manifest(tmp_path, self.ROWS)
+        assert [track.path.name for track in read_manifest(f"{path}@train")] == ["a.wav", "c.wav"]
+        assert [track.path.name for track in read_manifest(f"{path}@test")] == ["b.wav"]
+        assert len(read_manifest(path)) == 4
+
+    def test_that_is_not_there_is_refused_with_those_that_are(self, tmp_path):
+        with pytest.raises(ManifestError, match=r"manifest.csv: no track of the split dev; .*: test, train$"):
+            read_manifest(f"{manifest(tmp_path, self.ROWS)}@dev")
+        without = manifest(tmp_path, "path,work_id\na.wav,w1\n", "without.csv")
+        with pytest.raises(ManifestError, match=r"split dev; .*: none$"):
+            read_manifest(f"{without}@dev")
+
+    def test_a_file_of_that_name_is_a_file(self, tmp_path):
+        assert len(read_manifest(manifest(tmp_path, self.ROWS, "covers@train"))) == 4

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--manifest", type=click.Path(path_type=Path), help="CSV or JSON lines with path and work_id.")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="CSV or JSON lines with path and work_id; FILE@SPLIT takes one split of it.",
+)
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="File to write, .npz or .parquet."
 )

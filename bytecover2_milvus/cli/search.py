@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--manifest", type=click.Path(path_type=Path), help="CSV or JSON lines with path and work_id.")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="CSV or JSON lines with path and work_id; FILE@SPLIT takes one split of it.",
+)
 @milvus_options
 @collection_option
 @bundle_option
@@ -212,7 +216,7 @@ def query(
     """Find the tracks of a collection that are covers of audio files.
 
     A match tells which part of the track is closest; with --segment, a part of the query may be what finds it. Where
-    tracks are stored in segments, --whole finds more covers for queries that are whole tracks themselves.
+    tracks are stored in segments, --whole searches whole tracks only.
 
     \b
     Example:

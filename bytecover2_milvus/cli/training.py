@@ -48,7 +48,7 @@ def corpus_options(command: Any) -> Any:
             type=click.FloatRange(0, 1),
             default=0.0,
             show_default=True,
-            help="Share of the arrangements that are drawn straight to a CQT: ten times as fast as playing them.",
+            help="Share of the arrangements that are drawn straight to a CQT: twenty times as fast as playing them.",
         ),
         click.option(
             "--arrangements", type=click.IntRange(2), default=4, show_default=True, help="Tracks made of each song."
@@ -76,7 +76,9 @@ def corpus_options(command: Any) -> Any:
             "copies. May be given several times.",
         ),
         click.option(
-            "--manifest", type=click.Path(path_type=Path), help="Recordings: CSV or JSON lines with path and work_id."
+            "--manifest",
+            type=click.Path(path_type=Path),
+            help="Recordings: CSV or JSON lines with path and work_id; FILE@SPLIT takes one split of it.",
         ),
         click.option(
             "--songs",
@@ -93,7 +95,11 @@ def corpus_options(command: Any) -> Any:
 @click.command()
 @corpus_options
 @click.option("--validation-songs", multiple=True, metavar="SONGS", help="Songs held out for validation.")
-@click.option("--validation-manifest", type=click.Path(path_type=Path), help="Recordings held out for validation.")
+@click.option(
+    "--validation-manifest",
+    type=click.Path(path_type=Path),
+    help="Recordings held out for validation; FILE@SPLIT takes one split.",
+)
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="TOML file; the defaults are the paper's."
 )
@@ -137,7 +143,8 @@ def train(
         --set 'network.feature_dim="none"' --out runs/bytecover
       bytecover2-milvus train --unlabelled music/ --songs composed@0-200 --init bundles/mine \\
         --set 'training.phase="joint"' --out runs/adapted
-      torchrun --nproc-per-node 4 -m bytecover2_milvus train --songs composed@0-1000 --out runs/bytecover
+      torchrun --nproc-per-node 4 -m bytecover2_milvus train --songs composed@0-1000 \\
+        --set 'network.feature_dim="none"' --out runs/bytecover
     """
     from ..training.checkpoint import load_checkpoint
     from ..training.corpus import FeatureCache
