@@ -173,7 +173,7 @@ def ingest_with(
 
 def _ingest(tracks: Iterator[Track], listener: Listener, collection: Store, batch_size: int) -> Iterator[IngestRecord]:
     batch = _Batch(collection, batch_size)
-    listed_at: dict[str, str] = {}  # track_id -> path
+    seen = _Seen()
     with listener:
         while chunk := list(islice(tracks, TRACKS_PER_LOOKUP)):
             stored: defaultdict[str, list[Row]] = defaultdict(list)
@@ -182,7 +182,7 @@ def _ingest(tracks: Iterator[Track], listener: Listener, collection: Store, batc
             jobs: list[Job[_Listed]] = []
             for track in chunk:
                 listed = _Listed(track, os.path.abspath(track.path), stored[track.track_id])
-                outcome = _again(listed, listed_at) or _unread(listed, collection.segments)
+                outcome = seen.again(listed) or _unread(listed, collection.segments)
                 if outcome:
                     yield from batch.take(outcome)
                 else:
@@ -196,16 +196,30 @@ def _ingest(tracks: Iterator[Track], listener: Listener, collection: Store, batc
         collection.note_ingest()
 
 
-def _again(listed: _Listed, listed_at: dict[str, str]) -> _Outcome | None:
-    """What a track is whose track_id came before in this run."""
-    track_id = listed.track.track_id
-    if track_id not in listed_at:
-        listed_at[track_id] = listed.path
+class _Seen:
+    """The tracks that came before in this run."""
+
+    def __init__(self) -> None:
+        self._path_of: dict[str, str] = {}  # by track_id
+        self._track_at: dict[str, str] = {}  # by path
+
+    def again(self, listed: _Listed) -> _Outcome | None:
+        """What a track is whose track_id or whose file came before; None if neither did."""
+        track_id, path = listed.track.track_id, listed.path
+        if (first := self._path_of.get(track_id, path)) != path:
+            return _taken(listed, first)
+        if (known := self._track_at.get(path)) is not None:
+            reason = "listed twice" if known == track_id else f"listed already as track {known}"
+            return _Outcome(listed.done("skipped", reason))
+        self._path_of[track_id], self._track_at[path] = path, track_id
         return None
-    if listed_at[track_id] == listed.path:
-        return _Outcome(listed.done("skipped", "listed twice"))
-    reason = f"{listed.path}: track_id {track_id!r} is already that of {listed_at[track_id]}; give each its own"
-    return _Outcome(listed.done("failed", reason))
+
+
+def _taken(listed: _Listed, path: str) -> _Outcome:
+    """A track whose track_id is that of another file."""
+    reason = f"{listed.path}: track_id {listed.track.track_id!r} is already that of {path}"
+    remedy = "give each its own in a manifest, ingest a folder above both, or delete that track first"
+    return _Outcome(listed.done("failed", f"{reason}; {remedy}"))
 
 
 def _unread(listed: _Listed, segments: Segments) -> _Outcome | None:
@@ -238,6 +252,8 @@ def _read(listed: _Listed, heard: Heard | AudioError, collection: Store, batch: 
                 own = [part for part in collection.rows_of([row.track_id]) if part.content_hash == content]
             else:
                 twin = row.path
+        if not own and (others := [row.path for row in listed.rows if row.path != listed.path and _is_still(row)]):
+            return _taken(listed, others[0])
         if twin:
             return _Outcome(listed.done("skipped", f"same content as {twin}"), replaces=replaces)
     if not heard.spans or (own and _are_all(own, segments)):

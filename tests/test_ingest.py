@@ -21,6 +21,8 @@ from bytecover2_milvus.errors import CollectionMismatch
 from bytecover2_milvus.ingest import IngestRecord, ingest
 from bytecover2_milvus.manifest import Track, tracks_in
 
+REMEDY = "give each its own in a manifest, ingest a folder above both, or delete that track first"
+
 
 class NoEmbedder(BandEmbedder):
     """For runs that must not embed anything."""
@@ -160,9 +162,35 @@ def test_a_track_id_belongs_to_one_file(collection: TrackCollection, folder: Pat
     records = list(ingest(tracks, BandEmbedder(), collection, workers=0))
     assert {(record.status, record.reason) for record in records} == {
         ("added", ""),
-        ("failed", f"{folder / 'b.wav'}: track_id 'x' is already that of {folder / 'a.wav'}; give each its own"),
+        ("failed", f"{folder / 'b.wav'}: track_id 'x' is already that of {folder / 'a.wav'}; {REMEDY}"),
         ("skipped", "listed twice"),
     }
+    assert_stored(collection, {"x": folder / "a.wav"})
+
+
+def test_a_second_folder_with_the_same_names_replaces_nothing(collection: TrackCollection, tmp_path: Path) -> None:
+    for number, album in enumerate(("first", "second")):
+        (tmp_path / album).mkdir()
+        for letter in "ab":
+            write_tone(tmp_path / album / f"{letter}.wav", 2 * number + (letter == "b"))
+    run(tracks_in([tmp_path / "first"]), collection)
+    records = run(tracks_in([tmp_path / "second"]), collection)
+    assert statuses(records) == {"a": "failed", "b": "failed"}
+    taken = f"track_id 'a' is already that of {tmp_path / 'first' / 'a.wav'}"
+    assert records["a"].reason == f"{tmp_path / 'second' / 'a.wav'}: {taken}; {REMEDY}"
+    # Nor does a copy of one of the first folder's files, under the name of another one.
+    (tmp_path / "second" / "a.wav").write_bytes((tmp_path / "first" / "b.wav").read_bytes())
+    assert statuses(run(tracks_in([tmp_path / "second" / "a.wav"]), collection)) == {"a": "failed"}
+    assert_stored(collection, {letter: tmp_path / "first" / f"{letter}.wav" for letter in "ab"})
+    (tmp_path / "first" / "a.wav").unlink()  # now the name is free
+    assert statuses(run(tracks_in([tmp_path / "second"]), collection)) == {"a": "skipped", "b": "failed"}
+
+
+def test_a_file_that_is_listed_twice_stays_the_first_track(collection: TrackCollection, folder: Path) -> None:
+    for status in ("added", "skipped"):
+        records = run([Track(folder / "a.wav", "x"), Track(folder / "a.wav", "y")], collection)
+        assert statuses(records) == {"x": status, "y": "skipped"}
+        assert records["y"].reason == "listed already as track x"
     assert_stored(collection, {"x": folder / "a.wav"})
 
 
