@@ -69,7 +69,7 @@ def find_matches(
             found = list(islice(lists, len(queries[number].embeddings)))
             hits = [
                 {"distance": hit["distance"], "entity": hit["entity"], "times_s": times}
-                for times, row_hits in zip(queries[number].times_s, found, strict=True)
+                for times, row_hits in zip(queries[number].times_s or [None] * len(found), found, strict=True)
                 for hit in row_hits
             ]
             matches[number] = ranked(hits, limit, group_by)

@@ -22,6 +22,7 @@ from .config import SAMPLE_RATE
 from .errors import ConfigError
 
 Span: TypeAlias = tuple[int, int]  # first sample, and the one behind the last
+_NEARLY = SAMPLE_RATE // 500  # samples: segments that start as close together would have one row id
 
 
 class BatchEmbedder(Protocol):
@@ -63,7 +64,8 @@ class Segments:
         if not 0 < length < n_samples:
             return [(0, n_samples)]
         last = n_samples - length
-        return [(0, n_samples), *((start, start + length) for start in [*range(0, last, hop), last])]
+        starts = [*range(0, last - _NEARLY, hop), last]
+        return [(0, n_samples), *((start, start + length) for start in starts)]
 
     def audible_spans(self, waveform: NDArray[np.float32]) -> list[Span]:
         """Those of `spans` that can be embedded: the whole, then the segments that are not silent."""
@@ -79,7 +81,7 @@ class Query:
     """A recording to look for: the embeddings of the whole and of its segments, and where these are."""
 
     embeddings: NDArray[np.float32]  # (n, D)
-    times_s: Sequence[tuple[float, float] | None] = (None,)  # n starts and ends; None where they are not known
+    times_s: Sequence[tuple[float, float]] = ()  # n starts and ends, or none where they are not known
 
 
 def embed_query(waveform: NDArray[np.float32], embedder: BatchEmbedder, segments: Segments = WHOLE) -> Query:

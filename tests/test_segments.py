@@ -30,7 +30,8 @@ from bytecover2_milvus.errors import ConfigError
 from bytecover2_milvus.ingest import IngestRecord, ingest
 from bytecover2_milvus.manifest import Track, tracks_in
 from bytecover2_milvus.metrics import evaluate
-from bytecover2_milvus.segments import Query, Segments, embed_query
+from bytecover2_milvus.row import Row
+from bytecover2_milvus.segments import Query, Segments, embed_query, times_s
 from bytecover2_milvus.vectors import Vectors, ingest_vectors, write_vectors
 
 SEGMENTS = Segments(4.0, 2.0)
@@ -116,6 +117,18 @@ def test_segments_are_of_one_length_and_reach_the_end() -> None:
 def test_cuts_that_are_none(length_s: float, hop_s: float) -> None:
     with pytest.raises(ConfigError, match=r"segments of|a hop of"):
         Segments(length_s, hop_s)
+
+
+def test_no_two_segments_have_one_row_id() -> None:
+    for extra in range(1, 60):  # samples
+        spans = Segments(30.0, 15.0).spans(45 * SAMPLE_RATE + extra)
+        assert spans[-1] == (15 * SAMPLE_RATE + extra, 45 * SAMPLE_RATE + extra)
+        rows = [Row("x", "hash", 45.0, start_s, end_s) for start_s, end_s in map(times_s, spans)]
+        assert len({row.id for row in rows}) == len(rows)
+
+
+def test_a_query_of_several_embeddings_needs_no_times(collection: TrackCollection) -> None:
+    assert collection.search([Query(unit_vectors(3, seed=1))]) == [[]]
 
 
 def test_a_track_is_stored_whole_and_in_segments(collection: TrackCollection, folder: Path) -> None:
