@@ -281,6 +281,16 @@ class TestRefusals:
         manifest.write_text("path,work_id\nother.wav,w\n", encoding="utf-8")
         refused(run("evaluate", *store, "--manifest", manifest), "m.csv", store[-1])
 
+    def test_a_folder_without_audio_is_no_query(self, tmp_path):
+        refused(run("query", tmp_path), f"{tmp_path}: no audio files there")
+
+    def test_a_name_that_is_not_utf8_is_printed_all_the_same(self, catalogue, store, tiny_bundle, tmp_path):
+        name = os.fsdecode(tmp_path / "caf") + "\udce9.flac"  # Latin-1
+        Path(name).write_bytes((catalogue / "audio" / "composed-0" / "0.flac").read_bytes())
+        process = run("query", name, *store, "--bundle", tiny_bundle, "--json", PYTHONIOENCODING="utf-8:strict")
+        assert process.returncode == 0, process.stderr
+        assert json.loads(process.stdout.splitlines()[0])["query"] == name
+
     def test_a_filter_that_is_no_filter(self, catalogue, store, tiny_bundle):
         track = catalogue / "audio" / "composed-0" / "0.flac"
         refused(run("query", track, *store, "--bundle", tiny_bundle, "--filter", "((("), "(((", "is missing")
@@ -288,6 +298,7 @@ class TestRefusals:
     def test_wrong_usage_is_exit_code_two(self, tmp_path):
         assert run("ingest", "--uri", tmp_path / "x.db").returncode == 2
         assert run("query").returncode == 2
+        assert "must end in .npz or .parquet" in run("embed", tmp_path, "--out", tmp_path / "vectors.csv").stderr
         assert run("train", "--out", tmp_path / "run").returncode == 2
 
     @pytest.mark.parametrize("package", ["torch", "lightning_fabric", "safetensors"])

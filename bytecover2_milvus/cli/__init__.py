@@ -6,7 +6,9 @@ Nothing heavy is imported here or at the top of the command modules, so ``--help
 from __future__ import annotations
 
 import errno
+import io
 import logging
+import sys
 import warnings
 
 import click
@@ -48,6 +50,8 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="bytecover2-milvus")
 def main() -> None:
     """Find cover songs: ByteCover2 embeddings of audio files, searched in Milvus."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
 

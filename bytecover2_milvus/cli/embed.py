@@ -55,6 +55,8 @@ def embed(
 
     if not (files or manifest):
         raise click.UsageError("nothing to embed: give files, folders or --manifest")
+    if out.suffix not in (".npz", ".parquet"):
+        raise click.UsageError(f"--out {out}: its name must end in .npz or .parquet")
     if segments and out.suffix != ".parquet":
         raise click.UsageError("--segment needs a .parquet file, where each segment has a row")
     embedder = Embedder(bundle, device)
@@ -78,17 +80,17 @@ def _write_npz(files: tuple[Path, ...], manifest: Path | None, out: Path, embedd
 
     paths = ([track.path for track in read_manifest(manifest)] if manifest else []) + find_audio(files)
     embeddings, embedded = [], []
-    with progress_bar("embed", len(paths)) as bar:
-        for path in paths:
-            try:
-                embeddings.append(embedder.embed(load_audio(path)))
-                embedded.append(str(path))
-            except AudioError as error:
-                bar.print(f"Error: {error}")
-            bar.update(advance=1, note=path.name)
-    if not embedded:
-        raise click.ClickException("no embedding to write")
-    with whole_file(out) as part, part.open("wb") as file:
+    with whole_file(out) as part, part.open("wb") as file:  # first: that it cannot be written is known at once
+        with progress_bar("embed", len(paths)) as bar:
+            for path in paths:
+                try:
+                    embeddings.append(embedder.embed(load_audio(path)))
+                    embedded.append(str(path))
+                except AudioError as error:
+                    bar.print(f"Error: {error}")
+                bar.update(advance=1, note=path.name)
+        if not embedded:
+            raise click.ClickException("no embedding to write")
         np.savez(file, embeddings=np.stack(embeddings), paths=np.array(embedded), model_id=embedder.model_id)
     return len(embedded), len(paths) - len(embedded)
 
@@ -104,13 +106,13 @@ def _write_parquet(
     """How many rows are in the file, and how many tracks failed."""
     from ..ingest import ingest
     from ..manifest import read_manifest, tracks_in
+    from ..segments import WHOLE
     from ..vectors import staging_for, write_vectors
 
     tracks = (read_manifest(manifest) if manifest else []) + tracks_in(files)
     statuses: Counter[str] = Counter()
     with staging_for(out, embedder) as staging:
-        if segments is not None:
-            staging.cut_into(segments)
+        staging.cut_into(segments or WHOLE)  # whatever a run that was cut off was told
         with progress_bar("embed", len(tracks)) as bar:
             for record in ingest(tracks, embedder, staging, workers=workers):
                 statuses[record.status] += 1

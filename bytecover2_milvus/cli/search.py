@@ -229,7 +229,10 @@ def query(
     from ..milvus import both
     from ..segments import WHOLE, embed_query
 
-    embedder, audio = Embedder(bundle, device), find_audio(files)
+    audio = find_audio(files)
+    if not audio:
+        raise click.ClickException(f"{', '.join(map(str, files))}: no audio files there")
+    embedder = Embedder(bundle, device)
     queries, queried, failures = [], [], 0
     with open_milvus(milvus) as client:
         covers = TrackCollection.open(client, collection, embedder.model_id)
