@@ -122,12 +122,13 @@ def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
 def find_audio(paths: Iterable[str | Path]) -> list[Path]:
     """The audio files at `paths`: files as given, folders walked in sorted order.
 
-    In folders, hidden files and folders are passed over, and so is what has none of `AUDIO_SUFFIXES` (in either case).
+    In folders, hidden files and folders are passed over, links to folders, and what has none of `AUDIO_SUFFIXES` (in
+    either case).
 
     Raises
     ------
     UnreadableAudio
-        If a path does not exist.
+        If a path does not exist, or a folder cannot be read.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -141,7 +142,10 @@ def find_audio(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    def refuse(error: OSError) -> None:
+        raise UnreadableAudio(f"{error.filename}: {error.strerror}; check its permissions") from error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = (name for name in folders if not name.startswith("."))
         for name in names:
             path = Path(parent, name)
@@ -179,7 +183,7 @@ def _open_libsndfile(raw: BinaryIO) -> SoundFile | None:
 
     try:
         file = SoundFile(raw)
-    except LibsndfileError:
+    except (LibsndfileError, TypeError):  # TypeError: a file called .raw says nothing of what it holds
         return None
     return None if file.format == "MP3" or file.frames == _UNKNOWN else file
 

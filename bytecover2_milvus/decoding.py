@@ -147,11 +147,11 @@ class Decoder:
             killed = []
             for future in done:
                 job = running.pop(future)
-                if future.exception() is None:
-                    yield job.key, self._take(future)
-                else:
+                if isinstance(future.exception(), BrokenProcessPool):
                     del self._files[future]
                     killed.append(job)
+                else:
+                    yield job.key, self._take(future)
             if len(killed) == 1:
                 reason = "its decoder died, out of memory or through a fault of the codec; convert or leave it out"
                 yield killed[0].key, UnreadableAudio(f"{killed[0].path}: {reason}")

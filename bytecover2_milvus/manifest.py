@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -193,8 +194,17 @@ def _track(place: str, row: dict[str, Any]) -> Track:
     written = Path(columns.pop("path"))
     if not written.name:
         raise ManifestError(f"{place}: column path is {row['path']!r}; name the audio file")
+    if not _can_be_a_name(written):
+        raise ManifestError(f"{place}: column path is {row['path']!r}, which no file can be called; mend it")
     metadata = {name: value for name, value in row.items() if name not in (*REQUIRED, *OPTIONAL)}
     return Track(path=written, metadata=metadata, **columns)
+
+
+def _can_be_a_name(path: Path) -> bool:
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _text(place: str, column: str, value: Any) -> str:

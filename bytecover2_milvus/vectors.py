@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .collection import TrackCollection
 from .errors import CollectionError, CollectionMismatch, VectorsError
-from .ingest import IngestRecord
+from .ingest import FLUSH_ROWS, IngestRecord
 from .properties import CONTRACT_VERSION, MODEL_ID, Model, model_properties, read_segments, segment_properties
 from .row import FIELDS, STORED, Row, check_embedding, check_row, read_row
 from .staging import Staging
@@ -152,7 +152,7 @@ def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[In
 
 
 def _ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
-    stored_any = False
+    n_stored = 0
     if vectors.segments and not collection.segments:
         collection.cut_into(vectors.segments)
     for rows, embeddings in vectors:
@@ -163,17 +163,20 @@ def _ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[I
         wanted = [i for i, row in enumerate(rows) if row.id not in conflicts and stored.get(row.id) != row]
         if wanted:
             collection.upsert([rows[i] for i in wanted], embeddings[wanted])
-            stored_any = True
+            n_stored += len(wanted)
+        changed = set(wanted)
         for i, row in enumerate(rows):
             if row.id in conflicts:
                 status = "failed"
                 reason = f"track {row.track_id!r} is stored with other content; delete it first, or leave it as it is"
-            elif i not in wanted:
+            elif i not in changed:
                 status, reason = "skipped", ""
             else:
                 status, reason = ("updated", "the row changed") if row.id in stored else ("added", "")
             yield IngestRecord(row.path, row.track_id, row.work_id, status, reason, duration_s=row.duration_s)
-    if stored_any:
+    if n_stored >= FLUSH_ROWS:
+        collection.flush()
+    if n_stored:
         collection.note_ingest()
 
 

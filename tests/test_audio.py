@@ -230,6 +230,12 @@ def test_not_audio_is_unreadable(tmp_path: Path) -> None:
             load_audio(tmp_path / name)
 
 
+def test_samples_without_a_header_are_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(range(256)) * 16)
+    with pytest.raises(UnreadableAudio, match=r"a\.raw"):
+        load_audio(tmp_path / "a.raw")
+
+
 def test_a_missing_file_and_a_folder_are_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UnreadableAudio, match=r"gone\.wav: No such file"):
         load_audio(tmp_path / "gone.wav")

@@ -201,6 +201,13 @@ def test_a_written_manifest_is_valid_against_the_schema(tmp_path: Path) -> None:
     jsonschema.validate(rows[0], row_schema())
 
 
+@pytest.mark.parametrize("path", ["a\\u0000.wav", "\\ud800.wav"])
+def test_what_no_file_can_be_called_is_refused(tmp_path, path):
+    content = f'{{"path": "{path}", "work_id": "w"}}\n'
+    with pytest.raises(ManifestError, match=r"manifest.jsonl, line 1: column path is .* which no file can be called"):
+        read_manifest(manifest(tmp_path, content, "manifest.jsonl"))
+
+
 class TestSplit:
     ROWS = "path,work_id,split\na.wav,w1,train\nb.wav,w1,test\nc.wav,w2,train\nd.wav,w2,\n"
 
