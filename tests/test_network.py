@@ -91,15 +91,28 @@ def test_more_blocks_are_the_same_function_until_they_learn():
     network = ByteCover2(TINY)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.5)
-    deeper = network.deepened((2, 3, 1, 2))
+    deeper = network.adapted(replace(TINY, stage_blocks=(2, 3, 1, 2)))
     assert [len(group) for group in deeper.backbone.groups] == [2, 3, 1, 2]
     cqt = torch.rand(2, 84, 40)
     with torch.inference_mode():
         torch.testing.assert_close(deeper.embed(cqt), network.embed(cqt))
 
 
-def test_a_network_fits_a_deeper_one_and_no_other():
+def test_without_pca_fc_the_backbone_stays_and_bnneck_is_new():
     network = ByteCover2(TINY)
-    assert network.fits(TINY) and network.fits(replace(TINY, stage_blocks=(1, 2, 6, 1)))
-    assert not network.deepened((1, 2, 1, 1)).fits(TINY)
-    assert not network.fits(replace(TINY, base_width=16)) and not network.fits(replace(TINY, feature_dim=None))
+    network.bnneck.running_mean.fill_(3)
+    backbone = network.adapted(replace(TINY, feature_dim=None))
+    cqt = torch.rand(2, 84, 40)
+    with torch.inference_mode():
+        feature, embedding = backbone(cqt)
+        torch.testing.assert_close(feature, network.pooled(cqt))
+        torch.testing.assert_close(embedding, feature)
+
+
+def test_a_network_fits_a_deeper_one_one_without_pca_fc_and_no_other():
+    network, deeper = ByteCover2(TINY), replace(TINY, stage_blocks=(1, 2, 6, 1))
+    for config in (TINY, deeper, replace(TINY, feature_dim=None), replace(deeper, feature_dim=None)):
+        assert network.fits(config)
+    assert not ByteCover2(deeper).fits(TINY) and not network.fits(replace(TINY, base_width=16))
+    assert not network.fits(replace(TINY, feature_dim=8))
+    assert not ByteCover2(replace(TINY, feature_dim=None)).fits(TINY)

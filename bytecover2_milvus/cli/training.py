@@ -114,7 +114,7 @@ def corpus_options(command: Any) -> Any:
     "--init",
     type=click.Path(path_type=Path),
     help="Checkpoint or bundle to start from, with its network and front end; --set network.stage_blocks=[2,3,4,2] "
-    "adds residual blocks, which start as their shortcut.",
+    "adds residual blocks, which start as their shortcut, --set 'network.feature_dim=\"none\"' leaves PCA-FC out.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run.")
 @device_option

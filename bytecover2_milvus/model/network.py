@@ -155,12 +155,20 @@ class ByteCover2(nn.Module):
         return F.normalize(self.forward(cqt)[1], dim=1)
 
     def fits(self, config: Network) -> bool:
-        """Whether `config` is this network, or the same with more blocks in some of its groups."""
-        same = replace(config, stage_blocks=self.config.stage_blocks) == self.config
+        """Whether `config` is this network, or one that `adapted` makes of it."""
+        dim = None if config.feature_dim is None else self.config.feature_dim
+        same = replace(self.config, stage_blocks=config.stage_blocks, feature_dim=dim) == config
         return same and all(map(operator.ge, config.stage_blocks, self.config.stage_blocks))
 
-    def deepened(self, stage_blocks: tuple[int, ...]) -> ByteCover2:
-        """A copy with so many blocks per group: those added start as their shortcut, so it is the same function."""
-        deeper = ByteCover2(replace(self.config, stage_blocks=stage_blocks))
-        deeper.load_state_dict(deeper.state_dict() | self.state_dict(), strict=True)
-        return deeper
+    def adapted(self, config: Network) -> ByteCover2:
+        """A copy with the blocks that `config` has per group, and without PCA-FC if it has none.
+
+        Blocks that are added start as their shortcut: the same function. In the place of PCA-FC and its BNNeck is a
+        BNNeck that has seen nothing.
+        """
+        network = ByteCover2(config)
+        kept = self.state_dict()
+        if config.feature_dim is None and self.config.feature_dim is not None:
+            kept = {name: value for name, value in kept.items() if not name.startswith(("pca_fc.", "bnneck."))}
+        network.load_state_dict(network.state_dict() | kept, strict=True)
+        return network

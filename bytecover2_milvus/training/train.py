@@ -58,7 +58,7 @@ def learning_rate(step: int, training: Training) -> float:
 
 
 def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
-    """The network a run starts from: that of `init`, with further blocks where the run asks for more, or a new one.
+    """The network a run starts from: a new one, or that of `init`, with more blocks or without PCA-FC as the run wants.
 
     What is new is drawn from the seed.
 
@@ -74,7 +74,7 @@ def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
                 f"the run asks for {config.network} and {config.front_end}"
             )
         torch.manual_seed(config.training.seed)
-        return init.network.deepened(config.network.stage_blocks)
+        return init.network.adapted(config.network)
     if config.training.phase != "bytecover":
         raise ConfigError(f'phase "{config.training.phase}" starts from a checkpoint: give one with --init')
     torch.manual_seed(config.training.seed)
