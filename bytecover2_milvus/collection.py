@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from .errors import CollectionError, CollectionMismatch
 from .index import ensure_index, ensure_loaded, index_progress, load_state, memory_bytes
 from .match import MAX_HITS, Match, find_matches
-from .milvus import ask, both, quote
+from .milvus import ask, both, is_embedded, quote
 from .naming import aliases_of, collection_behind, describe_ours, has_collection, name_for, set_property
 from .properties import (
     CONTRACT_VERSION,
@@ -75,7 +75,7 @@ class StoredTracks:
 class TrackCollection:
     """A loaded collection; `open`, `create` and `open_or_create` make it. `name` is its own, not that of an alias."""
 
-    def __init__(self, client: MilvusClient, opened_as: str, description: Mapping[str, Any]) -> None:
+    def __init__(self, client: MilvusClient, opened_as: str, description: Mapping[str, Any], load: bool) -> None:
         self.client = client
         self.name: str = description["collection_name"]
         self._opened_as = opened_as
@@ -84,7 +84,8 @@ class TrackCollection:
         self.segments = read_segments(description["properties"])
         self.dim = next(int(entry["params"]["dim"]) for entry in description["fields"] if entry["name"] == "embedding")
         self.index_type = ensure_index(client, self.name)
-        ensure_loaded(client, self.name)
+        if load or is_embedded(client):
+            ensure_loaded(client, self.name)
         self._wrote = False
 
     @property
@@ -93,7 +94,9 @@ class TrackCollection:
         return {"consistency_level": "Session"} if self._wrote else {}
 
     @classmethod
-    def open(cls, client: MilvusClient, name: str, model_id: str | None = None) -> TrackCollection:
+    def open(
+        cls, client: MilvusClient, name: str, model_id: str | None = None, *, load: bool = True
+    ) -> TrackCollection:
         """The collection of that name or alias, loaded.
 
         Parameters
@@ -102,6 +105,8 @@ class TrackCollection:
         name : str
         model_id : str, optional
             Of the model whose embeddings will be stored or searched; None takes a collection of any model.
+        load : bool
+            False leaves a server's memory as it is, for who only looks: `describe` and `stored_rows`.
 
         Raises
         ------
@@ -113,7 +118,7 @@ class TrackCollection:
         stored = description["properties"][MODEL_ID]
         if model_id not in (None, stored):
             raise CollectionMismatch.of_model(name, stored, model_id)
-        return cls(client, name, description)
+        return cls(client, name, description, load)
 
     @classmethod
     def create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
@@ -307,6 +312,12 @@ class TrackCollection:
         consistency = {"consistency_level": "Strong"} if fresh else self.consistency
         return int(self._query(both(filter, ""), ["count(*)"], **consistency)[0]["count(*)"])
 
+    def stored_rows(self) -> int:
+        """How many rows there are; if they are not loaded, by Milvus' statistics, in which deleted ones may linger."""
+        if load_state(self.client, self.name) == "Loaded":
+            return self.count()
+        return int(ask(self.client.get_collection_stats, collection_name=self.name)["row_count"])
+
     def flush(self) -> None:
         """Seal what was written, so that it is indexed; servers allow it once in ten seconds."""
         ask(self.client.flush, collection_name=self.name, timeout_s=FLUSH_TIMEOUT_S)
@@ -319,11 +330,10 @@ class TrackCollection:
 
     def describe(self) -> dict[str, Any]:
         """What an operator wants to know, as plain values; ``schemas/collection.schema.json`` says what they mean."""
-        rows = self.count()
+        rows, loaded = self.stored_rows(), load_state(self.client, self.name)
         state, indexed_rows = index_progress(self.client, self.name)
-        sample = ask(
-            self.client.query, collection_name=self.name, filter="", limit=SAMPLE_ROWS, output_fields=["id", *STORED]
-        )
+        some = {"filter": "", "limit": SAMPLE_ROWS, "output_fields": ["id", *STORED]}
+        sample = ask(self.client.query, collection_name=self.name, **some) if loaded == "Loaded" else []
         text_bytes = sum(len(str(value).encode()) for entity in sample for value in entity.values())
         description = ask(self.client.describe_collection, collection_name=self.name)
         return {
@@ -334,13 +344,13 @@ class TrackCollection:
             "contract_version": self.contract_version,
             "dim": self.dim,
             "rows": rows,
-            "segments": self.count(PARTS),
+            "segments": self.count(PARTS) if loaded == "Loaded" else None,
             "segment_s": self.segments.length_s,
             "hop_s": self.segments.hop_s,
             "index_type": self.index_type,
             "index_state": state,
             "indexed_rows": min(rows, indexed_rows),
-            "load_state": load_state(self.client, self.name),
+            "load_state": loaded,
             "memory_bytes": memory_bytes(rows, self.dim, self.index_type) + rows * text_bytes // max(1, len(sample)),
             "last_ingest": description["properties"].get(LAST_INGEST),
         }

@@ -16,6 +16,7 @@ from test_collection import EMBEDDINGS, ESCAPES, MODEL, NASTY, row
 
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.collection import TrackCollection
+from bytecover2_milvus.index import load_state
 from bytecover2_milvus.ingest import IngestRecord
 from bytecover2_milvus.naming import drop_collection, has_collection
 from bytecover2_milvus.prometheus import IngestRun
@@ -123,6 +124,20 @@ def test_who_has_more_rows_than_milvus_lite_serves_well_is_told(run, covers, mil
     assert (f"{len(ROWS)} rows; Milvus Lite" in told and "use a server" in told) == embedded
     monkeypatch.setattr("bytecover2_milvus.index.LITE_ROWS", len(ROWS))
     assert not run("collections", "describe", covers.name).stderr
+
+
+def test_who_only_looks_loads_nothing_on_a_server(covers: TrackCollection, client, milvus_uri: str, run: Run) -> None:
+    embedded = milvus_uri.endswith(".db")
+    covers.flush()
+    client.release_collection(covers.name, timeout=30)
+    (described,) = lines(run("collections", "describe", covers.name, "--json"), "collection")
+    run("collections", "list")
+    assert "rows" in run("collections", "drop", covers.name, input="n\n").stderr
+    run("doctor", "--collection", covers.name)
+    assert load_state(client, covers.name) == ("Loaded" if embedded else "NotLoad")
+    assert described["load_state"] == load_state(client, covers.name)
+    assert described["rows"] >= len(ROWS) and described["segments"] == (1 if embedded else None)
+    assert TrackCollection.open(client, covers.name).count() == len(ROWS)
 
 
 def test_exported_rows_are_ingested_and_described(

@@ -48,7 +48,7 @@ def list_(milvus: Place, as_json: bool) -> None:
     from ..naming import list_collections
 
     with open_milvus(milvus) as client:
-        found = [TrackCollection.open(client, name).describe() for name in list_collections(client)]
+        found = [TrackCollection.open(client, name, load=False).describe() for name in list_collections(client)]
     if as_json:
         for description in found:
             click.echo(json.dumps(description))
@@ -72,7 +72,7 @@ def describe(name: str, milvus: Place, as_json: bool) -> None:
     from ..index import outgrown
 
     with open_milvus(milvus) as client:
-        description = TrackCollection.open(client, name).describe()
+        description = TrackCollection.open(client, name, load=False).describe()
         advice = outgrown(client, description["rows"])
     if as_json:
         click.echo(json.dumps(description))
@@ -167,8 +167,8 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
     from ..naming import aliases_of, drop_collection
 
     with open_milvus(milvus) as client:
-        collection = TrackCollection.open(client, name)
-        rows, aliases = collection.count(), ", ".join(aliases_of(client, collection.name))
+        collection = TrackCollection.open(client, name, load=False)
+        rows, aliases = collection.stored_rows(), ", ".join(aliases_of(client, collection.name))
         what = f"{collection.name} (alias {aliases})" if aliases else collection.name
         if not yes:
             click.confirm(f"Delete {what} with {rows} rows at {milvus}?", abort=True, err=True)

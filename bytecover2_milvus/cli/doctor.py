@@ -91,7 +91,7 @@ def _milvus(milvus: Place, collection: str, bundle: Path | None) -> Iterator[Che
         with open_milvus(milvus) as client:
             yield Check("milvus", "ok", f"{client.get_server_version()} at {milvus}")
             model_id = open_bundle(bundle or default_bundle()).contract.model_id
-            rows = TrackCollection.open(client, collection, model_id).count()
+            rows = TrackCollection.open(client, collection, model_id, load=False).stored_rows()
             detail = f"{collection}: {rows} rows, fits the bundle"
             yield Check("collection", "ok", "; ".join(filter(None, (detail, outgrown(client, rows)))))
     except CollectionMissing as error:
