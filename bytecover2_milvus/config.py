@@ -71,6 +71,7 @@ class Network:
     base_width: int = 64  # channels of the stem; the backbone ends with 32 times as many
     gem_exponent: float = 3.0  # initial value of the learned exponent
     gem_eps: float = 1e-6
+    transpositions: tuple[int, ...] = (0,)  # bins; what is embedded is the mean of a track's pooled embeddings in these
 
     def __post_init__(self) -> None:
         _require(len(self.stage_blocks) == 4, f"stage_blocks = {self.stage_blocks}: four groups")
@@ -79,6 +80,7 @@ class Network:
             self.feature_dim is None or 1 <= self.feature_dim <= limit,
             f"feature_dim = {self.feature_dim}: between 1 and {limit}, or none",
         )
+        _require(len(self.transpositions) > 0, "transpositions: at least one; [0] is none")
 
     @property
     def pooled_dim(self) -> int:
@@ -156,6 +158,10 @@ class Config:
         for name in ("transpose", "mask_bins"):
             bins = getattr(self.training, name)
             _require(bins < self.front_end.n_bins, f"{name} = {bins}: the CQT has {self.front_end.n_bins} bins")
+        for bins in self.network.transpositions:
+            _require(
+                abs(bins) < self.front_end.n_bins, f"transpositions: {bins}, the CQT has {self.front_end.n_bins} bins"
+            )
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Config:

@@ -50,9 +50,9 @@ class ModelFile:
 
     @property
     def weights(self) -> dict[str, NDArray]:
-        """What training has learned, and calibration: name -> values as they are stored."""
-        learned = ("backbone.", "gem.", "final.", "activation.")
-        return {name.removesuffix(".half"): value for name, value in self.arrays.items() if name.startswith(learned)}
+        """What makes the model: learned, calibrated, and how it transposes: name -> values as they are stored."""
+        parts = ("backbone.", "gem.", "final.", "activation.", "transposing")
+        return {name.removesuffix(".half"): value for name, value in self.arrays.items() if name.startswith(parts)}
 
     @property
     def layers(self) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:

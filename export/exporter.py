@@ -34,7 +34,7 @@ from ..bundle import (
     open_bundle,
     write_sums,
 )
-from ..config import SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd
+from ..config import SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd, Network
 from ..errors import ExportError
 from ..model.network import ByteCover2
 from ..model_file import ModelFile
@@ -122,7 +122,9 @@ def write_bundle(
             (folder / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
             if checkpoint:
                 (folder / CHECKPOINT).write_bytes(half_checkpoint(config, network, facts))
-            (folder / "MODEL_CARD.md").write_text(model_card(contract, parity, facts, cqt, cost), encoding="utf-8")
+            (folder / "MODEL_CARD.md").write_text(
+                model_card(contract, config.network, parity, facts, cqt, cost), encoding="utf-8"
+            )
             np.savez(folder / GOLDEN, **golden)
             shutil.copyfile(_template("embed.py"), folder / "embed.py")
             write_sums(folder)
@@ -216,8 +218,12 @@ def _long_enough(pcm: np.ndarray, minimum_samples: int) -> np.ndarray:
     return np.tile(pcm.astype(np.float32) / 32768, -(-minimum_samples // len(pcm)))
 
 
-def model_card(contract: Contract, parity: Parity, facts: Mapping[str, str], cqt: bool, int8: Int8Cost | None) -> str:
+def model_card(
+    contract: Contract, network: Network, parity: Parity, facts: Mapping[str, str], cqt: bool, int8: Int8Cost | None
+) -> str:
     front_end = contract.front_end
+    moved = [f"{bins * 12 / front_end.bins_per_octave:g}" for bins in network.transpositions]
+    averaged = f" (mean over transpositions by {', '.join(moved[:-1])} and {moved[-1]} semitones)" if moved[1:] else ""
     cqt_row = (
         f"| `{MODEL_CQT}` | the same network from `cqt`, float32, (batch, {front_end.n_bins}, frames), frames at least "
         f"{SHORTEST_FRAMES}: magnitude as `abs(librosa.cqt(..., hop_length={front_end.hop_length}))`, mean over whole "
@@ -237,6 +243,7 @@ def model_card(contract: Contract, parity: Parity, facts: Mapping[str, str], cqt
         hop_length=front_end.hop_length,
         frame_s=f"{front_end.frame_s:.2f}",
         scale=front_end.scale,
+        transpositions=averaged,
         cqt_row=cqt_row if cqt else "",
         opset=contract.opset,
         arithmetic=(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..config import FrontEnd
 from ..model.cqt import WaveformToCQT, pool_time, scale_magnitude
-from ..model.network import IBN, Bottleneck, ByteCover2, ResNetIBN
+from ..model.network import IBN, Bottleneck, ByteCover2, ResNetIBN, mean_over_transpositions, transposing_kernel
 
 
 class Affine(nn.Module):
@@ -44,13 +44,23 @@ class FromCQT(nn.Module):
         self.backbone = fold_backbone(network.backbone)
         self.gem = copy.deepcopy(network.gem)
         self.final = fold_head(network)
+        self.transpositions = network.config.transpositions
+        if self.transpositions != (0,):
+            self.register_buffer("transposing", transposing_kernel(self.transpositions, front_end.n_bins))
         _round_to_half(self.backbone)
         _round_to_half(self.final)
         self.eval().requires_grad_(False)
 
     def forward(self, cqt: Tensor) -> Tensor:
-        pooled = self.gem(self.backbone(scale_magnitude(cqt, self.config.scale)))  # (B, 2048)
+        cqt = scale_magnitude(cqt, self.config.scale)
+        if self.transpositions == (0,):
+            pooled = self._pooled(cqt)
+        else:
+            pooled = mean_over_transpositions(self._pooled, cqt, self.transposing)
         return F.normalize(self.final(pooled), dim=1)
+
+    def _pooled(self, cqt: Tensor) -> Tensor:
+        return self.gem(self.backbone(cqt))  # (B, 2048)
 
 
 class ShippedNetwork(FromCQT):

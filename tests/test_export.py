@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -94,6 +95,22 @@ def test_rounding_to_half_precision_costs_little():
     with torch.inference_mode():
         cosine = (shipped(waveform) * network.embed(shipped.front_end(waveform))).sum().item()
     assert cosine > 0.9999
+
+
+def test_transpositions_are_part_of_the_graph_of_its_sums_and_of_its_model_id(tiny_bundle, tmp_path):
+    config, network = tiny_network()
+    network = network.adapted(replace(config.network, transpositions=(-3, 0, 3)))
+    bundle = write_bundle(replace(config, network=network.config), network, tmp_path / "mean", facts={}, cqt=True)
+    assert "mean over transpositions by -3, 0 and 3 semitones" in (bundle.path / "MODEL_CARD.md").read_text("utf-8")
+    plain = open_bundle(tiny_bundle).contract
+    assert bundle.contract.front_end == plain.front_end and bundle.contract.model_id != plain.model_id
+    waveform = melody(200_000, seed=0)
+    with torch.inference_mode():
+        expected = network.embed(ShippedNetwork(config.front_end, network).front_end(torch.from_numpy(waveform)[None]))
+    assert Embedder(bundle.path, "cpu").embed(waveform) @ expected[0].numpy() > 0.9999
+    findings = list(verify(bundle.path))
+    assert not [finding for finding in findings if finding.status == "failed"], findings
+    assert load_checkpoint(bundle.path).network.config.transpositions == (-3, 0, 3)
 
 
 # The graph

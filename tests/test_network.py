@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from bytecover2_milvus.config import Network
 from bytecover2_milvus.model.network import IBN, Bottleneck, ByteCover2, GeM
+from bytecover2_milvus.training.augment import transpose
 
 TINY = Network(feature_dim=16, stage_blocks=(1, 1, 1, 1), base_width=8)
 
@@ -98,6 +100,17 @@ def test_more_blocks_are_the_same_function_until_they_learn():
         torch.testing.assert_close(deeper.embed(cqt), network.embed(cqt))
 
 
+def test_what_is_embedded_is_the_mean_over_transpositions_and_what_is_learned_from_is_not():
+    network = ByteCover2(replace(TINY, transpositions=(-3, 0, 5)))
+    cqt = torch.rand(2, 84, 40)
+    moved = [torch.from_numpy(np.stack([transpose(row, bins) for row in cqt.numpy()])) for bins in (-3, 0, 5)]
+    with torch.inference_mode():
+        mean = torch.stack([network.pooled(one) for one in moved]).mean(dim=0)
+        torch.testing.assert_close(network.mean_pooled(cqt), mean)
+        torch.testing.assert_close(network.embed(cqt), nn.functional.normalize(network.head(mean)[1]))
+        torch.testing.assert_close(network(cqt)[0], network.head(network.pooled(cqt))[0])
+
+
 def test_without_pca_fc_the_backbone_stays_and_bnneck_is_new():
     network = ByteCover2(TINY)
     network.bnneck.running_mean.fill_(3)
@@ -111,7 +124,8 @@ def test_without_pca_fc_the_backbone_stays_and_bnneck_is_new():
 
 def test_a_network_fits_a_deeper_one_one_without_pca_fc_and_no_other():
     network, deeper = ByteCover2(TINY), replace(TINY, stage_blocks=(1, 2, 6, 1))
-    for config in (TINY, deeper, replace(TINY, feature_dim=None), replace(deeper, feature_dim=None)):
+    free = {"feature_dim": None, "transpositions": (-3, 0, 3)}
+    for config in (TINY, deeper, replace(TINY, **free), replace(deeper, **free)):
         assert network.fits(config)
     assert not ByteCover2(deeper).fits(TINY) and not network.fits(replace(TINY, base_width=16))
     assert not network.fits(replace(TINY, feature_dim=8))

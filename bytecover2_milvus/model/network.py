@@ -2,6 +2,9 @@
 
 Shapes: cqt (B, 84, T) -> backbone (B, 2048, 6, ceil(T / 8)) -> pooled (B, 2048) -> feature (B, D) -> embedding (B, D).
 
+A network learns from a track as it is. What it embeds may be the mean of the pooled embeddings of the track in several
+transpositions: that takes away some of what the backbone still tells of the key.
+
 References
 ----------
 X. Du et al., "ByteCover2: Towards dimensionality reduction of latent embedding for efficient cover song
@@ -16,6 +19,7 @@ H. Luo et al., "Bag of tricks and a strong baseline for deep person re-identific
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -113,6 +117,18 @@ class GeM(nn.Module):
             return x.pow(self.exponent).mean(dim=(2, 3)).pow(1 / self.exponent)
 
 
+def transposing_kernel(transpositions: tuple[int, ...], n_bins: int) -> Tensor:
+    """Kernel (K * n_bins, n_bins, 1) that moves the bins of a CQT up by each transposition; zeros move in."""
+    return torch.cat([torch.diag(torch.ones(n_bins - abs(bins)), -bins) for bins in transpositions])[..., None]
+
+
+def mean_over_transpositions(pooled: Callable[[Tensor], Tensor], cqt: Tensor, kernel: Tensor) -> Tensor:
+    """The mean over the transpositions of `kernel` of what `pooled` (B, n_bins, T) -> (B, C) makes of `cqt`."""
+    n_bins = cqt.shape[1]
+    moved = F.conv1d(cqt, kernel).unflatten(1, (-1, n_bins))  # (B, K, n_bins, T)
+    return pooled(moved.flatten(0, 1)).unflatten(0, (-1, len(kernel) // n_bins)).mean(dim=1)
+
+
 class ByteCover2(nn.Module):
     """The network between the front end and cosine similarity.
 
@@ -141,6 +157,11 @@ class ByteCover2(nn.Module):
         """(B, n_bins, T) -> (B, 2048), float32."""
         return self.gem(self.backbone(cqt))
 
+    def mean_pooled(self, cqt: Tensor) -> Tensor:
+        """The mean of `pooled` over the transpositions, (B, n_bins, T) -> (B, 2048)."""
+        kernel = transposing_kernel(self.config.transpositions, cqt.shape[1]).to(cqt.device)
+        return mean_over_transpositions(self.pooled, cqt, kernel)
+
     def head(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 2048) -> feature (B, D) for the triplet loss, embedding (B, D) for the classifier and for retrieval."""
         with torch.autocast(pooled.device.type, enabled=False):
@@ -152,16 +173,17 @@ class ByteCover2(nn.Module):
 
     def embed(self, cqt: Tensor) -> Tensor:
         """Unit embedding (B, D) of cqt (B, n_bins, T): what retrieval compares by cosine."""
-        return F.normalize(self.forward(cqt)[1], dim=1)
+        return F.normalize(self.head(self.mean_pooled(cqt))[1], dim=1)
 
     def fits(self, config: Network) -> bool:
         """Whether `config` is this network, or one that `adapted` makes of it."""
         dim = None if config.feature_dim is None else self.config.feature_dim
-        same = replace(self.config, stage_blocks=config.stage_blocks, feature_dim=dim) == config
+        free = {"stage_blocks": config.stage_blocks, "feature_dim": dim, "transpositions": config.transpositions}
+        same = replace(self.config, **free) == config
         return same and all(map(operator.ge, config.stage_blocks, self.config.stage_blocks))
 
     def adapted(self, config: Network) -> ByteCover2:
-        """A copy with the blocks that `config` has per group, and without PCA-FC if it has none.
+        """A copy with the blocks per group and the transpositions of `config`, and without PCA-FC if it has none.
 
         Blocks that are added start as their shortcut: the same function. In the place of PCA-FC and its BNNeck is a
         BNNeck that has seen nothing.

@@ -285,10 +285,10 @@ def whole_track(cqt: NDArray[np.float16], config: Config, pooling: int, device: 
 def pooled_embeddings(
     network: ByteCover2, config: Config, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
 ) -> NDArray[np.float32]:
-    """Pooled embeddings (N, 2048) of the whole tracks of a corpus in its order, network in eval mode, in float32."""
+    """What is embedded of the whole tracks of a corpus in its order, `mean_pooled` (N, 2048), network in eval mode."""
     network.eval()
     rows = [
-        network.pooled(whole_track(cache.load(track), config, cache.pooling, torch.device(device)))
+        network.mean_pooled(whole_track(cache.load(track), config, cache.pooling, torch.device(device)))
         for _, track in corpus.tracks()
     ]
     return torch.cat(rows).cpu().numpy()
