@@ -98,6 +98,8 @@ class Embedder:
             If there are no samples, too few, or none above the silence floor: the embedding would mean nothing.
         AudioError
             If the array is not one-dimensional, not float32, or holds NaN or infinity.
+        DeviceError
+            If ONNX Runtime fails, for want of memory perhaps.
         """
         if self._is_long(waveform):
             return self._embed_parts(waveform)
@@ -113,6 +115,8 @@ class Embedder:
         ------
         AudioError
             As `embed`, before anything is computed.
+        DeviceError
+            As `embed`.
         """
         prepared = [waveform if self._is_long(waveform) else self._prepare(waveform) for waveform in waveforms]
         indices_of: dict[int, list[int]] = {}  # length -> where such waveforms stand
@@ -148,7 +152,18 @@ class Embedder:
         return total / np.linalg.norm(total)
 
     def _run(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._session.run([OUTPUT], {INPUT: waveforms})[0]  # (B, n_samples) -> (B, D)
+        """(B, n_samples) -> (B, D)."""
+        from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
+
+        try:
+            return self._session.run([OUTPUT], {INPUT: waveforms})[0]
+        except (EPFail, Fail, RuntimeException) as error:
+            seconds = waveforms.size / self.contract.sample_rate
+            reason = " ".join(str(error).split())
+            raise DeviceError(
+                f"{self.provider}: ONNX Runtime failed on {seconds:.0f} s of audio ({reason}); if memory is short, "
+                "free some or choose another device"
+            ) from error
 
     def _prepare(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         """`waveform`, checked, and repeated if it is short."""

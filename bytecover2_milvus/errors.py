@@ -15,7 +15,7 @@ with 1.
     ├── ManifestError            missing file, column or value in a manifest
     ├── SongError                a score that cannot be read as a song
     ├── BundleError              missing, damaged or foreign bundle
-    ├── DeviceError              a device was asked for and is not to be had
+    ├── DeviceError              a device was asked for and is not to be had, or fails
     ├── CheckpointError          missing, damaged or mismatched checkpoint
     ├── ExportError              the exported graph does not reproduce the network
     ├── OutputError              a file or folder that cannot be written
@@ -72,7 +72,7 @@ class BundleError(BytecoverError):
 
 
 class DeviceError(BytecoverError):
-    """A device was asked for and is not to be had."""
+    """A device was asked for and is not to be had, or fails in a computation."""
 
 
 class CheckpointError(BytecoverError):

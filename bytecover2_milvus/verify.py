@@ -293,9 +293,10 @@ def _running(model: Path) -> Iterator[None]:
     """What ONNX Runtime raises for a graph that it cannot run becomes a `BundleError` that names the file."""
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
+    failures = (ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.NotImplemented, ort.RuntimeException)
     try:
         yield
-    except (ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.NotImplemented, ort.RuntimeException) as error:
+    except (DeviceError, *failures) as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"{model}: ONNX Runtime cannot run it ({reason}); {_COPY_AGAIN}") from error
 

@@ -149,6 +149,22 @@ def test_a_model_that_onnx_runtime_cannot_load_is_refused(tiny_bundle, tmp_path)
         Embedder(folder, device="cpu")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, which tells and limits the memory that is mapped")
+def test_a_computation_that_memory_does_not_suffice_for_is_one_error(tiny_bundle):
+    code = (
+        "import resource, sys, numpy\n"
+        "from bytecover2_milvus import Embedder\n"
+        "embedder = Embedder(sys.argv[1], 'cpu', threads=1)\n"
+        "noise = numpy.random.default_rng(0).uniform(-1, 1, 900 * 22050).astype(numpy.float32)\n"
+        "mapped = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (mapped + (20 << 20),) * 2)\n"
+        "embedder.embed(noise)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tiny_bundle], capture_output=True, text=True)
+    *_, line = done.stderr.splitlines()
+    assert "DeviceError: CPUExecutionProvider: ONNX Runtime failed on 900 s of audio" in line, done.stderr
+
+
 def test_nothing_is_printed(tiny_bundle, capfd):
     Embedder(tiny_bundle, device="auto").embed(melody(100_000, seed=0))
     assert capfd.readouterr() == ("", "")
