@@ -52,11 +52,11 @@ class _Answer:
 
     decoded: Decoded  # without the waveform
     spans: Sequence[Span]
-    embeddings: Mapping[Span, NDArray[np.float32]] | AudioError  # of the spans that are not stored
+    embeddings: Mapping[Span, NDArray[np.float32]] | AudioError | DeviceError  # of the spans that are not stored
 
     def embed(self, spans: Sequence[Span]) -> NDArray[np.float32]:
         """As `Heard.embed`."""
-        if isinstance(self.embeddings, AudioError):
+        if isinstance(self.embeddings, (AudioError, DeviceError)):
             raise self.embeddings
         return np.stack([self.embeddings[span] for span in spans])
 
@@ -97,7 +97,7 @@ class Worker:
         missing = [span for span in spans if span not in set(job.stored.get(decoded.content_hash, ()))]
         try:
             embeddings = self._embedder.embed_batch([waveform[start:stop] for start, stop in missing])
-        except AudioError as error:
+        except (AudioError, DeviceError) as error:
             return _Answer(decoded, spans, error)
         return _Answer(decoded, spans, dict(zip(missing, embeddings, strict=True)))
 

@@ -175,10 +175,20 @@ class TrackCollection:
         for batch in _batches(list(entities.values()), ROWS_PER_UPSERT):
             ask(self.client.upsert, collection_name=self.name, data=batch)
             self._wrote = True
+        self.check_alias()
+
+    def check_alias(self) -> None:
+        """Make sure that the name it was opened by still stands for it.
+
+        Raises
+        ------
+        CollectionMismatch
+            If that alias has moved on, as `promote` and `rollback` let it: what this object did, it did elsewhere.
+        """
         live = collection_behind(self.client, self._opened_as)
         if live != self.name:
             raise CollectionMismatch(
-                f"{self._opened_as}: stands for {live} now; what this run stored is in {self.name}."
+                f"{self._opened_as}: stands for {live} now; what this run did is in {self.name}."
                 " Run it again with that collection's model"
             )
 
@@ -294,7 +304,13 @@ class TrackCollection:
         return StoredTracks(track_ids, work_ids, paths, np.concatenate(embeddings), np.array(whole, dtype=bool))
 
     def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int:
-        """Delete the rows of these tracks, but those with an id in `keep`; how many there were."""
+        """Delete the rows of these tracks, but those with an id in `keep`; how many there were.
+
+        Raises
+        ------
+        CollectionMismatch
+            As `check_alias`, when they are deleted.
+        """
         n_deleted = 0
         for some in _batches(track_ids, ROWS_PER_UPSERT):
             filter = f"track_id in {quote(some)}"
@@ -305,6 +321,8 @@ class TrackCollection:
                 ask(self.client.delete, collection_name=self.name, filter=f"id in {quote(batch)}")
                 self._wrote = True
             n_deleted += len(ids)
+        if n_deleted:
+            self.check_alias()
         return n_deleted
 
     def count(self, filter: str = "", *, fresh: bool = True) -> int:
@@ -332,9 +350,7 @@ class TrackCollection:
         """What an operator wants to know, as plain values; ``schemas/collection.schema.json`` says what they mean."""
         rows, loaded = self.stored_rows(), load_state(self.client, self.name)
         state, indexed_rows = index_progress(self.client, self.name)
-        some = {"filter": "", "limit": SAMPLE_ROWS, "output_fields": ["id", *STORED]}
-        sample = ask(self.client.query, collection_name=self.name, **some) if loaded == "Loaded" else []
-        text_bytes = sum(len(str(value).encode()) for entity in sample for value in entity.values())
+        text_bytes = self._text_bytes() if loaded == "Loaded" else 0
         description = ask(self.client.describe_collection, collection_name=self.name)
         return {
             "collection": self.name,
@@ -351,9 +367,16 @@ class TrackCollection:
             "index_state": state,
             "indexed_rows": min(rows, indexed_rows),
             "load_state": loaded,
-            "memory_bytes": memory_bytes(rows, self.dim, self.index_type) + rows * text_bytes // max(1, len(sample)),
+            "memory_bytes": memory_bytes(rows, self.dim, self.index_type) + rows * text_bytes,
             "last_ingest": description["properties"].get(LAST_INGEST),
         }
+
+    def _text_bytes(self) -> int:
+        """What a row holds beside its embedding, by the mean of a sample."""
+        some = {"filter": "", "limit": SAMPLE_ROWS, "output_fields": ["id", *STORED]}
+        sample = ask(self.client.query, collection_name=self.name, **some)
+        size = sum(len(str(value).encode()) for entity in sample for value in entity.values())
+        return size // max(1, len(sample))
 
     def _query(self, filter: str, output_fields: list[str], **consistency: str) -> list[dict[str, Any]]:
         rows = ask(
@@ -366,7 +389,8 @@ class TrackCollection:
 
         Keys are hashes, so equal ranges of them hold about as many rows; a query iterator would miss the latest rows.
         """
-        rows_per_page = min(MAX_HITS, PAGE_BYTES // (4 * self.dim + 1024))
+        row_bytes = 4 * self.dim + max(1024, 2 * self._text_bytes())  # twice, as others may be longer
+        rows_per_page = min(MAX_HITS, max(1, PAGE_BYTES // row_bytes))
         n_pages = -(-self.count(filter) // rows_per_page)
         edges = [f"{65_536 * page // n_pages:04x}" for page in range(n_pages)] + ["g"]  # which is above every digit
         for low, high in pairwise(edges):

@@ -197,7 +197,7 @@ def _open_session(bundle: Bundle, device: str, threads: int) -> onnxruntime.Infe
         from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
     except ImportError as error:  # also if uninstalling onnxruntime-gpu took the files of onnxruntime with it
         raise DeviceError(
-            'onnxruntime is missing or broken: pip install --force-reinstall "bytecover2-milvus[cpu]"'
+            "onnxruntime is missing or broken: pip install --force-reinstall onnxruntime, or onnxruntime-gpu for CUDA"
         ) from error
 
     options = SessionOptions()

@@ -27,7 +27,7 @@ class Heard:
 
     decoded: Decoded  # its waveform may be elsewhere
     spans: Sequence[Span]  # the whole, then the segments that are not silent; none where the content was known
-    embed: Callable[[Sequence[Span]], NDArray[np.float32]]  # some of `spans` -> (n, D); raises AudioError
+    embed: Callable[[Sequence[Span]], NDArray[np.float32]]  # some of `spans` -> (n, D); raises AudioError, DeviceError
 
 
 class Listener(Protocol):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from .config import SAMPLE_RATE
 from .decoding import Job, hash_content
 from .embedder import Embedder
-from .errors import AudioError, CollectionError, CollectionMismatch
+from .errors import AudioError, CollectionError, CollectionMismatch, DeviceError
 from .hearing import Heard, Here, Listener
 from .manifest import Track
 from .row import Row, check_row
@@ -293,7 +293,7 @@ def _embedded(listed: _Listed, own: list[Row], segments: Segments, heard: Heard,
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
     try:
         embeddings = dict(zip(missing, heard.embed(list(missing.values())), strict=True))
-    except AudioError as error:
+    except (AudioError, DeviceError) as error:
         return _Outcome(listed.done("failed", f"{listed.path}: {error}"))
     if "track_id" in changes:  # see `_refreshed`
         parts |= stored

@@ -69,12 +69,7 @@ class MappedCollection:
         self._auto_id = bool(description["auto_id"])
         self._index_type = _index_type(client, name, fields, description, embed.dim)
         self._model_property = f"{MODEL_ID}.{fields.embedding}"
-        self._known_model = description["properties"].get(self._model_property)
-        if self._known_model not in (None, embed.model_id):
-            raise CollectionMismatch(
-                f"{name}: {fields.embedding} holds embeddings of model {self._known_model}, not of {embed.model_id};"
-                " use that model's bundle, or another field"
-            )
+        self._known_model = self._check_model(description)
         self._wrote = False
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -96,7 +91,7 @@ class MappedCollection:
         n_rows, rows = 0, iter(rows)
         while batch := list(islice(rows, ROWS_PER_BATCH)):
             entities = [self._entity(row) for row in batch]
-            if self._known_model is None:
+            if self._is_unclaimed():
                 ask(
                     self.client.alter_collection_properties,
                     collection_name=self.name,
@@ -141,6 +136,7 @@ class MappedCollection:
         queries = self.embed.encode_queries(recordings)
         if not queries:
             return []
+        self._is_unclaimed()
         ensure_loaded(self.client, self.name)
         found = ask(
             self.client.search,
@@ -154,6 +150,22 @@ class MappedCollection:
             **({"consistency_level": "Session"} if self._wrote else {}),
         )
         return [[self._hit(hit, output_fields) for hit in hits] for hits in found]
+
+    def _check_model(self, description: Mapping[str, Any]) -> str | None:
+        """The model whose embeddings the field holds, None where it holds none yet; another one is refused."""
+        known = description["properties"].get(self._model_property)
+        if known not in (None, self.embed.model_id):
+            raise CollectionMismatch(
+                f"{self.name}: {self.fields.embedding} holds embeddings of model {known}, not of {self.embed.model_id};"
+                " use that model's bundle, or another field"
+            )
+        return known
+
+    def _is_unclaimed(self) -> bool:
+        """Whether the field holds no model's embeddings; others may have stored the first since it was opened."""
+        if self._known_model is None:
+            self._known_model = self._check_model(ask(self.client.describe_collection, collection_name=self.name))
+        return self._known_model is None
 
     def _entity(self, row: Mapping[str, Any]) -> dict[str, Any]:
         try:

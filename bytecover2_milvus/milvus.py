@@ -85,10 +85,11 @@ def connect(
     uri = str(uri)
     if "://" in uri:
         return _connect_server(uri, token, timeout_s, database, server_pem)
-    if uri.endswith(".db"):
+    if is_folder(uri):
         return _open_folder(Path(uri).expanduser().resolve(), timeout_s, database)
     raise MilvusUnavailable(
-        f"{uri}: neither a server's address (http://host:19530) nor an embedded folder, whose name ends in .db"
+        f"{without_password(uri)}: neither a server's address (http://host:19530) nor an embedded folder, whose name "
+        "ends in .db"
     )
 
 
@@ -100,6 +101,11 @@ def close(client: MilvusClient) -> None:
         from milvus_lite.server_manager import server_manager_instance
 
         server_manager_instance.release_server(str(folder))
+
+
+def is_folder(uri: str) -> bool:
+    """Whether `uri` names an embedded folder, there or not."""
+    return "://" not in uri and Path(uri).name.endswith(".db")
 
 
 def is_embedded(client: MilvusClient) -> bool:
@@ -183,9 +189,11 @@ def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, *
 
 
 def without_password(uri: str) -> str:
-    """`uri` fit to be shown: without a user and password."""
-    scheme, separator, rest = uri.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"
+    """`uri` fit to be shown: without a user and password, also where the address is none."""
+    if is_folder(uri):
+        return uri
+    scheme, separator, rest = uri.partition("://") if "://" in uri else ("", "", uri)
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _connect_server(

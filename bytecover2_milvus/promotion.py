@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # A property of a collection that was made for a promotion, and its values.
 STAGE = "bytecover2.promotion"
 FILLING = "filling"  # no alias has ever stood for it
-MOVED = "moved"  # the alias stands for it; the old collection is to be looked at once more
+MOVED = "moved"  # the alias stands for it, or did not get to; the old collection is to be looked at once more
 DONE = "done"
 
 _FACTS = ("path", "work_id", "title", "artist", "metadata")
@@ -110,7 +110,7 @@ def promote(
     live = _put_behind_alias(client, alias)
     told = _Told(watch)
     if live.model_id == embedder.model_id:
-        return _finish(live, alias, embedder, workers, told)
+        return _finish(live, alias, embedder, workers, told, leave_out)
     source, target = live, _target(client, alias, embedder)
     target.cut_into(source.segments)
     while _catch_up(source, target, embedder, workers, told) > BATCH_SIZE:
@@ -128,12 +128,14 @@ def promote(
                 f"{target.name}: lacks tracks of {source.name}, such as {row.track_id!r} ({reason}); mend them and run"
                 f" again, or leave out what fails; {alias} has not moved"
             )
-    deleted = _delete_what_left(source, target, alias)
+    deleted = 0
+    while newly := _delete_what_left(source, target, alias):  # others may delete meanwhile
+        deleted += newly
     if not hold:
         set_property(client, target.name, PREVIOUS, source.name)
         set_property(client, target.name, STAGE, MOVED)
         _move(client, alias, source.name, target.name)
-        left_out += _follow_up(source, target, embedder, workers, told)
+        left_out += _follow_up(_pending(source, target, told.failed), target, embedder, workers, told, leave_out)
     return _report(alias, source, target, told, deleted, left_out, recall, files_asked, moved=not hold)
 
 
@@ -155,6 +157,7 @@ def roll_back(client: MilvusClient, alias: str) -> Rollback:
         raise CollectionError(f"{alias}: nothing to roll back to, {previous} has been dropped")
     back = TrackCollection.open(client, previous)  # loaded before the alias stands for it
     n_lacking = sum(1 for _ in lacking(current, back))
+    set_property(client, current.name, STAGE, DONE)  # it was in use
     _move(client, alias, current.name, back.name)
     return Rollback(alias, current.name, current.model_id, back.name, back.model_id, n_lacking)
 
@@ -208,24 +211,37 @@ def _target(client: MilvusClient, alias: str, embedder: Embedder) -> TrackCollec
     return target
 
 
-def _finish(live: TrackCollection, alias: str, embedder: Embedder, workers: int | None, told: _Told) -> Promotion:
-    """What is left to do where the alias has moved already: mostly nothing."""
+def _finish(
+    live: TrackCollection, alias: str, embedder: Embedder, workers: int | None, told: _Told, leave_out: bool
+) -> Promotion:
+    """What is left to do where the alias has moved already: mostly nothing.
+
+    The new collection has been in use since: what it has of a track stays as it is.
+    """
     properties = _properties(live.client, live.name)
     if properties.get(STAGE) != MOVED or not has_collection(live.client, properties[PREVIOUS]):
         return _report(alias, live, live, told)
     source = TrackCollection.open(live.client, properties[PREVIOUS])
-    left_out = _follow_up(source, live, embedder, workers, told)
+    missing = (_track(row) for row in lacking(source, live) if row.path)
+    left_out = _follow_up(missing, live, embedder, workers, told, leave_out)
     return _report(alias, source, live, told, left_out=left_out, moved=True)
 
 
 def _follow_up(
-    source: TrackCollection, target: TrackCollection, embedder: Embedder, workers: int | None, told: _Told
+    tracks: Iterator[Track],
+    target: TrackCollection,
+    embedder: Embedder,
+    workers: int | None,
+    told: _Told,
+    leave_out: bool,
 ) -> int:
     """Embed what an ingest stored in the old collection just before the alias moved; how many tracks failed."""
     before = len(told.failed)
-    _catch_up(source, target, embedder, workers, told)
-    set_property(target.client, target.name, STAGE, DONE)
-    return len(told.failed) - before
+    told.follow(ingest(tracks, embedder, target, workers=workers))
+    n_failed = len(told.failed) - before
+    if leave_out or not n_failed:
+        set_property(target.client, target.name, STAGE, DONE)
+    return n_failed
 
 
 def _catch_up(
@@ -297,7 +313,12 @@ def _pending(source: TrackCollection, target: TrackCollection, failed: dict[str,
             continue
         same_rows = {other.id for other in known} == {other.id for other in rows}
         if not same_rows or any(getattr(row, fact) != getattr(other, fact) for other in known for fact in _FACTS):
-            yield Track(Path(row.path), row.track_id, row.work_id, row.title, row.artist, metadata=dict(row.metadata))
+            yield _track(row)
+
+
+def _track(row: Row) -> Track:
+    """What `ingest` made the row of."""
+    return Track(Path(row.path), row.track_id, row.work_id, row.title, row.artist, metadata=dict(row.metadata))
 
 
 def _delete_what_left(source: TrackCollection, target: TrackCollection, alias: str) -> int:
@@ -306,7 +327,8 @@ def _delete_what_left(source: TrackCollection, target: TrackCollection, alias: s
     Where an alias has stood for `target` before, they may have been ingested then: it is not for us to delete them.
     """
     gone = [row.track_id for row in lacking(target, source)]
-    if gone and _properties(target.client, target.name).get(STAGE) != FILLING:  # asked only now: others promote too
+    stage = _properties(target.client, target.name).get(STAGE)  # asked only now: others promote too
+    if gone and (stage not in (FILLING, MOVED) or aliases_of(target.client, target.name)):
         raise CollectionError(
             f"{target.name}: has been in use and holds tracks that {source.name} lacks, such as {gone[0]!r};"
             f" ingest them into {alias}, or delete them from {target.name}"

@@ -74,6 +74,9 @@ def check_row(row: Row) -> None:
     """
     if not re.fullmatch("[0-9a-f]{64}", row.content_hash):  # reading by ranges of keys depends on it
         raise CollectionError(f"{row.track_id!a}: content_hash {row.content_hash!a} is not SHA-256 in hexadecimal")
+    for name in ("track_id", "work_id", "title", "artist", "path"):
+        if not isinstance(getattr(row, name), str):
+            raise CollectionError(f"{row.track_id!a}: {name} is {getattr(row, name)!a}, not a text")
     try:
         metadata = json.dumps(dict(row.metadata), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 DIM = "bytecover2.dim"  # in the file's metadata
 ROWS_PER_BATCH = 1_000
+
+_TELLING = ("skipped", "added", "updated", "failed")  # what is said of a track: the last of what became of its rows
 
 
 def staging_for(path: str | Path, model: Model) -> Staging:
@@ -108,6 +112,21 @@ class Vectors:
     def __len__(self) -> int:
         return self._file.metadata.num_rows
 
+    def count_tracks(self) -> int:
+        """How many tracks there are; the rows of a track stand together.
+
+        Raises
+        ------
+        VectorsError
+            If the file is damaged.
+        """
+        pa, _ = _pyarrow(self.path)
+        try:
+            batches = self._file.iter_batches(ROWS_PER_BATCH, columns=["track_id"])
+            return sum(1 for _ in groupby(name for batch in batches for name in batch.column(0).to_pylist()))
+        except (OSError, pa.ArrowException) as error:
+            raise VectorsError(f"{self.path}: {' '.join(str(error).split())}; export it again") from error
+
     def __iter__(self) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
         """Batches of rows and their embeddings (N, D), all of them fit for `TrackCollection.upsert`.
 
@@ -130,7 +149,7 @@ class Vectors:
 
 
 def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
-    """Store the rows of a file; one record per row, given when Milvus has acknowledged it.
+    """Store the rows of a file; one record per track, given when Milvus has acknowledged its rows.
 
     A collection that cuts no tracks yet will cut those to come as the file's were cut.
     A row that is stored as it is in the file is skipped, so a run that was cut off goes on where it was. A track that
@@ -148,10 +167,12 @@ def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[In
             f"{collection.name}: holds embeddings of model {collection.model_id}, but {vectors.path} of"
             f" {vectors.model_id}; choose another collection"
         )
-    return _ingest_vectors(vectors, collection)
+    of_tracks = groupby(_store_rows(vectors, collection), key=attrgetter("track_id"))
+    return (max(of_rows, key=lambda record: _TELLING.index(record.status)) for _, of_rows in of_tracks)
 
 
-def _ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
+def _store_rows(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
+    """One record per row."""
     n_stored = 0
     if vectors.segments and not collection.segments:
         collection.cut_into(vectors.segments)

@@ -296,7 +296,7 @@ def _running(model: Path) -> Iterator[None]:
     failures = (ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.NotImplemented, ort.RuntimeException)
     try:
         yield
-    except (DeviceError, *failures) as error:
+    except failures as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"{model}: ONNX Runtime cannot run it ({reason}); {_COPY_AGAIN}") from error
 

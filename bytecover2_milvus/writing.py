@@ -10,6 +10,23 @@ from pathlib import Path
 from .errors import OutputError
 
 
+def check_writable(path: Path) -> None:
+    """Find out whether `whole_file` can write `path`, before there is anything to write.
+
+    Raises
+    ------
+    OutputError
+        As `whole_file`.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends well, else it is deleted.

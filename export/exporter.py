@@ -91,9 +91,7 @@ def write_bundle(
     if cqt and int8:
         raise ExportError(f"{MODEL_CQT} comes in float only: export int8 without it")
     out_dir = Path(out_dir).absolute()
-    if out_dir.exists() and not (out_dir / SUMS).is_file() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise ExportError(f"{out_dir}: exists and is no bundle; name a new folder")
-
+    check_place(out_dir)
     shipped = ShippedNetwork(config.front_end, network)
     contract = make_contract(config, shipped)
     model = export_onnx(shipped, contract.to_metadata())
@@ -112,7 +110,6 @@ def write_bundle(
         check_cqt_parity(shipped, model_cqt, compared)
         golden |= golden_cqts(shipped, golden)
     try:
-        out_dir.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=out_dir.parent) as temporary:
             folder = Path(temporary, "new")
             folder.mkdir()
@@ -134,6 +131,22 @@ def write_bundle(
     except OSError as error:
         raise ExportError(f"{out_dir}: cannot be written ({error}); check the disk and its permissions") from error
     return open_bundle(out_dir)
+
+
+def check_place(out_dir: Path) -> None:
+    """Make sure, before anything is computed, that a bundle may be written to `out_dir`.
+
+    Raises
+    ------
+    ExportError
+        If it holds something else, or its parent cannot be made.
+    """
+    if out_dir.exists() and not (out_dir / SUMS).is_file() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise ExportError(f"{out_dir}: exists and is no bundle; name a new folder")
+    try:
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{out_dir}: cannot be written ({error}); check the disk and its permissions") from error
 
 
 def make_contract(config: Config, shipped: ShippedNetwork) -> Contract:
@@ -223,7 +236,11 @@ def model_card(
 ) -> str:
     front_end = contract.front_end
     moved = [f"{bins * 12 / front_end.bins_per_octave:g}" for bins in network.transpositions]
-    averaged = f" (mean over transpositions by {', '.join(moved[:-1])} and {moved[-1]} semitones)" if moved[1:] else ""
+    listed = " and ".join(filter(None, (", ".join(moved[:-1]), moved[-1])))
+    averaged = "" if network.transpositions == (0,) else f" (mean over transpositions by {listed} semitones)"
+    full = Network()
+    reduced = (network.stage_blocks, network.base_width) != (full.stage_blocks, full.base_width)
+    size = f"{', '.join(map(str, network.stage_blocks))} blocks, {network.base_width} channels wide"
     cqt_row = (
         f"| `{MODEL_CQT}` | the same network from `cqt`, float32, (batch, {front_end.n_bins}, frames), frames at least "
         f"{SHORTEST_FRAMES}: magnitude as `abs(librosa.cqt(..., hop_length={front_end.hop_length}))`, mean over whole "
@@ -244,6 +261,8 @@ def model_card(
         frame_s=f"{front_end.frame_s:.2f}",
         scale=front_end.scale,
         transpositions=averaged,
+        backbone=f"ResNet-IBN of {size} (the paper: 3, 4, 6, 3 and 64)" if reduced else "ResNet50-IBN",
+        final="no further layer" if network.feature_dim is None else "one linear layer",
         cqt_row=cqt_row if cqt else "",
         opset=contract.opset,
         arithmetic=(

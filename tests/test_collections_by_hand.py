@@ -100,6 +100,21 @@ def test_a_confirmed_deletion(covers: TrackCollection, run: Run) -> None:
     assert covers.count() == len(ROWS) - 2
 
 
+def test_nothing_is_deleted_from_where_an_alias_went_while_the_user_was_asked(
+    covers: TrackCollection, client, name: str, run: Run, monkeypatch
+) -> None:
+    other = TrackCollection.create(client, f"{name}_other", MODEL)
+    client.create_alias(covers.name, name, timeout=10)
+    monkeypatch.setattr("click.confirm", lambda *_, **__: client.alter_alias(other.name, name, timeout=10))
+    result = run("collections", "drop", name)
+    assert result.exit_code == 1 and f"{name}: stands for {other.name} now" in result.stderr
+    assert has_collection(client, covers.name) and has_collection(client, other.name)
+    client.alter_alias(covers.name, name, timeout=10)
+    result = run("collections", "delete-tracks", name, TEXTS[0])
+    assert result.exit_code == 1 and f"what this run did is in {covers.name}" in result.stderr
+    client.drop_alias(name, timeout=10)
+
+
 @pytest.mark.parametrize("filter", ESCAPES)
 def test_a_filter_that_is_none_deletes_and_exports_nothing(
     covers: TrackCollection, run: Run, filter: str, tmp_path: Path
@@ -151,14 +166,16 @@ def test_exported_rows_are_ingested_and_described(
     result = run("ingest", "--vectors", out, "--collection", name, "--json", "--metrics", metrics)
     assert result.exit_code == 0, result.output
     assert {line["status"] for line in lines(result, "ingest_record")} == {"added"}
-    assert f"{len(ROWS)} added; {len(ROWS)} rows in {name}" in result.stderr
+    n_tracks = len({row.track_id for row in ROWS})
+    assert f"{n_tracks} added; {len(ROWS)} rows in {name}" in result.stderr
     samples = {
         (sample.name, sample.labels.get("status")): sample.value
         for family in text_string_to_metric_families(metrics.read_text(encoding="utf-8"))
         for sample in family.samples
         if sample.labels["collection"] == name
     }
-    assert samples["bytecover2_ingest_tracks", "added"] == samples["bytecover2_ingest_rows", None] == len(ROWS)
+    assert samples["bytecover2_ingest_tracks", "added"] == n_tracks < len(ROWS)
+    assert samples["bytecover2_ingest_rows", None] == len(ROWS)
     assert samples["bytecover2_ingest_completed", None] == 1
 
     (described,) = lines(run("collections", "describe", name, "--json"), "collection")
@@ -186,6 +203,9 @@ def test_a_failed_run_says_so_in_its_metrics(run: Run, name: str, tmp_path: Path
     assert result.exit_code == 1 and "bad.parquet" in result.stderr
     assert f'bytecover2_ingest_completed{{collection="{name}"}} 0.0' in metrics.read_text(encoding="utf-8")
     assert run("ingest", "--vectors", tmp_path / "bad.parquet", tmp_path).exit_code == 2
+    result = run("ingest", tmp_path, "--collection", name, "--metrics", tmp_path / "bad.parquet" / "ingest.prom")
+    assert result.exit_code == 1 and "ingest.prom: cannot be written" in result.stderr
+    assert len(result.stderr.splitlines()) == 1  # nothing was begun
 
 
 def test_metrics_are_what_a_reader_of_prometheus_reads() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -130,9 +131,14 @@ def test_field_maps_and_models_that_do_not_fit(client, name: str, embed, audio, 
     ):
         with pytest.raises(CollectionMismatch, match=reason):
             MappedCollection(client, name, fields, embed)
+    opened_before = MappedCollection(client, name, FIELDS, embed)
     MappedCollection(client, name, FIELDS, embed).add([{"song_id": 1, "title": "a", "file": audio[0]}])
     MappedCollection(client, name, FIELDS, embed)
     monkeypatch.setattr(ByteCover2EmbeddingFunction, "model_id", "other")
+    search = partial(opened_before.search, [audio[0]])
+    for use in (search, partial(opened_before.add, [{"song_id": 2, "title": "b", "file": audio[0]}])):
+        with pytest.raises(CollectionMismatch, match=r"holds embeddings of model .*, not of other"):
+            use()
     with pytest.raises(CollectionMismatch, match=f"holds embeddings of model {'[0-9a-f]' * 32}, not of other"):
         MappedCollection(client, name, FIELDS, embed)
 

@@ -374,6 +374,23 @@ def test_the_reference_consumer_gives_the_embedders_embedding(consumer, tiny_bun
     np.testing.assert_allclose(embedding, Embedder(tiny_bundle, device="cpu").embed(waveform), atol=1e-5)
 
 
+def test_the_reference_consumer_compares_a_file_with_itself_and_refuses_what_is_none(consumer, tiny_bundle, tmp_path):
+    song = tmp_path / "song.wav"
+    soundfile.write(song, melody(100_003, seed=7), SAMPLE_RATE, subtype="FLOAT")
+    [line] = run_consumer(consumer, tiny_bundle, song, song)
+    assert line["similarity"] == pytest.approx(1, abs=1e-5)
+    samples = melody(100_003, seed=7)
+    samples[5] = np.nan
+    for name, content in (("nan.wav", samples), ("silent.wav", np.zeros(100_000)), ("short.wav", samples[10:100])):
+        soundfile.write(tmp_path / name, content, SAMPLE_RATE, subtype="FLOAT")
+    (tmp_path / "text.wav").write_text("no audio")
+    for name in ("nan.wav", "silent.wav", "short.wav", "text.wav", "missing.wav"):
+        command = [consumer, "-I", tiny_bundle / "embed.py", tiny_bundle, song, tmp_path / name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert name in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
 def test_the_reference_consumer_resamples_and_mixes_channels(consumer, tiny_bundle, tmp_path):
     waveform = melody(10 * SAMPLE_RATE, seed=8)
     stereo = soxr.resample(waveform, SAMPLE_RATE, 44_100)[:, None] * np.array([[0.5, 1.5]], dtype=np.float32)

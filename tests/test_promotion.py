@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -208,6 +209,26 @@ def test_an_ingest_learns_that_the_alias_has_moved_and_loses_nothing(
     assert move(client, name).stored == 1
     assert titles(TrackCollection.open(client, name)) == "abcdlate"
     assert move(client, name).stored == 0
+
+
+def test_what_a_promotion_left_undone_undoes_nothing_that_came_later(
+    old: TrackCollection, client, name: str, monkeypatch
+) -> None:
+    def cut(*_: object) -> None:
+        raise Power
+
+    with monkeypatch.context() as patched, pytest.raises(Power):
+        patched.setattr("bytecover2_milvus.promotion._move", cut)
+        move(client, name)
+    old.delete_tracks(["d"])  # no alias has stood for the new collection, so it follows
+    done = move(client, name)
+    assert (done.deleted, done.moved) == (1, True)
+    new = TrackCollection.open(client, name)
+    (row,) = new.rows_of(["a"])
+    new.upsert([replace(row, title="corrected")], new.embeddings_of([row.id])[row.id][None])
+    set_property(client, new.name, STAGE, MOVED)  # as if it had been cut off just behind the alias
+    assert move(client, name).stored == 0
+    assert [stored.title for stored in new.rows_of(["a"])] == ["corrected"]
 
 
 def test_a_collection_of_that_name_comes_behind_an_alias(client, name: str, folder: Path) -> None:

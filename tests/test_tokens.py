@@ -175,6 +175,10 @@ def test_a_password_in_the_address_is_not_shown(capfd) -> None:
         ("https://user:p@ss:w/ord@host", "https://host"),
         ("music@home.db", "music@home.db"),
         ("/music/a@b://c.db", "/music/a@b://c.db"),
+        ("music@home.db/", "music@home.db/"),
+        ("root:secret@host:19530", "host:19530"),
+        ("http:/root:secret@host", "host"),
+        ("http://root:a://b@host", "http://host"),
     ],
 )
 def test_an_address_without_its_password(uri: str, shown: str) -> None:

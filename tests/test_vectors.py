@@ -46,7 +46,8 @@ def test_what_is_exported_comes_back_as_it_was(filled: TrackCollection, client, 
     vectors = Vectors(file)
     assert (vectors.model_id, vectors.dim, vectors.contract_version, len(vectors)) == ("a1b2", 128, 1, len(ROWS))
     copy = TrackCollection.create(client, name, vectors)
-    assert statuses(vectors, copy) == {"added": len(ROWS)}
+    n_tracks = len(ROWS) - 1  # one of them has two rows
+    assert vectors.count_tracks() == n_tracks and statuses(vectors, copy) == {"added": n_tracks}
     by_id = {stored.id: stored for stored in copy.rows_with([stored.id for stored in ROWS])}
     assert by_id == {stored.id: stored for stored in ROWS}
     embeddings = copy.embeddings_of(list(by_id))
@@ -54,10 +55,10 @@ def test_what_is_exported_comes_back_as_it_was(filled: TrackCollection, client, 
         np.testing.assert_array_equal(embeddings[stored.id], embedding)
     assert copy.describe()["last_ingest"]
 
-    assert statuses(vectors, copy) == {"skipped": len(ROWS)}
+    assert statuses(vectors, copy) == {"skipped": n_tracks}
     copy.upsert([dataclasses.replace(ROWS[3], title="another")], EMBEDDINGS[3:4])
     copy.delete_tracks([ROWS[5].track_id])
-    assert statuses(vectors, copy) == {"added": 1, "updated": 1, "skipped": len(ROWS) - 2}
+    assert statuses(vectors, copy) == {"added": 1, "updated": 1, "skipped": n_tracks - 2}
     copy.delete_tracks([ROWS[0].track_id])
     copy.upsert([row(200, track_id=ROWS[0].track_id)], EMBEDDINGS[20:21])  # the file behind the track was replaced
     (failed,) = [record for record in ingest_vectors(vectors, copy) if record.status != "skipped"]

@@ -172,7 +172,8 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
         what = f"{collection.name} (alias {aliases})" if aliases else collection.name
         if not yes:
             click.confirm(f"Delete {what} with {rows} rows at {milvus}?", abort=True, err=True)
-        drop_collection(client, name)
+        collection.check_alias()
+        drop_collection(client, collection.name)
     click.echo(f"{what} dropped, {rows} rows", err=True)
 
 
@@ -251,6 +252,13 @@ def promote(
     found = "" if done.recall_at_10 is None else f"; recall@10 {done.recall_at_10:.3f}, {done.files_asked} files found"
     stands = f"now stands for {done.to_collection}" if done.moved else f"still stands for {done.from_collection}"
     click.echo(f"{counts}{found}; {name} {stands}", err=True)
+    if done.left_out and not leave_out:
+        click.echo(
+            f"tracks that were stored while {name} moved could not be embedded; mend them and run this again, or leave"
+            " them out with --leave-out",
+            err=True,
+        )
+        sys.exit(1)
 
 
 @collections_group.command()

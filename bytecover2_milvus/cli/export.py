@@ -71,7 +71,7 @@ def export(
       bytecover2-milvus export runs/joint/best.safetensors --out bundles/mine
       bytecover2-milvus export bundles/mine --int8 --out bundles/mine-int8
     """
-    from ..export.exporter import write_bundle
+    from ..export.exporter import check_place, write_bundle
     from ..training.checkpoint import load_checkpoint
 
     for fact in facts:
@@ -85,6 +85,7 @@ def export(
     loaded = load_checkpoint(checkpoint)
     material = None
     if int8:
+        check_place(out.absolute())
         chosen = songs or (CALIBRATION,), validation_songs or (VALIDATION,)
         material = _render(*chosen, loaded.config.front_end, cache, workers)
     bundle = write_bundle(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -91,8 +91,10 @@ def ingest(
     Example:
       bytecover2-milvus ingest music/ --uri bytecover2.db
     """
+    from ..errors import OutputError
     from ..index import outgrown
     from ..prometheus import IngestRun
+    from ..writing import check_writable
 
     if vectors and (paths or manifest or bulk):
         raise click.UsageError("--vectors takes the place of files, folders and --manifest, and goes into a Milvus")
@@ -105,6 +107,8 @@ def ingest(
     if ray and workers == 0:
         raise click.UsageError("--ray needs one or more --workers")
     progress = IngestRun(collection)
+    if metrics:
+        check_writable(metrics)
     try:
         if vectors:
             size, model, start = _of_vectors(vectors)
@@ -124,24 +128,28 @@ def ingest(
             where = f"{len(store.write())} Parquet files in {bulk}" if bulk else f"{collection} at {milvus}"
             progress.rows = store.count()
             advice = "" if bulk else outgrown(store.client, progress.rows)
-    finally:
+    except BaseException:
         if metrics:
-            progress.write(metrics)
+            with suppress(OutputError):  # what ended the run is to be told
+                progress.write(metrics)
+        raise
     statuses = progress.tracks
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())) or "no tracks found"
     click.echo(f"{counts}; {progress.rows} rows in {where}", err=True)
     if advice:
         click.echo(f"warning: {collection} has {progress.rows} rows; {advice}", err=True)
+    if metrics:
+        progress.write(metrics)
     if statuses["failed"]:
         sys.exit(1)
 
 
 def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Iterator[IngestRecord]]]:
-    """How many rows there are, of which model, and what ingests them into a store."""
+    """How many tracks there are, of which model, and what ingests them into a store."""
     from ..vectors import Vectors, ingest_vectors
 
     source = Vectors(vectors)
-    return len(source), source, partial(ingest_vectors, source)
+    return source.count_tracks(), source, partial(ingest_vectors, source)
 
 
 def _of_audio(

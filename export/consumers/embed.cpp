@@ -5,7 +5,6 @@
 //
 // It does not resample: the files come at the contract's sample rate. The contract is in the model's metadata.
 #include <onnxruntime_cxx_api.h>
-
 #include <cmath>
 #include <sndfile.hh>
 
@@ -25,6 +24,7 @@ std::vector<float> embed(Ort::Session& session, const std::string& path) {
   require(!file.error(), path + ": " + file.strError());
   require(file.samplerate() == fact(session, "sample_rate"), path + ": resample it to the rate of the contract");
   const size_t channels = file.channels();
+  require(file.frames() < SF_COUNT_MAX, path + ": states no length");
   std::vector<float> frames(file.frames() * channels);
   std::vector<float> waveform(file.readf(frames.data(), file.frames()));
   for (size_t i = 0; i < waveform.size() * channels; i++) waveform[i / channels] += frames[i] / channels;

@@ -30,9 +30,12 @@ function inTurn(run) {
 // Mono at `rate` Hz: decodeAudioData resamples to the rate of its context, which is there for that and plays nothing.
 async function decode(file, rate) {
   const context = new OfflineAudioContext({ length: 1, sampleRate: rate });
+  const bytes = await file.arrayBuffer().catch((error) => {
+    throw new Error("this browser cannot read it; choose a file that is still there and smaller than 2 GB", { cause: error });
+  });
   let audio;
   try {
-    audio = await context.decodeAudioData(await file.arrayBuffer());
+    audio = await context.decodeAudioData(bytes);
   } catch (error) {
     throw new Error("this browser cannot decode it; choose an MP3, WAV, FLAC, Ogg or M4A file", { cause: error });
   }
