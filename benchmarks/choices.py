@@ -38,6 +38,8 @@ from bytecover2_milvus.writing import whole_file
 AS_GIVEN = "as given"
 START = "start"  # the checkpoint, not trained on
 
+_BETWEEN = re.compile(r"\s+(?=\w+\.\w+=)")  # the settings of a choice; lists hold blanks too
+
 
 @dataclass(frozen=True)
 class Worth:
@@ -78,7 +80,7 @@ def table_markdown(lines: Sequence[Worth], steps: int) -> str:
 
 def _configs(config: Config, choices: Sequence[str]) -> dict[str, Config]:
     """The configuration of every run; the settings of one choice stand with blanks between them."""
-    configs = {AS_GIVEN: config} | {choice: with_settings(config, choice.split()) for choice in choices}
+    configs = {AS_GIVEN: config} | {choice: with_settings(config, _BETWEEN.split(choice.strip())) for choice in choices}
     for choice, chosen in configs.items():
         if (chosen.front_end, chosen.network) != (config.front_end, config.network):
             raise ConfigError(f"--choice {choice}: front end and network are the checkpoint's; only training.* differs")

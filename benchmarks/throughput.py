@@ -108,7 +108,7 @@ class Step:
         torch.manual_seed(training.seed)
         self.training, self.device = training, device
         self.network = ByteCover2(config.network).to(device, memory_format=torch.channels_last)  # as `train` does
-        self.classifier = initial_classifier(config, N_WORKS, None, None).to(device)
+        self.classifier = initial_classifier(config, "", N_WORKS, None).to(device)
         set_phase(self.network, training.phase)
         learned = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer([*learned, self.classifier.weight], training)

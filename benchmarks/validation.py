@@ -381,8 +381,12 @@ def publish(scores: Sequence[Any], table: str, path: Path | None) -> None:
     type=click.Choice(list(CONDITIONS)),
     help=f"By default {', '.join(USUAL)}; of the recordings all.",
 )
-@click.option("--works", "n_works", default=40, show_default=True, help="Works of each set, at most.")
-@click.option("--tracks", "n_tracks", default=3, show_default=True, help="Tracks of each work, at most.")
+@click.option(
+    "--works", "n_works", type=click.IntRange(2), default=40, show_default=True, help="Works of each set, at most."
+)
+@click.option(
+    "--tracks", "n_tracks", type=click.IntRange(2), default=3, show_default=True, help="Tracks of each work, at most."
+)
 @click.option("--quick", is_flag=True, help="10 works of 2 tracks.")
 @click.option("--soundfont", type=click.Path(path_type=Path), default=SOUNDFONTS / "TimGM6mb.sf2", show_default=True)
 @click.option(

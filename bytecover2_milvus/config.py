@@ -42,6 +42,11 @@ class FrontEnd:
     def __post_init__(self) -> None:
         _require(self.time_pooling >= 1, f"time_pooling = {self.time_pooling}: must be at least 1 frame")
         _require(self.scale in SCALES, f"scale = {self.scale!r}: choose one of {', '.join(SCALES)}")
+        for name in ("hop_length", "bins_per_octave", "n_octaves"):
+            _require(getattr(self, name) >= 1, f"{name} = {getattr(self, name)}: at least 1")
+        _require(self.fmin > 0, f"fmin = {self.fmin}: a frequency in Hz, above 0")
+        highest = self.fmin * 2 ** ((self.n_bins - 1) / self.bins_per_octave)
+        _require(highest < SAMPLE_RATE / 2, f"the highest bin is at {highest:.0f} Hz, half the sample rate is less")
         _require(
             self.hop_length % 2 ** (self.n_octaves - 1) == 0,
             f"hop_length = {self.hop_length}: must be divisible by 2^{self.n_octaves - 1}, one halving per octave",
@@ -74,7 +79,10 @@ class Network:
     transpositions: tuple[int, ...] = (0,)  # bins; what is embedded is the mean of a track's pooled embeddings in these
 
     def __post_init__(self) -> None:
-        _require(len(self.stage_blocks) == 4, f"stage_blocks = {self.stage_blocks}: four groups")
+        four = len(self.stage_blocks) == 4 and min(self.stage_blocks) >= 1
+        _require(four, f"stage_blocks = {list(self.stage_blocks)}: four groups of at least 1 block")
+        _require(self.base_width >= 1, f"base_width = {self.base_width}: at least 1")
+        _require(self.gem_exponent > 0 and self.gem_eps > 0, "gem_exponent and gem_eps: above 0")
         limit = self.pooled_dim
         _require(
             self.feature_dim is None or 1 <= self.feature_dim <= limit,
@@ -139,7 +147,11 @@ class Training:
             _require(getattr(self, name) >= 1, f"{name} = {getattr(self, name)}: at least 1")
         for name in ("transpose", "tuning", "mask_bins", "mask_s", "equaliser_db", "room_s", "noise", "seed"):
             _require(getattr(self, name) >= 0, f"{name} = {getattr(self, name)}: 0 or more")
-        for name in ("compression", "crowd", "silence"):
+        for name in ("learning_rate", "temperature"):
+            _require(getattr(self, name) > 0, f"{name} = {getattr(self, name)}: above 0")
+        for name in ("warmup_steps", "weight_decay", "triplet_margin"):
+            _require(getattr(self, name) >= 0, f"{name} = {getattr(self, name)}: 0 or more")
+        for name in ("compression", "crowd", "silence", "label_smoothing", "final_rate"):
             _require(0 <= getattr(self, name) <= 1, f"{name} = {getattr(self, name)}: between 0 and 1")
         _require(self.tuning <= 1, f"tuning = {self.tuning}: at most 1 bin; transpose does the rest")
         _require(len(self.crop_s) > 0 and min(self.crop_s) > 0, "crop_s: at least one positive length in seconds")

@@ -313,10 +313,12 @@ class TestRefusals:
         (tmp_path / "file").write_text("in the way")
         places = {"--out": tmp_path / "run", "--cache": tmp_path / "cache", folder: tmp_path / "file" / "folder"}
         options = [text for option in places.items() for text in option]
-        refused(run("train", "--songs", "composed@0-2", "--arrangements", 2, *options), "file/folder")
+        command = ("train", "--songs", "composed@0-2", "--arrangements", 2, "--set", 'network.feature_dim="none"')
+        refused(run(*command, *options), "file/folder")
 
     def test_ctrl_c_is_one_word_and_no_traceback_of_any_process(self, tmp_path):
         command = [sys.executable, "-m", "bytecover2_milvus", "train", "--songs", "composed@0-500"]
+        command += ["--set", 'network.feature_dim="none"']
         process = subprocess.Popen(
             [*command, "--out", tmp_path / "run", "--cache", tmp_path / "cache"],
             stderr=subprocess.PIPE,
@@ -333,6 +335,11 @@ class TestRefusals:
     def test_unknown_setting_of_the_training(self, tmp_path):
         process = run("train", "--songs", "composed@0-2", "--out", tmp_path, "--set", "training.learning_speed=1")
         refused(process, "learning_speed", "learning_rate")
+
+    def test_what_cannot_be_trained_or_reduced_is_refused_before_anything_is_rendered(self, tiny_bundle, tmp_path):
+        place = ("--songs", "composed@0-1000000", "--cache", tmp_path / "cache", "--out", tmp_path / "run")
+        refused(run("train", *place), 'phase "bytecover" has no PCA-FC', "network.feature_dim")
+        refused(run("fit-pca", tiny_bundle, *place), "has a PCA-FC to 128 dimensions already")
 
     def test_cuda_asked_for_and_not_there(self, catalogue, tiny_bundle):
         track = catalogue / "audio" / "composed-0" / "0.flac"

@@ -26,6 +26,7 @@ from bytecover2_milvus.training.ranks import launch
 from bytecover2_milvus.training.reduce import insert_pca_fc
 from bytecover2_milvus.training.train import (
     VALIDATION,
+    initial_classifier,
     learning_rate,
     pooled_embeddings,
     train,
@@ -155,6 +156,31 @@ def test_a_folder_of_another_run_is_refused(corpus, cache, tmp_path):
         train(with_training(CONFIG, steps=1), exchanged, cache, tmp_path, data_workers=0, device="cpu")
 
 
+def test_a_run_from_other_weights_is_another_run(bytecover, corpus, cache, tmp_path):
+    config = with_training(CONFIG, steps=1)
+    arguments = {"data_workers": 0, "device": "cpu"}
+    best = load_checkpoint(train(config, corpus, cache, tmp_path, init=bytecover, **arguments))
+    assert train(config, corpus, cache, tmp_path, init=bytecover, **arguments).exists()
+    for init in (best, None):
+        with pytest.raises(CheckpointError, match="began from other weights"):
+            train(config, corpus, cache, tmp_path, init=init, **arguments)
+
+
+def test_a_classifier_goes_on_for_its_own_works_only(bytecover, corpus):
+    works = bytecover.works
+    assert torch.equal(initial_classifier(CONFIG, works, 4, bytecover).weight, bytecover.classifier)
+    for other in (("others", 4, bytecover), (works, 4, None), (works, 5, bytecover)):
+        weight = initial_classifier(CONFIG, *other).weight
+        assert weight.shape == (other[1], 256) and weight.abs().max() < 0.1
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(corpus, cache, tmp_path):
+    config = with_training(CONFIG, learning_rate=1e18, warmup_steps=0, save_every=1, steps=20)
+    with pytest.raises(ConfigError, match=r"step \d+: the loss is no number any more .* lower training.learning_rate"):
+        train(config, corpus, cache, tmp_path, data_workers=0, device="cpu")
+    assert load_checkpoint(tmp_path / "last.safetensors").step < 20
+
+
 def test_bf16_trains(corpus, cache, tmp_path):
     config = with_training(CONFIG, steps=2, precision="bf16-mixed")
     losses = []
@@ -185,10 +211,24 @@ def test_a_run_may_ask_for_more_blocks_than_it_starts_from_and_for_nothing_else(
         start("wider", base_width=16)
 
 
-@pytest.mark.parametrize("setting", [{"precision": "16-mixed"}, {"save_every": 0}, {"noise": -0.1}, {"mask_bins": 84}])
-def test_settings_that_no_run_can_have_are_refused(setting):
+IMPOSSIBLE = [
+    *[("training", {"precision": "16-mixed"}), ("training", {"save_every": 0}), ("training", {"noise": -0.1})],
+    *[("training", {"mask_bins": 84}), ("training", {"temperature": 0.0}), ("training", {"label_smoothing": 2.0})],
+    *[("training", {"learning_rate": -1.0}), ("network", {"stage_blocks": [1, 0, 1, 1]})],
+    *[("network", {"gem_exponent": 0.0}), ("network", {"transpositions": []}), ("network", {"transpositions": [90]})],
+    *[("front_end", {"hop_length": 0}), ("front_end", {"fmin": -1.0})],
+]
+
+
+@pytest.mark.parametrize(("table", "setting"), IMPOSSIBLE)
+def test_settings_that_no_run_can_have_are_refused(table, setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
-        with_training(CONFIG, **setting)
+        Config.from_dict(CONFIG.to_dict() | {table: CONFIG.to_dict()[table] | setting})
+
+
+def test_bins_above_half_the_sample_rate_are_refused():
+    with pytest.raises(ConfigError, match="half the sample rate"):
+        FrontEnd(n_octaves=9)
 
 
 def test_batches_depend_on_seed_and_step_alone(corpus, cache):

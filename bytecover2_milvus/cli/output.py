@@ -172,9 +172,10 @@ def open_milvus(place: Place, *, make: bool = False) -> Iterator[MilvusClient]:
 class Bar:
     """A progress bar on stderr with rate and time left."""
 
-    def __init__(self, progress: Any, task: Any) -> None:
+    def __init__(self, progress: Any, task: Any, quiet: bool) -> None:
         self._progress = progress
         self._task = task
+        self._quiet = quiet
 
     def update(self, *, advance: float | None = None, completed: float | None = None, note: str = "") -> None:
         from rich.markup import escape
@@ -182,9 +183,11 @@ class Bar:
         self._progress.update(self._task, advance=advance, completed=completed, note=escape(note))
 
     def print(self, line: str) -> None:
-        """A line on stderr, above the bar."""
+        """A line on stderr, above the bar; none if the bar is quiet."""
         from rich.text import Text
 
+        if self._quiet:
+            return
         self._progress.console.print(Text(line), soft_wrap=True)
 
 
@@ -210,7 +213,7 @@ def progress_bar(title: str, total: int | None, *, quiet: bool = False) -> Itera
         disable=quiet or not Console(stderr=True).is_terminal,
     )
     with progress:
-        yield Bar(progress, progress.add_task(title, total=total, note=""))
+        yield Bar(progress, progress.add_task(title, total=total, note=""), quiet)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:

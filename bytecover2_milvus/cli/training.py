@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..training.checkpoint import Checkpoint
     from ..training.corpus import Corpus, FeatureCache
+
+
+MATERIAL = ("songs", "manifest", "unlabelled")
+NOTHING_TO_LEARN_FROM = "nothing to learn from: give --songs, --manifest or --unlabelled"
 
 
 def corpus_options(command: Any) -> Any:
@@ -149,11 +153,14 @@ def train(
     from ..training.checkpoint import load_checkpoint
     from ..training.corpus import FeatureCache
     from ..training.ranks import launched
-    from ..training.train import VALIDATION
+    from ..training.train import VALIDATION, check_start
     from ..training.train import train as run
 
+    if not any(material[name] for name in MATERIAL):
+        raise click.UsageError(NOTHING_TO_LEARN_FROM)
     initial = load_checkpoint(init) if init else None
     config = _config(config_file, settings, initial.config if initial else None)
+    check_start(config, initial)
     features = FeatureCache(cache, config.front_end)
     corpus = prepare_corpus(features, workers, **material)
     validation = None
@@ -213,6 +220,7 @@ def train(
     help="Principal axes of the embedding, behind BNNeck, or of the pooled embedding before it, as in the paper.",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Checkpoint to write.")
+@device_option
 def fit_pca(
     checkpoint: Path,
     cache: Path,
@@ -220,6 +228,7 @@ def fit_pca(
     dim: int,
     of: str,
     out: Path,
+    device: str,
     **material: Any,
 ) -> None:
     """Insert a PCA-FC layer, fitted on whole tracks, into a ByteCover checkpoint.
@@ -231,13 +240,21 @@ def fit_pca(
     """
     from ..training.checkpoint import load_checkpoint
     from ..training.corpus import FeatureCache
-    from ..training.reduce import insert_embedding_pca, insert_pca_fc
+    from ..training.ranks import torch_device
+    from ..training.reduce import check_reducible, insert_embedding_pca, insert_pca_fc
     from ..training.train import pooled_embeddings
+    from ..writing import check_writable
 
     start = load_checkpoint(checkpoint)
+    check_reducible(start, dim)
+    check_writable(out)
+    on = torch_device(device)
     features = FeatureCache(cache, start.config.front_end)
     corpus = prepare_corpus(features, workers, **material)
-    pooled = pooled_embeddings(start.network, start.config, corpus, features)
+    with progress_bar("embed", corpus.n_tracks) as bar:
+        watch = partial(bar.update, advance=1)
+        pooled = pooled_embeddings(start.network.to(on), start.config, corpus, features, on, watch)
+    start.network.cpu()
     insert = {"embedding": insert_embedding_pca, "pooled": insert_pca_fc}[of]
     insert(start, pooled, dim).save(out)
     click.echo(f"{out}")
@@ -300,8 +317,8 @@ def prepare_corpus(
     from ..training.corpus import Corpus
     from ..training.rendering import Rendering
 
-    if not songs and not manifest and not unlabelled:
-        raise click.UsageError("nothing to learn from: give --songs, --manifest or --unlabelled")
+    if not (songs or manifest or unlabelled):
+        raise click.UsageError(NOTHING_TO_LEARN_FROM)
     rendering = Rendering(spectral, degraded, sound_fonts, features.folder)
     chosen = (song for spec in songs for song in select_songs(spec, features.folder / "songs", workers))
     corpus = Corpus.of_songs(chosen, arrangements, rendering)
@@ -311,8 +328,10 @@ def prepare_corpus(
     corpus += labelled
     if unlabelled:
         known = {track.source.path.resolve() for _, track in labelled.tracks()}
-        recordings = [path for path in find_audio(unlabelled) if path.resolve() not in known]
-        corpus += Corpus.of_recordings(recordings, variants, degradations or None)
+        found = find_audio(unlabelled)
+        recordings = [path for path in found if path.resolve() not in known]
+        if recordings or not found:  # else all are tracks of the manifest's works
+            corpus += Corpus.of_recordings(recordings, variants, degradations or None)
     return _prepared(corpus, features, workers)
 
 
@@ -321,9 +340,12 @@ def _prepared(corpus: Corpus, features: FeatureCache, workers: int) -> Corpus:
     from ..training.ranks import launched
 
     rank, ranks = launched()
-    if ranks > 1:  # each computes its share, then sees what the others made of theirs
-        deque(features.fill(corpus.share(rank, ranks), workers), maxlen=0)
     usable, said = [], set()
+    if ranks > 1:  # each computes its share, then sees what the others made of theirs
+        for prepared in features.fill(corpus.share(rank, ranks), workers):
+            if prepared.usable and prepared.warning not in said:  # what is not usable is tried again below
+                click.echo(f"warning: {prepared.warning}", err=True)
+            said.add(prepared.warning)
     with progress_bar("prepare", corpus.n_tracks, quiet=rank > 0) as bar:
         for prepared in features.fill(corpus, workers):
             bar.update(advance=1, note=prepared.track_id)

@@ -107,7 +107,7 @@ def read_midi_score(path: Path) -> MidiScore:
     except FileNotFoundError as error:
         raise SongError(f"{path}: no such file") from error
     except (OSError, EOFError, ValueError, LookupError, mido.KeySignatureError) as error:
-        raise SongError(f"{path}: not a readable MIDI file ({error or type(error).__name__})") from error
+        raise SongError(f"{path}: not a readable MIDI file ({str(error) or type(error).__name__})") from error
     if not 0 < file.ticks_per_beat < 0x8000:
         raise SongError(f"{path}: times are SMPTE frames, not beats; export it with ticks per quarter")
 

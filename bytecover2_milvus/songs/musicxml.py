@@ -19,7 +19,11 @@ from .transcript import DEFAULT_BPM, Metre, Transcript, bars_between, on_grid, s
 if TYPE_CHECKING:
     from partitura.score import Part, Score
 
-VOICE_NAME = re.compile(rf"{MELODY_NAME.pattern}|stimme|voix|voce|alto|tenor|bariton|bass", re.IGNORECASE)
+# Altos, tenors and basses by their whole names: there are saxophones, trombones and guitars that are called so too.
+VOICE_NAME = re.compile(
+    rf"{MELODY_NAME.pattern}|stimme|voix|voce|^\W*(alto?|contralto|tenore?|bar[iy]ton\w*|basso?)\W*\d*\W*$",
+    re.IGNORECASE,
+)
 
 
 def read_musicxml(path: Path) -> Transcript:
@@ -63,7 +67,7 @@ def _load(path: Path) -> Score:
             return partitura.load_musicxml(path)
     # partitura does not check what it reads: a malformed file ends in any of these.
     except (OSError, zipfile.BadZipFile, LxmlError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise SongError(f"{path}: not a readable MusicXML file ({error or type(error).__name__})") from error
+        raise SongError(f"{path}: not a readable MusicXML file ({str(error) or type(error).__name__})") from error
 
 
 @contextmanager

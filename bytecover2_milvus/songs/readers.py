@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 from .. import __version__
@@ -71,16 +73,19 @@ def read_songs(paths: Sequence[Path], cache: Path | None = None, workers: int = 
     """The songs at `paths`, in their order.
 
     A file that cannot be read is left out with a warning. Where two files have one name, the second song's id ends
-    in ``-2``. Reading a score takes up to a second: a folder `cache` keeps what was read, `workers` processes read.
+    in ``-2``, or the next number that is free. Reading a score takes up to a second: a folder `cache` keeps what was
+    read, `workers` processes read.
     """
     read = partial(_read_or_reason, cache)
-    seen: dict[str, int] = {}
+    seen: set[str] = set()
     for song in map_in_processes(read, paths, workers, chunksize=8) if workers > 1 else map(read, paths):
         if isinstance(song, str):
             logger.warning("left out: %s", song)
             continue
-        seen[song.song_id] = seen.get(song.song_id, 0) + 1
-        yield song if seen[song.song_id] == 1 else replace(song, song_id=f"{song.song_id}-{seen[song.song_id]}")
+        numbered = (f"{song.song_id}-{number}" for number in count(2))
+        song_id = next(name for name in chain([song.song_id], numbered) if name not in seen)
+        seen.add(song_id)
+        yield replace(song, song_id=song_id)
 
 
 def _read_or_reason(cache: Path | None, path: Path) -> Song | str:
@@ -94,14 +99,16 @@ def _read_or_reason(cache: Path | None, path: Path) -> Song | str:
         song = read_song(path)
     except SongError as error:
         return str(error)
+    except (OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError) as error:  # damaged, somehow
+        return f"{path}: cannot be read as a song ({type(error).__name__}: {error})"
     with whole_file(kept) as part:
         part.write_text(song.to_json(), encoding="utf-8")
     return song
 
 
 def _content_hash(path: Path) -> str:
-    digest = hashlib.sha256(f"{__version__} {path.name}".encode())
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    digest = hashlib.sha256(os.fsencode(f"{__version__} {path.name}"))
+    for file in sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:32]
 

@@ -90,7 +90,9 @@ def skyline(notes: Iterable[Note]) -> tuple[Note, ...]:
 
 
 def upper_line(notes: Sequence[Note]) -> tuple[Note, ...]:
-    """Melody of a texture without a named part: the skyline of what lies above the average pitch."""
+    """Melody of a texture without a named part: the skyline of what lies above the average pitch; of one line, all."""
+    if is_monophonic(notes):
+        return skyline(notes)
     average = sum(note.pitch for note in notes) / len(notes)
     return skyline(note for note in notes if note.pitch >= average)
 

@@ -26,14 +26,16 @@ from ..writing import whole_file
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network with its configuration; `step`, `classifier`, `optimizer` and `corpus` are of a running training."""
+    """A network with its configuration; what follows it is of a running training."""
 
     config: Config
     network: ByteCover2
     step: int = 0
     classifier: Tensor | None = None  # (n_works, D)
     optimizer: dict[str, Tensor] = field(default_factory=dict)  # "<parameter name>.<moment>"
+    works: str = ""  # hash of the works that the classifier tells apart
     corpus: str = ""  # fingerprint of the training data
+    start: str = ""  # hash of the weights that it began with, if it did not begin with new ones
     facts: dict[str, str] = field(default_factory=dict)  # what the weights were trained on, for the model card
 
     def save(self, path: str | Path) -> None:
@@ -60,7 +62,9 @@ class Checkpoint:
         metadata = {
             "config": json.dumps(self.config.to_dict()),
             "step": str(self.step),
+            "works": self.works,
             "corpus": self.corpus,
+            "start": self.start,
             "facts": json.dumps(self.facts),
         }
         stored = {
@@ -115,7 +119,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         step=int(metadata.get("step", 0)),
         classifier=tensors.get("classifier.weight"),
         optimizer=_under("optimizer.", tensors),
+        works=metadata.get("works", ""),
         corpus=metadata.get("corpus", ""),
+        start=metadata.get("start", ""),
         facts=json.loads(metadata.get("facts", "{}")),
     )
 

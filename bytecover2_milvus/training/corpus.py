@@ -44,7 +44,7 @@ class Source(Protocol):
     def cqt(self, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]: ...
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str: ...  # 64 letters: there are many
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SongSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        return f"{__version__} {self.rendering.fingerprint} {self.song!r} {self.seed}"
+        return _digest(f"{__version__} {self.rendering.fingerprint} {self.song!r} {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,10 @@ class FileSource:
 
     def waveform(self) -> NDArray[np.float32]:
         """What is learned from, (n_samples,) at 22 050 Hz."""
-        waveform = load_audio(self.path)
+        try:
+            waveform = load_audio(self.path)
+        except MemoryError as error:
+            raise AudioError(f"{self.path}: too long for the memory there is; cut it into its works") from error
         limit = round(RECORDING_S * SAMPLE_RATE)
         start = max(0, (len(waveform) - limit) // 2)
         waveform = waveform[start : start + limit]
@@ -92,7 +95,12 @@ class FileSource:
         except OSError as error:
             raise AudioError(f"{self.path}: cannot be read ({error.strerror}); check the path") from error
         degraded = f" {__version__} {self.variant} {' '.join(self.kinds)}" if self.variant else ""
-        return f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {RECORDING_S}{degraded}"
+        return _digest(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {RECORDING_S}{degraded}")
+
+
+def _digest(text: str) -> str:
+    """A short name for a long text, in which a path may stand that is not UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True)

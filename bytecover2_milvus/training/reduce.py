@@ -42,10 +42,7 @@ def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float
         If the checkpoint has a PCA-FC already, or the layer does not take its pooled embedding.
     """
     config = checkpoint.config
-    if config.network.feature_dim is not None:
-        raise ConfigError(
-            f"the checkpoint has a PCA-FC to {config.network.feature_dim} dimensions already: start from a ByteCover"
-        )
+    check_reducible(checkpoint, layer.out_features)
     if layer.in_features != config.network.pooled_dim:
         raise ConfigError(f"a layer of {layer.in_features} inputs: the backbone has {config.network.pooled_dim}")
     config = replace(config, network=replace(config.network, feature_dim=layer.out_features))
@@ -58,6 +55,20 @@ def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float
         network.bnneck.running_var.copy_(feature.var(dim=0))
         network.bnneck.weight.copy_(torch.sqrt(network.bnneck.running_var + network.bnneck.eps))
     return Checkpoint(config, network, facts=without_validation(checkpoint.facts))
+
+
+def check_reducible(checkpoint: Checkpoint, dim: int) -> None:
+    """Make sure, before anything is computed, that a PCA-FC to `dim` dimensions can be inserted.
+
+    Raises
+    ------
+    ConfigError
+        If the checkpoint has one already, or has no more than `dim` dimensions itself.
+    """
+    if (has := checkpoint.config.network.feature_dim) is not None:
+        raise ConfigError(f"the checkpoint has a PCA-FC to {has} dimensions already: start from a ByteCover")
+    if dim > checkpoint.config.network.pooled_dim:
+        raise ConfigError(f"dim = {dim}: the backbone has {checkpoint.config.network.pooled_dim} dimensions")
 
 
 def insert_pca_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int) -> Checkpoint:
@@ -94,6 +105,7 @@ def insert_embedding_pca(checkpoint: Checkpoint, pooled: NDArray[np.float32], di
     ConfigError
         As `insert_fc`.
     """
+    check_reducible(checkpoint, dim)
     bnneck = copy.deepcopy(checkpoint.network.bnneck).double()
     with torch.no_grad():
         gain = (bnneck.weight / torch.sqrt(bnneck.running_var + bnneck.eps)).numpy()  # (2048,)
@@ -146,7 +158,7 @@ def train_head(
     """
     config = replace(start.config, training=training)
     network = copy.deepcopy(start.network).to(device)
-    classifier = initial_classifier(config, n_works, None, start).to(device)
+    classifier = initial_classifier(config, start.works, n_works, start).to(device)
     set_phase(network, "frozen")
     learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam([*learned, classifier.weight], weight_decay=training.weight_decay)

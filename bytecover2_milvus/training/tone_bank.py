@@ -101,8 +101,11 @@ class ToneBank:
         SongError
             If a sound font or FluidSynth is missing.
         """
-        if front_end.hop_length != 512 or front_end.bins_per_octave != 12:
-            raise ConfigError("drawing songs straight to CQTs needs hop_length 512 and 12 bins per octave")
+        if (front_end.hop_length, front_end.bins_per_octave) != (512, 12) or front_end.time_pooling % FRAME_HOPS:
+            raise ConfigError(
+                "drawing songs straight to CQTs needs hop_length 512, 12 bins per octave and a time_pooling divisible "
+                f"by {FRAME_HOPS}"
+            )
         path = bank_path(folder, front_end, sound_fonts)
         if not path.exists():
             bank = _measure(front_end, sound_fonts)

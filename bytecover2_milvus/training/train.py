@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +57,8 @@ def learning_rate(step: int, training: Training) -> float:
     return training.learning_rate * warmup * cosine
 
 
-def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
-    """The network a run starts from: a new one, or that of `init`, with more blocks or without PCA-FC as the run wants.
-
-    What is new is drawn from the seed.
+def check_start(config: Config, init: Checkpoint | None) -> None:
+    """Make sure, before anything is computed, that a run can start as `config` says, from `init` or a new network.
 
     Raises
     ------
@@ -73,12 +71,27 @@ def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
                 f"the initial checkpoint has {init.config.network} and {init.config.front_end}, "
                 f"the run asks for {config.network} and {config.front_end}"
             )
-        torch.manual_seed(config.training.seed)
-        return init.network.adapted(config.network)
-    if config.training.phase != "bytecover":
+    elif config.training.phase != "bytecover":
         raise ConfigError(f'phase "{config.training.phase}" starts from a checkpoint: give one with --init')
+    elif config.network.feature_dim is not None:
+        raise ConfigError(
+            'phase "bytecover" has no PCA-FC, which fit-pca inserts later: add --set \'network.feature_dim="none"\''
+        )
+
+
+def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
+    """The network a run starts from: a new one, or that of `init`, with more blocks or without PCA-FC as the run wants.
+
+    What is new is drawn from the seed.
+
+    Raises
+    ------
+    ConfigError
+        As `check_start`.
+    """
+    check_start(config, init)
     torch.manual_seed(config.training.seed)
-    return ByteCover2(config.network)
+    return init.network.adapted(config.network) if init else ByteCover2(config.network)
 
 
 def set_phase(network: ByteCover2, phase: str) -> None:
@@ -160,12 +173,13 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
-    content = fingerprint(corpus)
-    resumed = _resume(out / LAST, config, content)
+    content, works = fingerprint(corpus), _digest(corpus.works)
+    start = weights_digest(init.network) if init else ""
+    resumed = _resume(out / LAST, config, content, start)
     network = resumed.network if resumed else initial_network(config, init)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # on CPUs statistics are those of a rank's share
-    classifier = initial_classifier(config, len(corpus.works), resumed, init)
+    classifier = initial_classifier(config, works, len(corpus.works), resumed or init)
     facts = without_validation(facts or {})
 
     set_phase(network, training.phase)
@@ -184,7 +198,7 @@ def train(
     def save(path: Path, **running: object) -> None:
         reached = {VALIDATION: f"{best:.6f}"} if best >= 0 else {}
         if fabric.is_global_zero:
-            Checkpoint(config, network, facts=facts | reached, **running).save(path)
+            Checkpoint(config, network, works=works, facts=facts | reached, **running).save(path)
 
     shares = TrainingBatches(corpus, cache, training, fabric.global_rank, fabric.world_size)
     batches = DataLoader(
@@ -211,6 +225,11 @@ def train(
 
         values = torch.stack(list(terms.values())).tolist()  # one wait for the device, not one per term
         logged = {f"loss/{name}": value for name, value in zip(terms, values, strict=True)}
+        if not math.isfinite(sum(values)):
+            raise ConfigError(
+                f"step {step}: the loss is no number any more ({logged}); run it again in another folder with a lower"
+                f" training.learning_rate. What {out} holds was saved before"
+            )
         tracks_per_s = len(work) / (time.perf_counter() - started)
         speed = {"learning_rate": learning_rate(step - 1, training), "tracks_per_s": tracks_per_s}
         fabric.log_dict(logged | speed, step)
@@ -224,7 +243,8 @@ def train(
                 save(out / BEST, classifier=classifier.weight)
         if step % training.save_every == 0 or step == training.steps:
             moments = optimizer_tensors(optimizer.optimizer, names)
-            save(out / LAST, step=step, classifier=classifier.weight, optimizer=moments, corpus=content)
+            running = {"step": step, "optimizer": moments, "corpus": content, "start": start}
+            save(out / LAST, classifier=classifier.weight, **running)
         if fabric.is_global_zero:
             report(Progress(step, sum(logged.values()), tracks_per_s, result))
         started = time.perf_counter()
@@ -243,11 +263,24 @@ def fingerprint(corpus: Corpus) -> str:
     """A hash of all works, tracks and what the tracks sound like, in order: another one, another set of batches."""
     digest = hashlib.sha256()
     for work_id, track in corpus.tracks():
-        digest.update(f"{work_id}\n{track.track_id}\n{track.source.fingerprint}\n".encode())
+        line = f"{work_id}\n{track.track_id}\n{track.source.fingerprint}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
 
 
-def _resume(path: Path, config: Config, corpus: str) -> Checkpoint | None:
+def weights_digest(network: ByteCover2) -> str:
+    """A hash of all weights and statistics of a network."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _digest(names: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _resume(path: Path, config: Config, corpus: str, start: str) -> Checkpoint | None:
     if not path.exists():
         return None
     last = load_checkpoint(path)
@@ -258,20 +291,21 @@ def _resume(path: Path, config: Config, corpus: str) -> Checkpoint | None:
             f"{path}: a run on other tracks than those given now (songs or files were added, left out, reordered or "
             "changed, or another version arranges them); give the same, or choose an empty folder with --out"
         )
+    if last.start != start:
+        raise CheckpointError(
+            f"{path}: a run that began from other weights; give the same --init, or choose an empty folder with --out"
+        )
     return last
 
 
-def initial_classifier(config: Config, n_works: int, resumed: Checkpoint | None, init: Checkpoint | None) -> nn.Linear:
-    """Linear (D -> n_works) without bias; from the checkpoint where it fits, so that "joint" goes on from "frozen"."""
+def initial_classifier(config: Config, works: str, n_works: int, source: Checkpoint | None) -> nn.Linear:
+    """Linear (D -> n_works) without bias; that of `source` where it is of the same works, so that phases go on."""
     torch.manual_seed(config.training.seed)
     classifier = nn.Linear(config.network.embedding_dim, n_works, bias=False)
     nn.init.normal_(classifier.weight, std=0.01)
-    source = resumed or init
-    if source is not None and source.classifier is not None:
-        if source.classifier.shape == classifier.weight.shape:
-            classifier.load_state_dict({"weight": source.classifier}, strict=True)
-        elif resumed:
-            raise CheckpointError(f"the run was started on {len(resumed.classifier)} works, there are {n_works} now")
+    learned = source.classifier if source and source.works == works else None
+    if learned is not None and learned.shape == classifier.weight.shape:  # another width: PCA-FC has come between
+        classifier.load_state_dict({"weight": learned}, strict=True)
     return classifier
 
 
@@ -283,14 +317,22 @@ def whole_track(cqt: NDArray[np.float16], config: Config, pooling: int, device: 
 
 @torch.inference_mode()
 def pooled_embeddings(
-    network: ByteCover2, config: Config, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
+    network: ByteCover2,
+    config: Config,
+    corpus: Corpus,
+    cache: FeatureCache,
+    device: torch.device | str = "cpu",
+    watch: Callable[[], object] = lambda: None,
 ) -> NDArray[np.float32]:
-    """What is embedded of the whole tracks of a corpus in its order, `mean_pooled` (N, 2048), network in eval mode."""
+    """What is embedded of the whole tracks of a corpus in its order, `mean_pooled` (N, 2048), network in eval mode.
+
+    `watch` is called after each.
+    """
     network.eval()
-    rows = [
-        network.mean_pooled(whole_track(cache.load(track), config, cache.pooling, torch.device(device)))
-        for _, track in corpus.tracks()
-    ]
+    rows = []
+    for _, track in corpus.tracks():
+        rows.append(network.mean_pooled(whole_track(cache.load(track), config, cache.pooling, torch.device(device))))
+        watch()
     return torch.cat(rows).cpu().numpy()
 
 

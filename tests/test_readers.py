@@ -1,0 +1,132 @@
+"""Scores become songs: MIDI, MusicXML and POP909; what is damaged is left out by name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import mido
+import pytest
+
+from bytecover2_milvus.errors import SongError
+from bytecover2_milvus.songs.readers import read_song, read_songs, song_paths
+from bytecover2_milvus.songs.score import Song
+from bytecover2_milvus.songs.select import select_songs
+
+TUNE = [60, 62, 64, 65, 67, 67, 69, 69, 67, 65, 64, 62, 64, 62, 60, 60] * 2
+BASS = [36, 43, 36, 41] * 8
+BACKWARDS = [pitch - 12 for pitch in TUNE[::-1]]
+TICKS = 480
+
+
+def write_midi(path: Path, *, tempo: int = 500_000, beats: int = 4) -> Path:
+    """A tune of quarter notes, named as such, over a bass that comes first."""
+    file = mido.MidiFile(ticks_per_beat=TICKS)
+    for name, pitches, channel in (("Bass", BASS, 1), ("Melody", TUNE, 0)):
+        track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
+        if name == "Bass":
+            track.append(mido.MetaMessage("set_tempo", tempo=tempo))
+            track.append(mido.MetaMessage("time_signature", numerator=beats, denominator=4))
+        for pitch in pitches:
+            track.append(mido.Message("note_on", note=pitch, velocity=80, channel=channel, time=0))
+            track.append(mido.Message("note_off", note=pitch, velocity=0, channel=channel, time=TICKS))
+        file.tracks.append(track)
+    file.save(path)
+    return path
+
+
+def write_musicxml(path: Path, *parts: str) -> Path:
+    """Two parts of those names in bars of four quarters: TUNE, and TUNE backwards an octave lower."""
+    listed = "".join(f'<score-part id="{name}"><part-name>{name}</part-name></score-part>' for name in parts)
+    music = ""
+    for name, pitches in zip(parts, (TUNE, BACKWARDS), strict=True):
+        head = "<attributes><divisions>1</divisions><time><beats>4</beats><beat-type>4</beat-type></time></attributes>"
+        bars = ""
+        for bar in range(0, len(pitches), 4):
+            notes = "".join(map(musicxml_note, pitches[bar : bar + 4]))
+            bars += f'<measure number="{bar // 4 + 1}">{"" if bar else head}{notes}</measure>'
+        music += f'<part id="{name}">{bars}</part>'
+    path.write_text(f'<score-partwise version="3.1"><part-list>{listed}</part-list>{music}</score-partwise>')
+    return path
+
+
+def musicxml_note(pitch: int) -> str:
+    """A quarter on a white key."""
+    step, octave = "C D EF G A B"[pitch % 12], pitch // 12 - 1
+    pitched = f"<pitch><step>{step}</step><octave>{octave}</octave></pitch>"
+    return f"<note>{pitched}<duration>1</duration><type>quarter</type></note>"
+
+
+def melody(song: Song) -> list[int]:
+    return [note.pitch for index in song.form for note in song.sections[index].melody]
+
+
+def test_a_midi_file_gives_its_melody_not_its_bass(tmp_path: Path) -> None:
+    song = read_song(write_midi(tmp_path / "A Tune.mid"))
+    assert song.song_id == "a-tune"
+    assert melody(song)[: len(TUNE)] == TUNE
+
+
+@pytest.mark.parametrize(
+    ("parts", "lead"),
+    [
+        (("Flute", "Bassoon"), 0),
+        (("Piano", "Electric Bass"), 0),
+        (("Trumpet", "Alto Saxophone"), 0),
+        (("Piano", "Tenor"), 1),
+        (("Klavier", "Singstimme"), 1),
+        (("Violin", "Bass 1"), 1),
+    ],
+)
+def test_the_melody_of_a_musicxml_file_is_the_voice_if_there_is_one(
+    parts: tuple[str, str], lead: int, tmp_path: Path
+) -> None:
+    song = read_song(write_musicxml(tmp_path / "song.musicxml", *parts))
+    assert melody(song)[: len(TUNE)] == (TUNE, BACKWARDS)[lead]
+
+
+def test_a_folder_of_pop909(shared_data: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sorted((shared_data / "pop909").iterdir())[0], tmp_path / "001"))
+    song = read_song(folder)
+    assert song.song_id == "pop909-001" and len(melody(song)) > 50
+    assert any(section.chords for section in song.sections)
+    (folder / "versions").mkdir()  # as the data set comes
+    assert [found.song_id for found in read_songs([folder], tmp_path / "cache")] == ["pop909-001"]
+
+
+def test_what_is_damaged_is_left_out_by_name_and_the_rest_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = tmp_path / "scores"
+    scores.mkdir()
+    write_midi(scores / "good.mid")
+    write_midi(scores / "no-tempo.mid", tempo=0)
+    write_midi(scores / "no-beats.mid", beats=0)
+    (scores / "cut.mid").write_bytes((scores / "good.mid").read_bytes()[:20])
+    (scores / "text.musicxml").write_text("no score")
+    (scores / "gone.mid").symlink_to(tmp_path / "nowhere.mid")
+    odd = scores / os.fsdecode(b"caf\xe9.mid")
+    shutil.copy(scores / "good.mid", odd)
+    for workers in (1, 2):
+        with caplog.at_level(logging.WARNING):
+            songs = select_songs(str(scores), tmp_path / "cache", workers)
+        assert sorted(song.song_id for song in songs) == ["caf", "good"]
+        told = {Path(str(record.args[0]).split(":")[0]).name: record.getMessage() for record in caplog.records}
+        assert told.keys() == {"no-tempo.mid", "no-beats.mid", "cut.mid", "text.musicxml", "gone.mid"}
+        assert not [message for message in told.values() if "()" in message]
+        caplog.clear()
+
+
+def test_songs_of_one_name_keep_apart(tmp_path: Path) -> None:
+    paths = [write_midi(tmp_path / "tune.mid"), write_midi(tmp_path / "tune.midi"), write_midi(tmp_path / "tune-2.mid")]
+    assert sorted(song.song_id for song in read_songs(sorted(paths))) == ["tune", "tune-2", "tune-3"]
+
+
+def test_places_without_songs(tmp_path: Path) -> None:
+    with pytest.raises(SongError, match="no songs here"):
+        song_paths(tmp_path)
+    (tmp_path / "notes.txt").write_text("do re mi")
+    with pytest.raises(SongError, match=r"notes\.txt: not a song"):
+        read_song(tmp_path / "notes.txt")
