@@ -25,12 +25,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
 from bytecover2_milvus.config import Config
-from bytecover2_milvus.errors import ConfigError, ManifestError
+from bytecover2_milvus.errors import BytecoverError, ConfigError, ManifestError
 from bytecover2_milvus.manifest import Track, read_manifest
 from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, mean_difference
 from bytecover2_milvus.songs.select import select_songs
@@ -92,16 +93,26 @@ def score(name: str, system: str, result: Evaluation, start: Evaluation) -> Scor
 @click.option("--songs", multiple=True, help="Songs mixed into both trainings, as in bytecover2-milvus train.")
 @click.option("--guard", multiple=True, help="Songs that show whether anything was forgotten.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; its [training] is used.")
-@click.option("--steps", default=300, show_default=True, help="Of each of the two trainings.")
+@click.option("--steps", type=click.IntRange(1), default=300, show_default=True, help="Of each of the two trainings.")
 @click.option("--learning-rate", default=3e-4, show_default=True)
-@click.option("--arrangements", default=4, show_default=True, help="Tracks of each song.")
-@click.option("--variants", default=3, show_default=True, help="Degraded copies of each recording.")
+@click.option("--arrangements", type=click.IntRange(2), default=4, show_default=True, help="Tracks of each song.")
+@click.option(
+    "--variants", type=click.IntRange(1), default=3, show_default=True, help="Degraded copies of each recording."
+)
 @click.option("--seed", default=0, show_default=True, help="Of the halves.")
 @click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/cqt"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the two runs.")
-@click.option("--workers", default=2, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-def main(
+def main(**options: Any) -> None:
+    """Score a network on recordings as it is, adapted without their labels, and finetuned with labels of others."""
+    try:
+        _measure(**options)
+    except BytecoverError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _measure(
     manifest: Path,
     init: Path,
     songs: tuple[str, ...],
@@ -117,7 +128,6 @@ def main(
     workers: int,
     device: str,
 ) -> None:
-    """Score a network on recordings as it is, adapted without their labels, and finetuned with labels of others."""
     start = load_checkpoint(init)
     training = (Config.from_toml(config_file) if config_file else start.config).training
     training = replace(training, phase="joint", steps=steps, learning_rate=learning_rate)
