@@ -73,7 +73,7 @@ class StoredTracks:
 
 
 class TrackCollection:
-    """A loaded collection; `open`, `create` and `open_or_create` make it. `name` is its own, not that of an alias."""
+    """A collection of ours; `open`, `create` and `open_or_create` make it. `name` is its own, not that of an alias."""
 
     def __init__(self, client: MilvusClient, opened_as: str, description: Mapping[str, Any], load: bool) -> None:
         self.client = client
@@ -175,22 +175,19 @@ class TrackCollection:
         for batch in _batches(list(entities.values()), ROWS_PER_UPSERT):
             ask(self.client.upsert, collection_name=self.name, data=batch)
             self._wrote = True
-        self.check_alias()
+        self.check_alias(f"what this run stored is in {self.name}. Run it again with that collection's model")
 
-    def check_alias(self) -> None:
+    def check_alias(self, otherwise: str) -> None:
         """Make sure that the name it was opened by still stands for it.
 
         Raises
         ------
         CollectionMismatch
-            If that alias has moved on, as `promote` and `rollback` let it: what this object did, it did elsewhere.
+            If that alias has moved on, as `promote` and `rollback` let it; `otherwise` is what to say then.
         """
         live = collection_behind(self.client, self._opened_as)
         if live != self.name:
-            raise CollectionMismatch(
-                f"{self._opened_as}: stands for {live} now; what this run did is in {self.name}."
-                " Run it again with that collection's model"
-            )
+            raise CollectionMismatch(f"{self._opened_as}: stands for {live} now; {otherwise}")
 
     def cut_into(self, segments: Segments) -> None:
         """Let `ingest` cut tracks into these segments; what is stored stays until its tracks are ingested again."""
@@ -322,7 +319,7 @@ class TrackCollection:
                 self._wrote = True
             n_deleted += len(ids)
         if n_deleted:
-            self.check_alias()
+            self.check_alias(f"{n_deleted} rows were deleted from {self.name}. Run it again")
         return n_deleted
 
     def count(self, filter: str = "", *, fresh: bool = True) -> int:

@@ -293,8 +293,10 @@ def _embedded(listed: _Listed, own: list[Row], segments: Segments, heard: Heard,
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
     try:
         embeddings = dict(zip(missing, heard.embed(list(missing.values())), strict=True))
-    except (AudioError, DeviceError) as error:
+    except AudioError as error:
         return _Outcome(listed.done("failed", f"{listed.path}: {error}"))
+    except DeviceError as error:  # the next track would hardly fare better
+        raise DeviceError(f"{listed.path}: {error}") from error
     if "track_id" in changes:  # see `_refreshed`
         parts |= stored
     if own:

@@ -91,7 +91,8 @@ class MappedCollection:
         n_rows, rows = 0, iter(rows)
         while batch := list(islice(rows, ROWS_PER_BATCH)):
             entities = [self._entity(row) for row in batch]
-            if self._is_unclaimed():
+            self._look_again()
+            if self._known_model is None:
                 ask(
                     self.client.alter_collection_properties,
                     collection_name=self.name,
@@ -136,7 +137,7 @@ class MappedCollection:
         queries = self.embed.encode_queries(recordings)
         if not queries:
             return []
-        self._is_unclaimed()
+        self._look_again()
         ensure_loaded(self.client, self.name)
         found = ask(
             self.client.search,
@@ -161,11 +162,10 @@ class MappedCollection:
             )
         return known
 
-    def _is_unclaimed(self) -> bool:
-        """Whether the field holds no model's embeddings; others may have stored the first since it was opened."""
+    def _look_again(self) -> None:
+        """Where the field held no embeddings yet, learn whether others have stored some, and refuse another model's."""
         if self._known_model is None:
             self._known_model = self._check_model(ask(self.client.describe_collection, collection_name=self.name))
-        return self._known_model is None
 
     def _entity(self, row: Mapping[str, Any]) -> dict[str, Any]:
         try:

@@ -190,7 +190,7 @@ def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, *
 
 def without_password(uri: str) -> str:
     """`uri` fit to be shown: without a user and password, also where the address is none."""
-    if is_folder(uri):
+    if is_folder(uri) or uri.startswith((".", "/", "~")):
         return uri
     scheme, separator, rest = uri.partition("://") if "://" in uri else ("", "", uri)
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"

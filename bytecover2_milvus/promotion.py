@@ -110,7 +110,7 @@ def promote(
     live = _put_behind_alias(client, alias)
     told = _Told(watch)
     if live.model_id == embedder.model_id:
-        return _finish(live, alias, embedder, workers, told, leave_out)
+        return _finish(live, alias, embedder, workers, told)
     source, target = live, _target(client, alias, embedder)
     target.cut_into(source.segments)
     while _catch_up(source, target, embedder, workers, told) > BATCH_SIZE:
@@ -134,8 +134,9 @@ def promote(
     if not hold:
         set_property(client, target.name, PREVIOUS, source.name)
         set_property(client, target.name, STAGE, MOVED)
+        set_property(client, source.name, STAGE, DONE)  # it was in use
         _move(client, alias, source.name, target.name)
-        left_out += _follow_up(_pending(source, target, told.failed), target, embedder, workers, told, leave_out)
+        left_out += _follow_up(_pending(source, target, told.failed), target, embedder, workers, told)
     return _report(alias, source, target, told, deleted, left_out, recall, files_asked, moved=not hold)
 
 
@@ -211,9 +212,7 @@ def _target(client: MilvusClient, alias: str, embedder: Embedder) -> TrackCollec
     return target
 
 
-def _finish(
-    live: TrackCollection, alias: str, embedder: Embedder, workers: int | None, told: _Told, leave_out: bool
-) -> Promotion:
+def _finish(live: TrackCollection, alias: str, embedder: Embedder, workers: int | None, told: _Told) -> Promotion:
     """What is left to do where the alias has moved already: mostly nothing.
 
     The new collection has been in use since: what it has of a track stays as it is.
@@ -223,25 +222,18 @@ def _finish(
         return _report(alias, live, live, told)
     source = TrackCollection.open(live.client, properties[PREVIOUS])
     missing = (_track(row) for row in lacking(source, live) if row.path)
-    left_out = _follow_up(missing, live, embedder, workers, told, leave_out)
+    left_out = _follow_up(missing, live, embedder, workers, told)
     return _report(alias, source, live, told, left_out=left_out, moved=True)
 
 
 def _follow_up(
-    tracks: Iterator[Track],
-    target: TrackCollection,
-    embedder: Embedder,
-    workers: int | None,
-    told: _Told,
-    leave_out: bool,
+    tracks: Iterator[Track], target: TrackCollection, embedder: Embedder, workers: int | None, told: _Told
 ) -> int:
     """Embed what an ingest stored in the old collection just before the alias moved; how many tracks failed."""
     before = len(told.failed)
     told.follow(ingest(tracks, embedder, target, workers=workers))
-    n_failed = len(told.failed) - before
-    if leave_out or not n_failed:
-        set_property(target.client, target.name, STAGE, DONE)
-    return n_failed
+    set_property(target.client, target.name, STAGE, DONE)
+    return len(told.failed) - before
 
 
 def _catch_up(

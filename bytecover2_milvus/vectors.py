@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 DIM = "bytecover2.dim"  # in the file's metadata
 ROWS_PER_BATCH = 1_000
 
-_TELLING = ("skipped", "added", "updated", "failed")  # what is said of a track: the last of what became of its rows
+_TELLING = (
+    "skipped",
+    "added",
+    "updated",
+    "failed",
+)  # of a track is said the last of these that holds for a row
 
 
 def staging_for(path: str | Path, model: Model) -> Staging:
@@ -108,9 +113,6 @@ class Vectors:
         self.contract_version = int(told[CONTRACT_VERSION])
         self.dim = int(told[DIM])
         self.segments = read_segments(told)
-
-    def __len__(self) -> int:
-        return self._file.metadata.num_rows
 
     def count_tracks(self) -> int:
         """How many tracks there are; the rows of a track stand together.

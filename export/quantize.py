@@ -88,6 +88,7 @@ def quantize(model: ModelProto, calibration: Sequence[NDArray[np.float32]]) -> M
             _Reader(network.graph.input[0].name, calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
+            nodes_to_exclude=[node.name for node in network.graph.node if "transposing" in node.input],
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,

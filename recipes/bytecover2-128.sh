@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The paper's recipe as five commands, with the settings of the bundle that ships: ByteCover, PCA-FC inserted, PCA-FC
-# trained alone, everything trained, export. Each command resumes where it was cut off.
+# The paper's recipe: ByteCover, PCA-FC inserted, PCA-FC trained alone, everything trained; exported after the second step
+# and at the end. Each command resumes where it was cut off. The bundle that ships had INIT and SOUND_FONT besides.
 #
 #   recipes/bytecover2-128.sh SCORES RUN [CONFIG]
 #
@@ -8,7 +8,7 @@
 # CONFIG is bytecover2-128.toml (two CPU cores) unless given: bytecover2-128-gpu.toml has the paper's backbone.
 #
 # From the environment, all optional:
-#   INIT          a checkpoint of the same network, without PCA-FC, to go on from
+#   INIT          a checkpoint or bundle of the same backbone to go on from, without its PCA-FC
 #   SOUND_FONT    a General MIDI sound font that plays some of the parts, which needs FluidSynth
 #   COMPOSED      how many songs are composed
 #   ARRANGEMENTS  tracks of each song
@@ -20,7 +20,7 @@ config=${3:-$(dirname "$0")/bytecover2-128.toml}
 bytecover2=("${PYTHON:-python}" -m bytecover2_milvus)
 songs=(
   --songs "composed@0-${COMPOSED:-2500}" --songs "$scores/pop909@0-850" --songs "$scores/cre@0-1000"
-  --songs "$scores/lieder@0-1250" --arrangements "${ARRANGEMENTS:-4}" --spectral 0.985 --degraded 0.8
+  --songs "$scores/lieder@0-1250" --arrangements "${ARRANGEMENTS:-12}" --spectral 0.995 --degraded 0.8
   ${SOUND_FONT:+--sound-font "$SOUND_FONT"} --cache "$run/cache"
 )
 held_out=(
@@ -29,10 +29,12 @@ held_out=(
 )
 settings=(--config "$config")
 
-"${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" ${INIT:+--init "$INIT"} --out "$run/bytecover"
-"${bytecover2[@]}" fit-pca "$run/bytecover/best.safetensors" "${songs[@]}" --dim 128 --out "$run/pca.safetensors"
-# pca.safetensors is the bundle that ships, as it validated best; on a backbone that has converged the next two steps
-# should gain.
+"${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" \
+  ${INIT:+--init "$INIT" --set 'network.feature_dim="none"'} --out "$run/bytecover"
+[ -e "$run/pca.safetensors" ] ||
+  "${bytecover2[@]}" fit-pca "$run/bytecover/best.safetensors" "${songs[@]}" --dim 128 --out "$run/pca.safetensors"
+# This is the bundle that ships, as it validated best; on a backbone that has converged the next two steps should gain.
+"${bytecover2[@]}" export "$run/pca.safetensors" --out "$run/pca-128"
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/pca.safetensors" \
   --set 'training.phase="frozen"' --set training.steps=150 --set training.learning_rate=1e-3 --out "$run/frozen"
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/frozen/best.safetensors" \

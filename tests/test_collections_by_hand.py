@@ -111,7 +111,7 @@ def test_nothing_is_deleted_from_where_an_alias_went_while_the_user_was_asked(
     assert has_collection(client, covers.name) and has_collection(client, other.name)
     client.alter_alias(covers.name, name, timeout=10)
     result = run("collections", "delete-tracks", name, TEXTS[0])
-    assert result.exit_code == 1 and f"what this run did is in {covers.name}" in result.stderr
+    assert result.exit_code == 1 and f"2 rows were deleted from {covers.name}" in result.stderr
     client.drop_alias(name, timeout=10)
 
 
@@ -146,9 +146,9 @@ def test_who_only_looks_loads_nothing_on_a_server(covers: TrackCollection, clien
     covers.flush()
     client.release_collection(covers.name, timeout=30)
     (described,) = lines(run("collections", "describe", covers.name, "--json"), "collection")
-    run("collections", "list")
+    assert covers.name in run("collections", "list").stdout
     assert "rows" in run("collections", "drop", covers.name, input="n\n").stderr
-    run("doctor", "--collection", covers.name)
+    assert "a1b2" in run("doctor", "--collection", covers.name).stdout
     assert load_state(client, covers.name) == ("Loaded" if embedded else "NotLoad")
     assert described["load_state"] == load_state(client, covers.name)
     assert described["rows"] >= len(ROWS) and described["segments"] == (1 if embedded else None)

@@ -78,6 +78,7 @@ def test_a_midi_file_gives_its_melody_not_its_bass(tmp_path: Path) -> None:
         (("Piano", "Tenor"), 1),
         (("Klavier", "Singstimme"), 1),
         (("Violin", "Bass 1"), 1),
+        (("Piano", "Tenor (Rodolfo)"), 1),
     ],
 )
 def test_the_melody_of_a_musicxml_file_is_the_voice_if_there_is_one(
@@ -130,3 +131,5 @@ def test_places_without_songs(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("do re mi")
     with pytest.raises(SongError, match=r"notes\.txt: not a song"):
         read_song(tmp_path / "notes.txt")
+    with pytest.raises(SongError, match=r"no-tempo\.mid: cannot be read as a song"):
+        read_song(write_midi(tmp_path / "no-tempo.mid", tempo=0))

@@ -174,7 +174,7 @@ def test_a_classifier_goes_on_for_its_own_works_only(bytecover, corpus):
         assert weight.shape == (other[1], 256) and weight.abs().max() < 0.1
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_spoils_nothing(corpus, cache, tmp_path):
+def test_a_loss_that_is_no_number_ends_the_run(corpus, cache, tmp_path):
     config = with_training(CONFIG, learning_rate=1e18, warmup_steps=0, save_every=1, steps=20)
     with pytest.raises(ConfigError, match=r"step \d+: the loss is no number any more .* lower training.learning_rate"):
         train(config, corpus, cache, tmp_path, data_workers=0, device="cpu")

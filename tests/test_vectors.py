@@ -44,10 +44,11 @@ def test_what_is_exported_comes_back_as_it_was(filled: TrackCollection, client, 
     file = tmp_path / "rows.parquet"
     assert write_vectors(filled, file) == len(ROWS)
     vectors = Vectors(file)
-    assert (vectors.model_id, vectors.dim, vectors.contract_version, len(vectors)) == ("a1b2", 128, 1, len(ROWS))
-    copy = TrackCollection.create(client, name, vectors)
     n_tracks = len(ROWS) - 1  # one of them has two rows
-    assert vectors.count_tracks() == n_tracks and statuses(vectors, copy) == {"added": n_tracks}
+    told = (vectors.model_id, vectors.dim, vectors.contract_version, vectors.count_tracks())
+    assert told == ("a1b2", 128, 1, n_tracks)
+    copy = TrackCollection.create(client, name, vectors)
+    assert statuses(vectors, copy) == {"added": n_tracks}
     by_id = {stored.id: stored for stored in copy.rows_with([stored.id for stored in ROWS])}
     assert by_id == {stored.id: stored for stored in ROWS}
     embeddings = copy.embeddings_of(list(by_id))

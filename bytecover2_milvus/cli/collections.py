@@ -172,7 +172,7 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
         what = f"{collection.name} (alias {aliases})" if aliases else collection.name
         if not yes:
             click.confirm(f"Delete {what} with {rows} rows at {milvus}?", abort=True, err=True)
-        collection.check_alias()
+        collection.check_alias("nothing was dropped; run it again")
         drop_collection(client, collection.name)
     click.echo(f"{what} dropped, {rows} rows", err=True)
 
@@ -254,8 +254,8 @@ def promote(
     click.echo(f"{counts}{found}; {name} {stands}", err=True)
     if done.left_out and not leave_out:
         click.echo(
-            f"tracks that were stored while {name} moved could not be embedded; mend them and run this again, or leave"
-            " them out with --leave-out",
+            f"tracks that were stored while {name} moved could not be embedded; mend them and ingest them with the new"
+            " bundle",
             err=True,
         )
         sys.exit(1)

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from ..training.corpus import Corpus, FeatureCache
 
 
-MATERIAL = ("songs", "manifest", "unlabelled")
-NOTHING_TO_LEARN_FROM = "nothing to learn from: give --songs, --manifest or --unlabelled"
-
-
 def corpus_options(command: Any) -> Any:
     """What to learn from, shared by ``train`` and ``fit-pca``."""
     for option in (
@@ -156,8 +152,7 @@ def train(
     from ..training.train import VALIDATION, check_start
     from ..training.train import train as run
 
-    if not any(material[name] for name in MATERIAL):
-        raise click.UsageError(NOTHING_TO_LEARN_FROM)
+    require_material(**material)
     initial = load_checkpoint(init) if init else None
     config = _config(config_file, settings, initial.config if initial else None)
     check_start(config, initial)
@@ -245,6 +240,7 @@ def fit_pca(
     from ..training.train import pooled_embeddings
     from ..writing import check_writable
 
+    require_material(**material)
     start = load_checkpoint(checkpoint)
     check_reducible(start, dim)
     check_writable(out)
@@ -297,6 +293,13 @@ def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
     return Config.from_dict(table)
 
 
+def require_material(
+    songs: tuple[str, ...] = (), manifest: Path | None = None, unlabelled: tuple[Path, ...] = (), **_: Any
+) -> None:
+    if not (songs or manifest or unlabelled):
+        raise click.UsageError("nothing to learn from: give --songs, --manifest or --unlabelled")
+
+
 def prepare_corpus(
     features: FeatureCache,
     workers: int,
@@ -317,8 +320,7 @@ def prepare_corpus(
     from ..training.corpus import Corpus
     from ..training.rendering import Rendering
 
-    if not (songs or manifest or unlabelled):
-        raise click.UsageError(NOTHING_TO_LEARN_FROM)
+    require_material(songs, manifest, unlabelled)
     rendering = Rendering(spectral, degraded, sound_fonts, features.folder)
     chosen = (song for spec in songs for song in select_songs(spec, features.folder / "songs", workers))
     corpus = Corpus.of_songs(chosen, arrangements, rendering)
@@ -343,9 +345,9 @@ def _prepared(corpus: Corpus, features: FeatureCache, workers: int) -> Corpus:
     usable, said = [], set()
     if ranks > 1:  # each computes its share, then sees what the others made of theirs
         for prepared in features.fill(corpus.share(rank, ranks), workers):
-            if prepared.usable and prepared.warning not in said:  # what is not usable is tried again below
+            if prepared.usable and prepared.warning and prepared.warning not in said:  # what is not, is said below
                 click.echo(f"warning: {prepared.warning}", err=True)
-            said.add(prepared.warning)
+                said.add(prepared.warning)
     with progress_bar("prepare", corpus.n_tracks, quiet=rank > 0) as bar:
         for prepared in features.fill(corpus, workers):
             bar.update(advance=1, note=prepared.track_id)

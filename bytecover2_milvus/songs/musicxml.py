@@ -19,9 +19,10 @@ from .transcript import DEFAULT_BPM, Metre, Transcript, bars_between, on_grid, s
 if TYPE_CHECKING:
     from partitura.score import Part, Score
 
-# Altos, tenors and basses by their whole names: there are saxophones, trombones and guitars that are called so too.
-VOICE_NAME = re.compile(
-    rf"{MELODY_NAME.pattern}|stimme|voix|voce|^\W*(alto?|contralto|tenore?|bar[iy]ton\w*|basso?)\W*\d*\W*$",
+VOICE_NAME = re.compile(r"stimme|voix|voce|alto|tenor|bariton|bass", re.IGNORECASE)
+INSTRUMENT_NAME = re.compile(
+    r"sax|horn|trombone|posaune|guitar|gitarre|clarinet|klarinette|flute|fl\u00f6te|recorder|bassoon|contra|kontra|double"
+    r"|electric|string|synth|drum|tuba|viol",
     re.IGNORECASE,
 )
 
@@ -40,7 +41,7 @@ def read_musicxml(path: Path) -> Transcript:
     parts = [part for part in score.parts if part.notes_tied]
     if not parts:
         raise SongError(f"{path}: no notes")
-    voice = next((part for part in parts if VOICE_NAME.search(part.part_name or "")), None)
+    voice = next((part for part in parts if _sings(part.part_name or "")), None)
     lead = voice or parts[0]
     metre = mode(_metres(lead))
     beats_per_quarter = metre.beats_per_quarter
@@ -54,6 +55,11 @@ def read_musicxml(path: Path) -> Transcript:
         beats_per_bar=metre.beats_per_bar,
         bpm=_quarters_per_minute(score) * beats_per_quarter,
     )
+
+
+def _sings(name: str) -> bool:
+    """Whether a part of that name is a voice: an alto, but no alto saxophone."""
+    return bool(MELODY_NAME.search(name) or (VOICE_NAME.search(name) and not INSTRUMENT_NAME.search(name)))
 
 
 def _load(path: Path) -> Score:

@@ -53,6 +53,8 @@ def read_song(path: str | Path) -> Song:
         return song_from_transcript(READERS[path.suffix.lower()](path), _slug(path.stem))
     except ImportError as error:
         raise SongError(f"{path}: reading it needs {error.name}; pip install 'bytecover2-milvus[train]'") from error
+    except (OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError) as error:  # damaged, somehow
+        raise SongError(f"{path}: cannot be read as a song ({type(error).__name__}: {error})") from error
 
 
 def song_paths(path: str | Path) -> list[Path]:
@@ -99,8 +101,8 @@ def _read_or_reason(cache: Path | None, path: Path) -> Song | str:
         song = read_song(path)
     except SongError as error:
         return str(error)
-    except (OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError) as error:  # damaged, somehow
-        return f"{path}: cannot be read as a song ({type(error).__name__}: {error})"
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})"
     with whole_file(kept) as part:
         part.write_text(song.to_json(), encoding="utf-8")
     return song

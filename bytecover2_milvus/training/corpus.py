@@ -44,7 +44,7 @@ class Source(Protocol):
     def cqt(self, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]: ...
 
     @property
-    def fingerprint(self) -> str: ...  # 64 letters: there are many
+    def fingerprint(self) -> str: ...  # 64 characters, as there are many
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class FileSource:
         try:
             waveform = load_audio(self.path)
         except MemoryError as error:
-            raise AudioError(f"{self.path}: too long for the memory there is; cut it into its works") from error
+            raise AudioError(f"{self.path}: too long for the memory there is; split it into single tracks") from error
         limit = round(RECORDING_S * SAMPLE_RATE)
         start = max(0, (len(waveform) - limit) // 2)
         waveform = waveform[start : start + limit]

@@ -63,7 +63,7 @@ def check_reducible(checkpoint: Checkpoint, dim: int) -> None:
     Raises
     ------
     ConfigError
-        If the checkpoint has one already, or has no more than `dim` dimensions itself.
+        If the checkpoint has one already, or its backbone has fewer than `dim` dimensions.
     """
     if (has := checkpoint.config.network.feature_dim) is not None:
         raise ConfigError(f"the checkpoint has a PCA-FC to {has} dimensions already: start from a ByteCover")

@@ -63,7 +63,7 @@ def check_start(config: Config, init: Checkpoint | None) -> None:
     Raises
     ------
     ConfigError
-        If the phase needs a checkpoint and there is none, or the networks differ.
+        If the phase needs a checkpoint and there is none, the networks differ, or a new network has a PCA-FC.
     """
     if init is not None:
         if init.config.front_end != config.front_end or not init.network.fits(config.network):
