@@ -125,8 +125,8 @@ def transposing_kernel(transpositions: tuple[int, ...], n_bins: int) -> Tensor:
 def mean_over_transpositions(pooled: Callable[[Tensor], Tensor], cqt: Tensor, kernel: Tensor) -> Tensor:
     """The mean over the transpositions of `kernel` of what `pooled` (B, n_bins, T) -> (B, C) makes of `cqt`."""
     n_bins = cqt.shape[1]
-    moved = F.conv1d(cqt, kernel).unflatten(1, (-1, n_bins))  # (B, K, n_bins, T)
-    return pooled(moved.flatten(0, 1)).unflatten(0, (-1, len(kernel) // n_bins)).mean(dim=1)
+    moved = F.conv1d(cqt, kernel).split(n_bins, dim=1)  # K times (B, n_bins, T)
+    return pooled(torch.cat(moved)).unflatten(0, (len(moved), -1)).mean(dim=0)
 
 
 class ByteCover2(nn.Module):

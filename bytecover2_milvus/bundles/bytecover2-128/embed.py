@@ -7,7 +7,6 @@ python embed.py MODEL_DIR                    check this machine against golden.n
 
 import itertools
 import json
-import pathlib
 import sys
 
 import numpy as np
@@ -22,38 +21,39 @@ def load(path, rate):
     if file_rate == rate or not len(waveform):
         return waveform
     n = round(len(waveform) * rate / file_rate)
-    spectrum = np.fft.rfft(waveform)[: n // 2 + 1]
-    return (np.fft.irfft(spectrum, n) * (n / len(waveform))).astype(np.float32)
+    return (np.fft.irfft(np.fft.rfft(waveform)[: n // 2 + 1], n) * (n / len(waveform))).astype(np.float32)
 
 
-def embed(session, contract, waveform):
+def embed(session, contract, waveform, name):
     """Unit embedding (D,) of a mono float32 waveform at the contract's sample rate."""
-    if len(waveform) < contract["shortest_samples"] or np.abs(waveform).max() < contract["silence_peak"]:
-        raise SystemExit("too short or silent: the embedding would mean nothing")
-    copies = -(-contract["minimum_samples"] // len(waveform))  # whole copies, rounded up
-    return session.run(["embedding"], {"waveform": np.tile(waveform, copies)[None]})[0][0]
+    if len(waveform) < contract["shortest_samples"] or not contract["silence_peak"] <= np.abs(waveform).max() < np.inf:
+        raise SystemExit(f"{name}: too short, silent or damaged: the embedding would mean nothing")
+    repeated = np.tile(waveform, -(-contract["minimum_samples"] // len(waveform)))  # whole copies, rounded up
+    return session.run(["embedding"], {"waveform": repeated[None]})[0][0]
 
 
 def main(folder, *paths):
-    folder = pathlib.Path(folder)
-    contract = json.loads((folder / "contract.json").read_text())
+    with open(f"{folder}/contract.json", encoding="utf-8") as file:
+        contract = json.load(file)
     if contract["contract_version"] != 1:
         raise SystemExit("this program knows contract version 1")
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    if not paths:
-        golden = np.load(folder / "golden.npz")
-        for name in ("long", "short"):
-            embedding = embed(session, contract, golden[f"{name}_waveform"].astype(np.float32) / 32768)
-            difference = float(np.abs(embedding - golden[f"{name}_embedding"]).max())
-            print(json.dumps({"golden": name, "difference": difference}))
-            if not difference <= contract["parity_tolerance"]:
-                raise SystemExit(f"{name}: differs by more than {contract['parity_tolerance']}")
-    embeddings = {path: embed(session, contract, load(path, contract["sample_rate"])) for path in paths}
+    session = onnxruntime.InferenceSession(f"{folder}/model.onnx", providers=["CPUExecutionProvider"])
+    for name in () if paths else ("long", "short"):
+        golden = np.load(f"{folder}/golden.npz")
+        embedding = embed(session, contract, golden[f"{name}_waveform"].astype(np.float32) / 32768, name)
+        difference = float(np.abs(embedding - golden[f"{name}_embedding"]).max())
+        print(json.dumps({"golden": name, "difference": difference}))
+        if not difference <= contract["parity_tolerance"]:
+            raise SystemExit(f"{name}: differs by more than {contract['parity_tolerance']}")
+    embedded = [(path, embed(session, contract, load(path, contract["sample_rate"]), path)) for path in paths]
     if len(paths) == 1:
-        print(json.dumps(embeddings[paths[0]].tolist()))
-    for a, b in itertools.combinations(embeddings, 2):
-        print(json.dumps({"a": a, "b": b, "similarity": float(embeddings[a] @ embeddings[b])}))
+        print(json.dumps(embedded[0][1].tolist()))
+    for (a, one), (b, other) in itertools.combinations(embedded, 2):
+        print(json.dumps({"a": a, "b": b, "similarity": float(one @ other)}))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:]) if sys.argv[1:] else sys.exit(__doc__)
+    except (OSError, RuntimeError) as error:  # both name the file
+        sys.exit(error)
