@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from bytecover2_milvus.export.exporter import to_int8, write_bundle
 from bytecover2_milvus.export.fold import ShippedNetwork
 from bytecover2_milvus.export.parity import melody, reference_session
 from bytecover2_milvus.export.quantize import Songs, check_int8, network_part, quantize
+from bytecover2_milvus.model_file import ModelFile
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
 from bytecover2_milvus.verify import verify
 
@@ -152,6 +154,15 @@ def test_the_network_part_follows_the_front_end(tiny_bundle, int8, name):
     [row] = part.run(None, {part.get_inputs()[0].name: cqt})[0]
     [embedding] = reference_session(model.SerializeToString()).run(None, {"waveform": waveform})[0]
     assert np.abs(row / np.linalg.norm(row) - embedding).max() < (1e-5 if name == "float" else 0.02)
+
+
+def test_transpositions_stay_as_they_are(songs, tmp_path):
+    config, network = tiny_network()
+    network = network.adapted(replace(config.network, transpositions=(-3, 0, 3)))
+    bundle = write_bundle(replace(config, network=network.config), network, tmp_path / "int8", facts={}, int8=songs)
+    [kernel] = [value for name, value in ModelFile.read(bundle.model).weights.items() if name == "transposing"]
+    assert kernel.dtype.kind == "f" and set(np.unique(kernel)) == {0, 1}
+    assert not [finding for finding in verify(bundle.path) if finding.status == "failed"]
 
 
 def test_a_loss_of_map_is_refused_with_its_size(tiny_bundle, songs):
