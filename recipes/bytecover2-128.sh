@@ -32,8 +32,9 @@ settings=(--config "$config")
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" \
   ${INIT:+--init "$INIT" --set 'network.feature_dim="none"'} --out "$run/bytecover"
 [ -e "$run/pca.safetensors" ] ||
-  "${bytecover2[@]}" fit-pca "$run/bytecover/best.safetensors" "${songs[@]}" --dim 128 --out "$run/pca.safetensors"
-# This is the bundle that ships, as it validated best; on a backbone that has converged the next two steps should gain.
+  "${bytecover2[@]}" fit-pca "$run/bytecover/best.safetensors" "${songs[@]}" --arrangements 2 --dim 128 \
+    --out "$run/pca.safetensors"  # two arrangements of each song are enough for the axes
+# pca-128 is the bundle that ships, as it validated best; on a backbone that has converged the next two steps should gain.
 "${bytecover2[@]}" export "$run/pca.safetensors" --out "$run/pca-128"
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/pca.safetensors" \
   --set 'training.phase="frozen"' --set training.steps=150 --set training.learning_rate=1e-3 --out "$run/frozen"
