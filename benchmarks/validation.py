@@ -382,7 +382,7 @@ def publish(scores: Sequence[Any], table: str, path: Path | None) -> None:
     help=f"By default {', '.join(USUAL)}; of the recordings all.",
 )
 @click.option(
-    "--works", "n_works", type=click.IntRange(2), default=40, show_default=True, help="Works of each set, at most."
+    "--works", "n_works", type=click.IntRange(1), default=40, show_default=True, help="Works of each set, at most."
 )
 @click.option(
     "--tracks", "n_tracks", type=click.IntRange(2), default=3, show_default=True, help="Tracks of each work, at most."

@@ -16,6 +16,7 @@ from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import AudioError, ConfigError, ManifestError
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.model.cqt import WaveformToCQT
+from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.songs.arrange import arrange
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.songs.render import render
@@ -68,8 +69,8 @@ def cache(tmp_path_factory) -> FeatureCache:
 
 def start() -> Checkpoint:
     """An untrained network, which phase "joint" may start from."""
-    config = Config.from_dict(CONFIG.to_dict() | {"training": CONFIG.to_dict()["training"] | {"phase": "bytecover"}})
-    return Checkpoint(CONFIG, initial_network(config, None))
+    torch.manual_seed(0)
+    return Checkpoint(CONFIG, ByteCover2(CONFIG.network))
 
 
 def test_every_recording_is_a_work_of_itself_and_its_copies(recordings, folder):
