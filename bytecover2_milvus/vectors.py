@@ -33,12 +33,8 @@ if TYPE_CHECKING:
 DIM = "bytecover2.dim"  # in the file's metadata
 ROWS_PER_BATCH = 1_000
 
-_TELLING = (
-    "skipped",
-    "added",
-    "updated",
-    "failed",
-)  # of a track is said the last of these that holds for a row
+# Of a track is said what became of one of its rows: the last of these that did.
+_TELLING = ("skipped", "added", "updated", "failed")
 
 
 def staging_for(path: str | Path, model: Model) -> Staging:

@@ -60,7 +60,7 @@ class SongSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        return _digest(f"{__version__} {self.rendering.fingerprint} {self.song!r} {self.seed}")
+        return text_digest(f"{__version__} {self.rendering.fingerprint} {self.song!r} {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ class FileSource:
         except OSError as error:
             raise AudioError(f"{self.path}: cannot be read ({error.strerror}); check the path") from error
         degraded = f" {__version__} {self.variant} {' '.join(self.kinds)}" if self.variant else ""
-        return _digest(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {RECORDING_S}{degraded}")
+        return text_digest(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {RECORDING_S}{degraded}")
 
 
-def _digest(text: str) -> str:
+def text_digest(text: str) -> str:
     """A short name for a long text, in which a path may stand that is not UTF-8."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 

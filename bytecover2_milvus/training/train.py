@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from ..model.losses import batch_hard_triplet, supervised_contrastive
 from ..model.network import ByteCover2
 from .batches import TrainingBatches
 from .checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
-from .corpus import Corpus, FeatureCache, pool_track
+from .corpus import Corpus, FeatureCache, pool_track, text_digest
 from .optimizer import make_optimizer
 from .ranks import gather, launch
 
@@ -173,7 +173,7 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
-    content, works = fingerprint(corpus), _digest(corpus.works)
+    content, works = fingerprint(corpus), text_digest("\n".join(corpus.works))
     start = weights_digest(init.network) if init else ""
     resumed = _resume(out / LAST, config, content, start)
     network = resumed.network if resumed else initial_network(config, init)
@@ -274,10 +274,6 @@ def weights_digest(network: ByteCover2) -> str:
     for name, value in network.state_dict().items():
         digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
     return digest.hexdigest()[:32]
-
-
-def _digest(names: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _resume(path: Path, config: Config, corpus: str, start: str) -> Checkpoint | None:
