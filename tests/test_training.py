@@ -166,6 +166,20 @@ def test_a_run_from_other_weights_is_another_run(bytecover, corpus, cache, tmp_p
             train(config, corpus, cache, tmp_path, init=init, **arguments)
 
 
+def test_a_run_that_gains_nothing_returns_the_weights_it_was_given(bytecover, corpus, cache, tmp_path):
+    config = with_training(CONFIG, steps=2, learning_rate=0.5, warmup_steps=0)
+    reports = []
+    arguments = {"init": bytecover, "validation": corpus, "data_workers": 0, "device": "cpu", "report": reports.append}
+    best = load_checkpoint(train(config, corpus, cache, tmp_path, **arguments))
+    assert [progress.step for progress in reports] == [0, 1, 2]
+    assert reports[2].validation.map < reports[0].validation.map
+    assert best.facts[VALIDATION] == f"{reports[0].validation.map:.6f}"
+    for name, value in bytecover.network.state_dict().items():
+        assert torch.equal(value, best.network.state_dict()[name]), name
+    last = load_checkpoint(tmp_path / "last.safetensors")
+    assert not torch.equal(last.network.backbone.conv1.weight, bytecover.network.backbone.conv1.weight)
+
+
 def test_a_classifier_goes_on_for_its_own_works_only(bytecover, corpus):
     works = bytecover.works
     assert torch.equal(initial_classifier(CONFIG, works, 4, bytecover).weight, bytecover.classifier)

@@ -134,8 +134,8 @@ def train(
 ) -> None:
     """Train the network on songs or recordings; the same command resumes a run that was cut off.
 
-    A recording that cannot be used is left out with a warning. Under torchrun the processes share every batch, one GPU
-    or some cores each.
+    The checkpoint of the best validation is kept, which may be the one it starts from. A recording that cannot be used
+    is left out with a warning. Under torchrun the processes share every batch, one GPU or some cores each.
 
     \b
     Example:
@@ -169,7 +169,7 @@ def train(
     with progress_bar("train", config.training.steps, quiet=rank > 0) as bar:
 
         def report(progress: Any) -> None:
-            loss = f"loss {progress.loss:.3f}, {progress.tracks_per_s:.0f} tracks/s"
+            loss = f"loss {progress.loss:.3f}, {progress.tracks_per_s:.0f} tracks/s" if progress.step else "the start"
             if progress.validation:
                 bar.print(f"step {progress.step}: {loss}, validation MAP {progress.validation.map:.3f}")
             bar.update(completed=progress.step, note=loss)

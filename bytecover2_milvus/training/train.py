@@ -41,10 +41,10 @@ BEST = "best.safetensors"  # the network of the best validation so far; of the e
 
 @dataclass(frozen=True)
 class Progress:
-    """What the loop reports after every step."""
+    """What the loop reports after every step, and before the first if the weights it starts from are validated."""
 
     step: int  # steps done
-    loss: float
+    loss: float  # NaN before the first step
     tracks_per_s: float  # of this step, with the wait for its batch
     validation: Evaluation | None = None
 
@@ -145,7 +145,8 @@ def train(
     init : Checkpoint, optional
         Where phases "frozen" and "joint" start.
     validation : Corpus, optional
-        Works that are in no training batch; the best MAP decides ``best.safetensors``.
+        Works that are in no training batch; the best MAP decides ``best.safetensors``. That of `init` counts too: a
+        run that gains nothing returns the weights it was given.
     device : {"auto", "cpu", "cuda"}
         "auto" is CUDA where it works, else the CPU.
     data_workers : int
@@ -200,6 +201,19 @@ def train(
         if fabric.is_global_zero:
             Checkpoint(config, network, works=works, facts=facts | reached, **running).save(path)
 
+    def judge(validation: Corpus) -> Evaluation:
+        """Validate; the network is kept if none was better before."""
+        nonlocal best
+        result = validate(network, config, validation, cache, fabric.device)
+        fabric.log_dict({"validation/map": result.map, "validation/mr1": result.mr1}, step)
+        set_phase(network, training.phase)
+        if (reached := round(result.map, 6)) > best:  # as rounded as saved, or a resumed run would take a tie
+            best = reached
+            save(out / BEST, classifier=classifier.weight)
+        return result
+
+    if validation and init and not resumed and fabric.is_global_zero:
+        report(Progress(step, math.nan, 0.0, judge(validation)))
     shares = TrainingBatches(corpus, cache, training, fabric.global_rank, fabric.world_size)
     batches = DataLoader(
         Subset(shares, range(step, training.steps)),
@@ -235,12 +249,7 @@ def train(
         fabric.log_dict(logged | speed, step)
         result = None
         if validation and fabric.is_global_zero and (step % training.validate_every == 0 or step == training.steps):
-            result = validate(network, config, validation, cache, fabric.device)
-            fabric.log_dict({"validation/map": result.map, "validation/mr1": result.mr1}, step)
-            set_phase(network, training.phase)
-            if (reached := round(result.map, 6)) > best:  # as rounded as saved, or a resumed run would take a tie
-                best = reached
-                save(out / BEST, classifier=classifier.weight)
+            result = judge(validation)
         if step % training.save_every == 0 or step == training.steps:
             moments = optimizer_tensors(optimizer.optimizer, names)
             running = {"step": step, "optimizer": moments, "corpus": content, "start": start}
