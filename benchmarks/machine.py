@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,21 +45,26 @@ class Cores:
         self._server = server
         self._idle = 0.0  # of a core
         if server is not None:
-            before, start = self._server_s(), time.perf_counter()
+            before, start = self._threads_s(), time.perf_counter()
             time.sleep(IDLE_S)
-            self._idle = (self._server_s() - before) / (time.perf_counter() - start)
+            self._idle = self._server_s(before) / (time.perf_counter() - start)
 
     def timed(self, function: Callable[..., _Result], *arguments: Any) -> tuple[_Result, float, float]:
         """What a call gives, its seconds by the clock, and its seconds of a core."""
-        there, here, start = self._server_s(), time.process_time(), time.perf_counter()
+        before, here, start = self._threads_s(), time.process_time(), time.perf_counter()
         result = function(*arguments)
         wall, here = time.perf_counter() - start, time.process_time() - here
-        there = self._server_s() - there - self._idle * wall
-        return result, wall, here + there
+        return result, wall, here + self._server_s(before) - self._idle * wall
 
-    def _server_s(self) -> float:
-        """Of the threads that the server has now."""
-        if self._server is None:
-            return 0.0
-        threads = Path(f"/proc/{self._server}/task").glob("*/schedstat")
-        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+    def _server_s(self, before: dict[str, float]) -> float:
+        """Since then, of the threads that the server has now: one that has ended takes all its time with it."""
+        return sum(spent - before.get(thread, 0.0) for thread, spent in self._threads_s().items())
+
+    def _threads_s(self) -> dict[str, float]:
+        """Of each thread of the server."""
+        spent: dict[str, float] = {}
+        if self._server is not None:
+            for thread in Path(f"/proc/{self._server}/task").glob("*/schedstat"):
+                with suppress(OSError):  # it has ended meanwhile
+                    spent[thread.parent.name] = int(thread.read_text().split()[0]) / 1e9
+        return spent

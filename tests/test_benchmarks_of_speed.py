@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import ingest, startup
+from benchmarks import ingest, machine, startup
 from benchmarks.inference import take_turns
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, to see memory")
@@ -65,3 +66,49 @@ def test_ways_take_turns():
     assert order[:4] == [1, 2, 1, 2] and len(order) % 2 == 0
     assert 0 <= least["two"]["cpu_s"] <= least["two"]["s"] and least["two"]["s"] >= 0.002
     assert sys.float_info.max > least["one"]["s"]
+
+
+SERVER = """
+import sys, threading, time
+
+def spin():
+    end = time.thread_time() + 0.3
+    while time.thread_time() < end:
+        pass
+
+def build():
+    spin()
+    built.set()
+    over.wait()
+
+built, over = threading.Event(), threading.Event()
+builder = threading.Thread(target=build)
+builder.start()
+built.wait()
+print("up", flush=True)
+for line in sys.stdin:
+    if line == "end\\n":
+        over.set()
+        builder.join()
+    else:
+        spin()
+    print("done", flush=True)
+"""
+
+
+@needs_proc
+def test_a_thread_of_the_server_that_ends_takes_no_time_back(monkeypatch):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", SERVER], **pipes) as server:
+
+        def ask(what: str) -> str:
+            server.stdin.write(f"{what}\n")
+            server.stdin.flush()
+            return server.stdout.readline()
+
+        assert server.stdout.readline() == "up\n"
+        sleep = time.sleep
+        monkeypatch.setattr(machine.time, "sleep", lambda seconds: (ask("end"), sleep(seconds / 3)))
+        answer, wall_s, core_s = machine.Cores(server.pid).timed(ask, "work")
+        server.stdin.close()
+    assert answer == "done\n" and 0.25 < core_s < 0.4 and wall_s > 0.25
