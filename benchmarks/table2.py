@@ -178,7 +178,7 @@ def reference(config: Config, network: ByteCover2, index: faiss.Index) -> Pipeli
 
 
 def ours(config: Config, network: ByteCover2, collection: TrackCollection) -> Pipeline:
-    front = session(export_onnx(PooledCQT(config.front_end), {}))
+    front = session(export_onnx(PooledCQT(config.front_end).eval(), {}))
     back = session(export_cqt_onnx(FromCQT(config.front_end, network), {}))
     return Pipeline(
         load_audio,
