@@ -61,6 +61,7 @@ def write_bundle(
     checkpoint: bool = True,
     cqt: bool = False,
     int8: Songs | None = None,
+    folded: Mapping[str, np.ndarray] | None = None,
 ) -> Bundle:
     """Export `network` to the folder `out_dir`, whole or not at all.
 
@@ -81,6 +82,9 @@ def write_bundle(
     int8 : Songs, optional
         Quantise the backbone to int8: calibrated on these songs, and refused if it costs too much on them. Such a
         bundle has a model_id of its own, and no ``model_cqt.onnx``.
+    folded : mapping of str to np.ndarray, optional
+        Weights of the bundle that `network` came from (`ModelFile.weights`). The checkpoint in it is rounded, and
+        folding rounds once more; with these the model stays the one it was. Those of an int8 form are passed over.
 
     Raises
     ------
@@ -93,6 +97,8 @@ def write_bundle(
     out_dir = Path(out_dir).absolute()
     check_place(out_dir)
     shipped = ShippedNetwork(config.front_end, network)
+    if folded and folded.keys() == shipped.state_dict().keys():
+        shipped.load_state_dict({name: torch.from_numpy(weight.astype(np.float32)) for name, weight in folded.items()})
     contract = make_contract(config, shipped)
     model = export_onnx(shipped, contract.to_metadata())
 
@@ -106,7 +112,9 @@ def write_bundle(
         contract, model, cost = to_int8(contract, model, int8)
     golden = golden_vectors(model, contract)
     if cqt:
-        model_cqt = export_cqt_onnx(FromCQT(config.front_end, network), contract.to_metadata())
+        from_cqt = FromCQT(config.front_end, network)
+        from_cqt.load_state_dict(shipped.state_dict())
+        model_cqt = export_cqt_onnx(from_cqt, contract.to_metadata())
         check_cqt_parity(shipped, model_cqt, compared)
         golden |= golden_cqts(shipped, golden)
     try:

@@ -63,15 +63,17 @@ def export(
 ) -> None:
     """Write the ONNX bundle of a checkpoint: waveform in, unit embedding out.
 
-    CHECKPOINT may be a bundle that carries one. The exported graph is compared with the network at several lengths and
-    batch sizes; where they differ, nothing is written.
+    CHECKPOINT may be a bundle that carries one, whose model stays the one it is. The exported graph is compared with
+    the network at several lengths and batch sizes; where they differ, nothing is written.
 
     \b
     Example:
       bytecover2-milvus export runs/joint/best.safetensors --out bundles/mine
       bytecover2-milvus export bundles/mine --int8 --out bundles/mine-int8
     """
+    from ..bundle import open_bundle
     from ..export.exporter import check_place, write_bundle
+    from ..model_file import ModelFile
     from ..training.checkpoint import load_checkpoint
 
     for fact in facts:
@@ -96,6 +98,7 @@ def export(
         checkpoint=with_checkpoint,
         cqt=cqt,
         int8=material,
+        folded=ModelFile.read(open_bundle(checkpoint).model).weights if checkpoint.is_dir() else None,
     )
     size = sum(file.stat().st_size for file in bundle.path.iterdir())
     click.echo(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB", err=True)
