@@ -25,8 +25,9 @@ BATCH_SAMPLES = 8 << 20  # of all waveforms of one call of the session, which bo
 LONGEST_S = 1800.0  # of a waveform in one call: more is no recording of a work, but a concert or a radio programme
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-# The default search tries every algorithm again for each new length of audio.
-_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC"}
+# The default search tries every algorithm again for each new length of audio. TF32, on by default too, has 10 bits of
+# mantissa: embeddings would differ from those of a CPU by more than the contract's tolerance.
+_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 _FATAL = 4  # log severity; every failure comes back as an exception
 
 
@@ -194,7 +195,7 @@ def _open_session(bundle: Bundle, device: str, threads: int) -> onnxruntime.Infe
     try:
         import onnxruntime
         from onnxruntime import ExecutionMode, InferenceSession, SessionOptions, get_available_providers
-        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NotImplemented
     except ImportError as error:  # also if uninstalling onnxruntime-gpu took the files of onnxruntime with it
         raise DeviceError(
             "onnxruntime is missing or broken: pip install --force-reinstall onnxruntime, or onnxruntime-gpu for CUDA"
@@ -217,8 +218,9 @@ def _open_session(bundle: Bundle, device: str, threads: int) -> onnxruntime.Infe
             if len(providers) > 1:
                 onnxruntime.preload_dlls()  # the CUDA and cuDNN that pip installed
             session = InferenceSession(bundle.model, options, providers=providers)
-    except (Fail, InvalidGraph, InvalidProtobuf) as error:
+    except (Fail, InvalidGraph, InvalidProtobuf, NotImplemented) as error:
         raise BundleError(f"{bundle.model}: ONNX Runtime cannot load it ({error}); export the bundle again") from error
+    session.disable_fallback()  # or a call that fails on CUDA would go on with the CPU, for good
     if device == "cuda" and session.get_providers()[0] != _CUDA:
         raise DeviceError(_why_no_cuda(installed=_CUDA in get_available_providers()))
     return session

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
-from bytecover2_milvus.bundle import write_sums
+from bytecover2_milvus.bundle import default_bundle, write_sums
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
 from bytecover2_milvus.export.parity import melody
@@ -183,14 +185,35 @@ def test_cuda_that_is_not_there_is_an_error_and_not_the_cpu(tiny_bundle):
 
 
 @pytest.mark.cuda
-def test_cuda_gives_the_embeddings_of_the_cpu(embedder, tiny_bundle):
+@pytest.mark.parametrize("bundle", ["tiny", "the one that ships"])
+def test_cuda_gives_the_embeddings_of_the_cpu(tiny_bundle, bundle):
+    path = tiny_bundle if bundle == "tiny" else default_bundle()
     try:
-        on_cuda = Embedder(tiny_bundle, device="cuda")
+        on_cuda = Embedder(path, device="cuda")
     except DeviceError as error:
         pytest.skip(str(error))
     waveforms = [melody(length, seed=length) for length in (30_000, 100_003, 600_000)]
-    cosines = (on_cuda.embed_batch(waveforms) * embedder.embed_batch(waveforms)).sum(axis=1)
-    assert cosines.min() >= 0.9999
+    embeddings, expected = (embedder.embed_batch(waveforms) for embedder in (on_cuda, Embedder(path, device="cpu")))
+    assert (embeddings * expected).sum(axis=1).min() >= 0.9999
+    assert np.abs(embeddings - expected).max() <= on_cuda.contract.parity_tolerance
+
+
+def test_a_call_that_fails_is_not_tried_again_elsewhere(tiny_bundle, monkeypatch, capfd):
+    """ONNX Runtime would print so, and go on with the CPU from then on."""
+    failing = Embedder(tiny_bundle, device="cpu")
+
+    class Failing:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(there, name)
+
+        def run(self, *_: object) -> None:
+            raise EPFail("the device is gone")
+
+    there = failing._session._sess
+    monkeypatch.setattr(failing._session, "_sess", Failing())
+    with pytest.raises(DeviceError, match=r"ONNX Runtime failed on 5 s of audio \(the device is gone\)"):
+        failing.embed(melody(100_003, seed=0))
+    assert capfd.readouterr().out == "" and isinstance(failing._session._sess, Failing)
 
 
 def test_without_onnx_runtime_the_error_says_what_to_install(tiny_bundle):
