@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -21,10 +22,12 @@ import pytest
 import soundfile
 import soxr
 import torch
+from click.testing import CliRunner
 from conftest import EXPORT, tiny_network
 from packaging.requirements import Requirement
 
 from bytecover2_milvus.bundle import open_bundle
+from bytecover2_milvus.cli import main
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import BundleError, ExportError
@@ -206,6 +209,17 @@ def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(tiny_bundle
         np.testing.assert_array_equal(ours[name], theirs[name])
 
 
+def test_a_bundle_exported_again_stays_the_model_that_it_is(tiny_bundle, tmp_path):
+    """Though its checkpoint is rounded, and folding rounds once more."""
+    again = tmp_path / "again"
+    result = CliRunner().invoke(main, ["export", str(tiny_bundle), "--cqt", "--out", str(again)])
+    assert result.exit_code == 0, result.output
+    for name in ("model.onnx", "contract.json", "checkpoint.safetensors"):
+        assert (again / name).read_bytes() == (tiny_bundle / name).read_bytes(), name
+    found = {finding.check: finding.status for finding in verify(again, "cpu")}
+    assert found["cqt form"] == "ok" and "failed" not in found.values()
+
+
 def test_bytecover_without_pca_fc_exports_too(tmp_path):
     bundle = write_bundle(*tiny_network(feature_dim=None), tmp_path / "bytecover", facts={})
     assert (bundle.contract.name, bundle.contract.embedding_dim) == ("bytecover-256", 256)
@@ -383,12 +397,24 @@ def test_the_reference_consumer_compares_a_file_with_itself_and_refuses_what_is_
     samples[5] = np.nan
     for name, content in (("nan.wav", samples), ("silent.wav", np.zeros(100_000)), ("short.wav", samples[10:100])):
         soundfile.write(tmp_path / name, content, SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "click.wav", np.ones(1), 2 * SAMPLE_RATE + 1, subtype="FLOAT")
     (tmp_path / "text.wav").write_text("no audio")
-    for name in ("nan.wav", "silent.wav", "short.wav", "text.wav", "missing.wav"):
+    for name in ("nan.wav", "silent.wav", "short.wav", "click.wav", "text.wav", "missing.wav"):
         command = [consumer, "-I", tiny_bundle / "embed.py", tiny_bundle, song, tmp_path / name]
         done = subprocess.run(command, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (1, "")
         assert name in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize(("name", "content"), [("model.onnx", b"half of a mod"), ("model.onnx", None)])
+def test_the_reference_consumer_names_the_file_that_is_damaged(consumer, tiny_bundle, tmp_path, name, content):
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (bundle / name).unlink()
+    if content:
+        (bundle / name).write_bytes(content)
+    done = subprocess.run([consumer, "-I", bundle / "embed.py", bundle], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("embed.py: ") and name in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_reference_consumer_resamples_and_mixes_channels(consumer, tiny_bundle, tmp_path):

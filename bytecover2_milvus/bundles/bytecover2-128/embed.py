@@ -18,9 +18,9 @@ def load(path, rate):
     """Mono float32 at `rate` Hz; resampled by cutting, or filling with zeros, the spectrum of the whole recording."""
     channels, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
     waveform = channels.mean(axis=1)
-    if file_rate == rate or not len(waveform):
-        return waveform
     n = round(len(waveform) * rate / file_rate)
+    if file_rate == rate or not n:
+        return waveform
     return (np.fft.irfft(np.fft.rfft(waveform)[: n // 2 + 1], n) * (n / len(waveform))).astype(np.float32)
 
 
@@ -55,5 +55,5 @@ def main(folder, *paths):
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:]) if sys.argv[1:] else sys.exit(__doc__)
-    except (OSError, RuntimeError) as error:  # both name the file
-        sys.exit(error)
+    except Exception as error:  # ONNX Runtime's are of no other class
+        sys.exit(f"embed.py: {error}")
