@@ -49,6 +49,7 @@ TRAINING_ONLY = {"BatchNormalization", "Dropout"}  # folded, and without effect:
 # Half precision rounds twice on the way to the checkpoint and the model: 3 x 2^-11 of a weight at most. What is too
 # small for half precision's full accuracy is judged by its layer's largest weight.
 ROUNDING, ROUNDING_OF_LARGEST = 2**-9, 2**-16
+CONSUMER_TIMEOUT_S = 120.0
 
 _ABSOLUTE_PATH = re.compile(r"(?:^|[\s\"'=:(])(?:/[\w.+-]+){2,}|\b[A-Za-z]:\\|\.py\b")
 _COPY_AGAIN = "copy the bundle again, or export it again"
@@ -314,10 +315,13 @@ def _check_consumer(bundle: Bundle, golden: Golden, trust: bool) -> str:
         recording = Path(folder, "golden.wav")
         soundfile.write(recording, golden["short_waveform"], bundle.contract.sample_rate, subtype="PCM_16")
         command = [sys.executable, "-P", script, bundle.path, recording]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CONSUMER_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise BundleError(f"{script}: no end after {CONSUMER_TIMEOUT_S:g} s; {_COPY_AGAIN}") from error
     try:
-        embedding = np.array(json.loads(done.stdout), dtype=np.float32)
-    except ValueError as error:
+        embedding = np.array(json.loads(done.stdout), dtype=np.float32).reshape(bundle.contract.embedding_dim)
+    except (TypeError, ValueError) as error:
         reason = (done.stderr.strip() or "no embedding").splitlines()[-1]
         raise BundleError(f"{script}: ended with {done.returncode}: {reason}; {_COPY_AGAIN}") from error
     return f"on a WAV file, {_difference(bundle, script, embedding, golden['short_embedding'])}"

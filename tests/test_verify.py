@@ -244,6 +244,22 @@ def test_a_foreign_consumer_is_run_only_if_trusted(bundle):
     assert found.status == "failed" and "embed.py: ended with 1: no numpy here" in found.detail
 
 
+@pytest.mark.parametrize("printed", ["[]", "{}", "[1, 2]", "null"])
+def test_a_consumer_that_prints_no_embedding_is_found(bundle, printed):
+    (bundle / "embed.py").write_text(f"print('{printed}')\n")
+    write_sums(bundle)
+    found = finding(bundle, "embed.py", trust=True)
+    assert found.status == "failed" and "embed.py: ended with 0: no embedding" in found.detail
+
+
+def test_a_consumer_that_does_not_end_is_ended(bundle, monkeypatch):
+    monkeypatch.setattr("bytecover2_milvus.verify.CONSUMER_TIMEOUT_S", 0.5)
+    (bundle / "embed.py").write_text("while True: pass\n")
+    write_sums(bundle)
+    found = finding(bundle, "embed.py", trust=True)
+    assert found.status == "failed" and "embed.py: no end after 0.5 s" in found.detail
+
+
 def test_a_checkpoint_of_another_network_is_found_by_one_weight(bundle):
     path = bundle / "checkpoint.safetensors"
     with safetensors.safe_open(path, framework="numpy") as file:
