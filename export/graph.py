@@ -18,7 +18,7 @@ from ..config import SAMPLE_RATE, SHORTEST_FRAMES
 from ..errors import ExportError
 from .fold import FromCQT, ShippedNetwork
 
-OPSET = 18  # loads in ONNX Runtime 1.23 and later, and in what else reads ONNX today
+OPSET = 18  # the C++ consumer loads it in ONNX Runtime 1.21, the oldest that was tried
 HALF_ELEMENTS = 4096  # weights of at least so many elements are stored in half precision
 
 
