@@ -14,7 +14,7 @@ test: $(DEVELOP)/.ready  ## everything that CI runs
 	$(DEVELOP)/bin/python -m pip check
 	$(DEVELOP)/bin/python -m ruff check .
 	$(DEVELOP)/bin/python -m ruff format --check .
-	$(DEVELOP)/bin/python -m pytest
+	$(DEVELOP)/bin/python -m pytest -n 2 --dist loadfile --durations 25
 
 format: $(DEVELOP)/.ready
 	$(DEVELOP)/bin/python -m ruff check --fix .

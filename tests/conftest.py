@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import uuid
@@ -108,7 +109,10 @@ def tiny_bundle(request: pytest.FixtureRequest) -> Path:
     if not path.is_dir():
         from bytecover2_milvus.export.exporter import write_bundle
 
-        write_bundle(*tiny_network(), path, facts={"Trained on": "nothing, it is for tests"})
+        made = path.with_suffix(f".{os.getpid()}")  # other processes may be making it too
+        write_bundle(*tiny_network(), made, facts={"Trained on": "nothing, it is for tests"})
+        with contextlib.suppress(OSError):  # another one was faster
+            made.rename(path)
     return path
 
 
