@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 DATA = Path(os.environ.get("BYTECOVER2_TEST_SCORES", Path(__file__).parents[2] / "shared" / "data"))
 EXPORT = Path(__file__).parents[1] / "export"
 
+os.environ.pop("COLUMNS", None)  # processes that pytest-xdist starts get 80, whoever sees the tables
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
