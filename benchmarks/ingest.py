@@ -118,7 +118,7 @@ def copies(mp3: Path, folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def measure_parts(paths: Sequence[Path], uri: str) -> Parts:
+def measure_parts(paths: Sequence[Path], uri: str, device: str) -> Parts:
     """The parts of ingest, track by track, in this process."""
     from bytecover2_milvus.audio import _decode, _resample
     from bytecover2_milvus.collection import TrackCollection
@@ -126,7 +126,7 @@ def measure_parts(paths: Sequence[Path], uri: str) -> Parts:
     from bytecover2_milvus.milvus import close, connect
     from bytecover2_milvus.row import Row
 
-    embedder, client = Embedder(device="cpu", threads=1), connect(uri)
+    embedder, client = Embedder(device=device, threads=1), connect(uri)
     collection = TrackCollection.create(client, "parts", embedder)
     spent: dict[str, tuple[float, float]] = dict.fromkeys(("decode", "resample", "inference", "insert"), (0.0, 0.0))
 
@@ -151,11 +151,11 @@ def measure_parts(paths: Sequence[Path], uri: str) -> Parts:
     return Parts(clock, cpu)
 
 
-def measure_ingest(paths: Sequence[Path], uri: str) -> Ingest:
+def measure_ingest(paths: Sequence[Path], uri: str, device: str) -> Ingest:
     """Ingest of all files; the second half of them is timed."""
     half = len(paths) // 2
     with watched() as family:
-        for done, (clock, cpu) in enumerate(_ingest(paths, uri, half, family), start=1):
+        for done, (clock, cpu) in enumerate(_ingest(paths, uri, half, device, family), start=1):
             if done == half:
                 first, half_mib = (clock, cpu), family.peak_mib()
     seconds, cpu_s = clock - first[0], max(cpu - first[1], 1 / os.sysconf("SC_CLK_TCK"))  # /proc counts whole ticks
@@ -163,15 +163,17 @@ def measure_ingest(paths: Sequence[Path], uri: str) -> Ingest:
     return Ingest(len(os.sched_getaffinity(0)), timed, timed / seconds, cpu_s / timed, half_mib, family.peak_mib())
 
 
-def measure_long(path: Path, uri: str, hours: float) -> Long:
+def measure_long(path: Path, uri: str, hours: float, device: str) -> Long:
     """Ingest of one file."""
     with watched() as family:
         start = time.perf_counter()
-        [(end, _)] = _ingest([path], uri, 1, family)
+        [(end, _)] = _ingest([path], uri, 1, device, family)
     return Long(hours, end - start, family.peak_mib())
 
 
-def _ingest(paths: Sequence[Path], uri: str, batch_size: int, family: Family) -> Iterator[tuple[float, float]]:
+def _ingest(
+    paths: Sequence[Path], uri: str, batch_size: int, device: str, family: Family
+) -> Iterator[tuple[float, float]]:
     """Wall clock and processor seconds when each track is done."""
     from bytecover2_milvus.collection import TrackCollection
     from bytecover2_milvus.embedder import Embedder
@@ -179,7 +181,7 @@ def _ingest(paths: Sequence[Path], uri: str, batch_size: int, family: Family) ->
     from bytecover2_milvus.manifest import tracks_in
     from bytecover2_milvus.milvus import close, connect
 
-    embedder, client = Embedder(device="cpu"), connect(uri)
+    embedder, client = Embedder(device=device), connect(uri)
     collection = TrackCollection.create(client, "tracks", embedder)
     for record in ingest(tracks_in(paths), embedder, collection, batch_size=batch_size):
         if record.status != "added":
@@ -255,7 +257,8 @@ def on_cores(cores: int, function: Callable[..., _Result], *arguments: object) -
 @click.option("--tracks", type=click.IntRange(2), default=64, show_default=True, help="Tracks of each run of ingest.")
 @click.option("--minutes", type=click.FloatRange(0.1), default=4.0, show_default=True, help="Of a track.")
 @click.option("--hours", type=click.FloatRange(0), default=10.0, show_default=True, help="Of the long file; 0: none.")
-def main(cores: tuple[int, ...], tracks: int, minutes: float, hours: float) -> None:
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="That embeds.")
+def main(cores: tuple[int, ...], tracks: int, minutes: float, hours: float, device: str) -> None:
     """Measure ingest against the sum of its parts, and its memory."""
     usable = len(os.sched_getaffinity(0))
     if max(cores) > usable:
@@ -266,10 +269,10 @@ def main(cores: tuple[int, ...], tracks: int, minutes: float, hours: float) -> N
         folder = Path(name)
         write_mp3(folder / "song.mp3", minutes)
         paths = copies(folder / "song.mp3", folder / "tracks", tracks)
-        parts = on_cores(1, measure_parts, paths[: max(2, tracks // 4)], str(folder / "parts.db"))
-        click.echo(json.dumps({"what": "parts", **asdict(parts)}))
+        parts = on_cores(1, measure_parts, paths[: max(2, tracks // 4)], str(folder / "parts.db"), device)
+        click.echo(json.dumps({"what": "parts", "device": device, **asdict(parts)}))
         for count in cores:
-            run = on_cores(count, measure_ingest, paths, str(folder / f"{count}.db"))
+            run = on_cores(count, measure_ingest, paths, str(folder / f"{count}.db"), device)
             shares = {
                 "tracks_per_s_and_core": run.tracks_per_s / count,
                 "of_parts": run.tracks_per_s / count * parts.total_s,
@@ -283,7 +286,7 @@ def main(cores: tuple[int, ...], tracks: int, minutes: float, hours: float) -> N
             with (folder / "long.mp3").open("wb") as file:
                 for _ in range(round(hours * 60 / minutes)):
                     file.write((folder / "song.mp3").read_bytes())
-            long = on_cores(max(cores), measure_long, folder / "long.mp3", str(folder / "long.db"), hours)
+            long = on_cores(max(cores), measure_long, folder / "long.mp3", str(folder / "long.db"), hours, device)
             click.echo(json.dumps({"what": "long", **asdict(long)}))
             table.append(f"one file of {hours:g} hours: {long.seconds:.0f} s, {long.peak_mib:.0f} MiB")
     table.append(f"{'ms per track':>11} " + " ".join(f"{part:>11}" for part in (*parts.clock_s, "sum")))
