@@ -93,7 +93,7 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
         except _NotChecked as reason:
             return Finding(str(path), check, "absent", str(reason))
         except ImportError as error:
-            needed = f'needs {error.name}, not installed: pip install "bytecover2-milvus[cpu,train]"'
+            needed = f'needs {error.name}, not installed: pip install "bytecover2-milvus[train]"'
             return Finding(str(path), check, "absent", needed)
         except DeviceError as error:
             return Finding(str(path), check, otherwise, str(error))

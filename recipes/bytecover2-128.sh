@@ -41,4 +41,4 @@ settings=(--config "$config")
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/frozen/best.safetensors" \
   --set 'training.phase="joint"' --set training.steps=300 --set training.learning_rate=3e-4 \
   --set training.triplet_weight=0.1 --out "$run/joint"
-"${bytecover2[@]}" export "$run/joint/best.safetensors" --out "$run/bytecover2-128"
+"${bytecover2[@]}" export "$run/joint/best.safetensors" --out "$run/joint-128"

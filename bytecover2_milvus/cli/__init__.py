@@ -38,7 +38,7 @@ class _Group(click.Group):
             raise click.ClickException(" ".join(str(error).split())) from error
         except ImportError as error:  # training, export and serving each need packages that the others do without
             missing = f"{error.name} is missing or broken" if error.name else " ".join(str(error).split())
-            raise click.ClickException(f'{missing}: pip install "bytecover2-milvus[cpu,train]"') from error
+            raise click.ClickException(f'{missing}: pip install "bytecover2-milvus[train]"') from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read stdout has seen enough: click ends quietly
                 raise

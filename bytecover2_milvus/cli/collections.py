@@ -205,7 +205,7 @@ def create(name: str, milvus: Place, bundle: Path | None) -> None:
 @milvus_options
 @bundle_option
 @device_option
-@click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
+@click.option("--workers", type=click.IntRange(0), help="Processes that decode; by default one per core, at most 8.")
 @click.option("--leave-out", is_flag=True, help="Go on without tracks that cannot be embedded.")
 @click.option("--hold", is_flag=True, help="Do all but move the alias; the same command without it moves it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -227,15 +227,15 @@ def promote(
     Example:
       bytecover2-milvus collections promote tracks --bundle bytecover2-new/ --uri bytecover2.db
     """
-    from ..collection import TrackCollection
+    from ..collection import WHOLE_TRACKS, TrackCollection
     from ..embedder import Embedder
     from ..naming import has_collection
     from ..promotion import promote as run
 
     embedder = Embedder(bundle, device)
     with open_milvus(milvus) as client:
-        rows = TrackCollection.open(client, name).count() if has_collection(client, name) else None
-        with progress_bar("promote", rows) as bar:
+        tracks = TrackCollection.open(client, name).count(WHOLE_TRACKS) if has_collection(client, name) else None
+        with progress_bar("promote", tracks) as bar:
 
             def watch(record: IngestRecord) -> None:
                 if record.status == "failed":

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -20,6 +21,8 @@ PACKAGES = {  # distribution: what it is needed for
     "onnxruntime-gpu": "embedding on CUDA",
     "torch": "training and export",
     "onnx": "export",
+    "pyarrow": "Parquet",
+    "ray": "ingest on several machines",
 }
 
 
@@ -86,8 +89,12 @@ def _milvus(milvus: Place, collection: str, bundle: Path | None) -> Iterator[Che
     from ..collection import TrackCollection
     from ..errors import BundleError, CollectionError, CollectionMissing, MilvusUnavailable
     from ..index import outgrown
+    from ..milvus import is_folder
 
     try:
+        if is_folder(milvus.uri) and not Path(milvus.uri).expanduser().exists():  # then it is made elsewhere, to see
+            with TemporaryDirectory() as folder, open_milvus(Place(f"{folder}/trial.db"), make=True) as client:
+                yield Check("milvus", "ok", f"{client.get_server_version()}, tried in a folder of its own")
         with open_milvus(milvus) as client:
             yield Check("milvus", "ok", f"{client.get_server_version()} at {milvus}")
             model_id = open_bundle(bundle or default_bundle()).contract.model_id

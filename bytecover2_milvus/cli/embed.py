@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 @segment_options(
     "For .parquet: seconds of the segments to embed beside whole tracks; the default is whole tracks only."
 )
-@click.option("--workers", type=click.IntRange(0), help="Processes that decode for .parquet; default: one per core.")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Processes that decode for .parquet; by default one per core, at most 8."
+)
 def embed(
     files: tuple[Path, ...],
     manifest: Path | None,

@@ -63,8 +63,8 @@ def export(
 ) -> None:
     """Write the ONNX bundle of a checkpoint: waveform in, unit embedding out.
 
-    CHECKPOINT may be a bundle that carries one, whose model stays the one it is. The exported graph is compared with
-    the network at several lengths and batch sizes; where they differ, nothing is written.
+    CHECKPOINT may be a bundle that carries one, whose model_id stays, except with --int8. The exported graph is
+    compared with the network at several lengths and batch sizes; where they differ, nothing is written.
 
     \b
     Example:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @segment_options(
     "Seconds of the segments to store beside the whole track; 0 for none. The default is the collection's, at first 0."
 )
-@click.option("--workers", type=click.IntRange(0), help="Processes that decode; the default is one per core.")
+@click.option("--workers", type=click.IntRange(0), help="Processes that decode; by default one per core, at most 8.")
 @click.option(
     "--ray",
     metavar="ADDRESS",
@@ -221,7 +221,7 @@ def query(
     expression: str,
     as_json: bool,
 ) -> None:
-    """Find the tracks of a collection that are covers of audio files.
+    """Rank the tracks of a collection by how close they are to audio files.
 
     A match tells which part of the track is closest; with --segment, a part of the query may be what finds it. Where
     tracks are stored in segments, --whole searches whole tracks only.

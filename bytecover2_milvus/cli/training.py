@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 def corpus_options(command: Any) -> Any:
     """What to learn from, shared by ``train`` and ``fit-pca``."""
     for option in (
-        click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes that prepare."),
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            default=2,
+            show_default=True,
+            help="Processes that prepare tracks and batches.",
+        ),
         click.option(
             "--cache",
             type=click.Path(file_okay=False, path_type=Path),
@@ -51,29 +57,34 @@ def corpus_options(command: Any) -> Any:
             help="Share of the arrangements that are drawn straight to a CQT: twenty times as fast as playing them.",
         ),
         click.option(
-            "--arrangements", type=click.IntRange(2), default=4, show_default=True, help="Tracks made of each song."
+            "--arrangements",
+            type=click.IntRange(2),
+            default=4,
+            show_default=True,
+            help="Tracks made of each song, also of those held out.",
         ),
         click.option(
             "--degradation",
             "degradations",
             multiple=True,
             metavar="KIND",
-            help="What may happen to a degraded copy, such as codec or room; all kinds by default.",
+            help="What may happen to a copy of an --unlabelled recording, such as codec or room; all kinds by default. "
+            "May be given several times.",
         ),
         click.option(
             "--variants",
             type=click.IntRange(1),
             default=3,
             show_default=True,
-            help="Degraded copies of each recording.",
+            help="Degraded copies of each --unlabelled recording.",
         ),
         click.option(
             "--unlabelled",
             multiple=True,
             type=click.Path(path_type=Path),
-            metavar="DIR",
-            help="Recordings without labels, files or folders: each is a work of its own, learned from degraded "
-            "copies. May be given several times.",
+            metavar="PATH",
+            help="Recordings without labels, files or folders: each is a work of its own, with degraded copies for "
+            "covers. May be given several times.",
         ),
         click.option(
             "--manifest",
@@ -142,7 +153,8 @@ def train(
       bytecover2-milvus train --songs composed@0-1000 --validation-songs traditional \\
         --set 'network.feature_dim="none"' --out runs/bytecover
       bytecover2-milvus train --unlabelled music/ --songs composed@0-200 --init bundles/mine \\
-        --set 'training.phase="joint"' --out runs/adapted
+        --config recipes/bytecover2-128.toml --set 'training.phase="joint"' --set training.steps=300 \\
+        --set training.learning_rate=3e-5 --out runs/adapted
       torchrun --nproc-per-node 4 -m bytecover2_milvus train --songs composed@0-1000 \\
         --set 'network.feature_dim="none"' --out runs/bytecover
     """
