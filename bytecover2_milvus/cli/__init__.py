@@ -20,16 +20,14 @@ from .demo import demo
 from .doctor import doctor
 from .embed import embed
 from .export import export
+from .output import InOrder
 from .search import evaluate, ingest, query
 from .training import fit_pca, train
 from .verify import verify
 
 
-class _Group(click.Group):
-    """Commands in the order of use; what the user can mend becomes one line on stderr and exit code 1."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+class _Group(InOrder):
+    """What the user can mend becomes one line on stderr and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import Place, bundle_option, device_option, milvus_options, open_milvus, print_table, progress_bar
+from .output import (
+    InOrder,
+    Place,
+    bundle_option,
+    device_option,
+    milvus_options,
+    open_milvus,
+    print_table,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from ..ingest import IngestRecord
@@ -24,7 +33,7 @@ def _shown(value: object) -> object:
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-@click.group("collections")
+@click.group("collections", cls=InOrder)
 def collections_group() -> None:
     """List, describe, export, thin out, drop and renew the collections of a Milvus.
 
@@ -89,7 +98,7 @@ def describe(name: str, milvus: Place, as_json: bool) -> None:
 @click.option("--filter", "expression", default="", help="Only rows that pass, in Milvus' language.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def export(name: str, milvus: Place, out: Path, expression: str, as_json: bool) -> None:
-    """Write a collection, or what passes a filter, to a Parquet file; `ingest --vectors` reads it back.
+    """Write a collection to a Parquet file. With --filter, what passes it; `ingest --vectors` reads it back.
 
     \b
     Example:
@@ -117,7 +126,7 @@ def export(name: str, milvus: Place, out: Path, expression: str, as_json: bool) 
 def delete_tracks(
     name: str, track_ids: tuple[str, ...], milvus: Place, expression: str, yes: bool, as_json: bool
 ) -> None:
-    """Delete tracks with all their rows, by their track_ids or by a filter. Audio files are not touched.
+    """Delete tracks with all their rows. They are named by track_id or by a filter; audio files are not touched.
 
     A track_id that is not in the collection is reported; the exit code is then 1. Tracks whose names begin with a dash
     come after ``--``.
@@ -157,7 +166,7 @@ def delete_tracks(
 @milvus_options
 @yes_option
 def drop(name: str, milvus: Place, yes: bool) -> None:
-    """Delete a collection with all it holds, by its name or its alias; the alias goes with it.
+    """Delete a collection with all it holds. Its name or its alias will do; the alias goes with it.
 
     \b
     Example:
@@ -182,7 +191,7 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
 @milvus_options
 @bundle_option
 def create(name: str, milvus: Place, bundle: Path | None) -> None:
-    """Make an empty collection for a model behind an alias, as the first ingest does: for Milvus' bulk import.
+    """Make an empty collection, for Milvus' bulk import. It is behind an alias, as the first ingest makes it.
 
     \b
     Example:
@@ -219,7 +228,7 @@ def promote(
     hold: bool,
     as_json: bool,
 ) -> None:
-    """Let an alias stand for a collection of another model, filled from the files of the old one; queries go on.
+    """Move an alias to a collection of another model. It is filled from the files of the old one; queries go on.
 
     The old collection is kept. The same command goes on where a promotion was cut off.
 
@@ -266,7 +275,7 @@ def promote(
 @milvus_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def rollback(name: str, milvus: Place, as_json: bool) -> None:
-    """Let an alias stand again for the collection that it stood for before `promote`; nothing is deleted.
+    """Move an alias back to where it was before `promote`. Nothing is deleted.
 
     \b
     Example:

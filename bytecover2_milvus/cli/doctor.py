@@ -39,7 +39,7 @@ class Check:
 @bundle_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per check on stdout.")
 def doctor(milvus: Place, collection: str, bundle: Path | None, as_json: bool) -> None:
-    """Check installation, ONNX Runtime, bundle, Milvus and collection; exit code 1 if something needed fails.
+    """Check the installation, the bundle and Milvus. The exit code is 1 if something needed fails.
 
     \b
     Example:

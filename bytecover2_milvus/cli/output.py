@@ -39,6 +39,13 @@ bundle_option = click.option(
 )
 
 
+class InOrder(click.Group):
+    """Commands are listed in the order of use, as they are written down."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 @dataclass(frozen=True)
 class Place:
     """Which Milvus, as the options name it."""

@@ -282,7 +282,7 @@ def _stretch(start_s: float, end_s: float) -> str:
 @click.option("--whole", is_flag=True, help="Compare whole tracks only, as if there were no segments.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def evaluate(milvus: Place, collection: str, manifest: Path | None, whole: bool, as_json: bool) -> None:
-    """Score a collection: every track with a known work is a query against all the others.
+    """Score a collection by its labels. Every track whose work is known, and has another track there, is a query.
 
     MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds. Where tracks are
     stored in segments too, a whole track asks and the closest row of each other track counts, as in a query.
