@@ -31,6 +31,19 @@ def test_axes_are_orthonormal_and_not_whitened(pooled):
     assert (np.diff(variance) < 0).all() and variance[-1] > 2
 
 
+@pytest.mark.parametrize("whitening", [0.5, 1.0])
+def test_whitening_takes_its_share_of_every_deviation(pooled, whitening):
+    mean, axes = principal_axes(pooled, 8)
+    deviation = ((pooled - mean) @ axes).std(axis=0)
+    whitened = ((pooled - mean) @ principal_axes(pooled, 8, whitening)[1]).std(axis=0)
+    np.testing.assert_allclose(whitened / whitened[0], (deviation / deviation[0]) ** (1 - whitening), rtol=1e-6)
+
+
+def test_axes_of_no_variance_stay_finite():
+    flat = np.repeat(np.arange(4.0)[:, None], 3, axis=1)  # one direction
+    assert np.isfinite(principal_axes(flat, 3, whitening=1.0)[1]).all()
+
+
 @pytest.mark.parametrize(
     ("rows", "dim", "message"), [(1, 2, "at least 2"), (5, 41, "between 1 and 40"), (5, 0, "dim = 0")]
 )

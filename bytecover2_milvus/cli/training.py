@@ -226,6 +226,13 @@ def train(
     show_default=True,
     help="Principal axes of the embedding, behind BNNeck, or of the pooled embedding before it, as in the paper.",
 )
+@click.option(
+    "--whitening",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Power of its deviation that every axis is divided by; 0 is the paper's, 1 makes all axes count alike.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Checkpoint to write.")
 @device_option
 def fit_pca(
@@ -234,6 +241,7 @@ def fit_pca(
     workers: int,
     dim: int,
     of: str,
+    whitening: float,
     out: Path,
     device: str,
     **material: Any,
@@ -264,7 +272,7 @@ def fit_pca(
         pooled = pooled_embeddings(start.network.to(on), start.config, corpus, features, on, watch)
     start.network.cpu()
     insert = {"embedding": insert_embedding_pca, "pooled": insert_pca_fc}[of]
-    insert(start, pooled, dim).save(out)
+    insert(start, pooled, dim, whitening).save(out)
     click.echo(f"{out}")
 
 

@@ -1,4 +1,10 @@
-"""PCA-FC: a fully connected layer that starts as the principal axes of the pooled embeddings."""
+"""PCA-FC: a fully connected layer that starts as the principal axes of the pooled embeddings, whitened in part.
+
+References
+----------
+H. Jegou, O. Chum, "Negative evidences and co-occurences in image retrieval: The benefit of PCA and whitening", ECCV
+2012: principal axes of image vectors, whitened in whole, for retrieval by cosine.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +16,26 @@ from torch import nn
 COVARIANCE_EPS = 1e-6  # eps of the paper's Eq. 3, which keeps the covariance positive definite
 
 
-def principal_axes(pooled: NDArray[np.floating], dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and leading eigenvectors of the covariance of pooled embeddings, without whitening (Eq. 3 of the paper).
+def principal_axes(
+    pooled: NDArray[np.floating], dim: int, whitening: float = 0.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and leading eigenvectors of the covariance of pooled embeddings (Eq. 3 of the paper), whitened if asked for.
 
     Parameters
     ----------
     pooled : np.ndarray [shape=(N, C)]
     dim : int
         Number of axes, at most C.
+    whitening : float
+        Share of its deviation, as a power in [0, 1], that every axis is divided by: 0, the paper's, leaves the axes
+        orthonormal; 1 makes all projections equally wide.
 
     Returns
     -------
     mean : np.ndarray [shape=(C,)]
     axes : np.ndarray [shape=(C, dim)]
-        Orthonormal columns in order of falling variance; the largest entry of each is positive, which fixes the signs.
+        Columns in order of falling variance, the first of unit length; the largest entry of each is positive, which
+        fixes the signs.
 
     Raises
     ------
@@ -39,20 +51,21 @@ def principal_axes(pooled: NDArray[np.floating], dim: int) -> tuple[NDArray[np.f
     mean = pooled.mean(axis=0)
     centred = pooled - mean
     covariance = centred.T @ centred / (n - 1) + COVARIANCE_EPS * np.eye(channels)
-    axes = np.linalg.eigh(covariance).eigenvectors[:, ::-1][:, :dim]
+    variances, axes = np.linalg.eigh(covariance)
+    variances, axes = variances[::-1][:dim].clip(min=COVARIANCE_EPS), axes[:, ::-1][:, :dim]
     signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0))
-    return mean, axes * signs
+    return mean, axes * signs * (variances / variances[0]) ** (-whitening / 2)
 
 
-def fit_pca(pooled: NDArray[np.floating], dim: int) -> nn.Linear:
-    """The PCA-FC layer (C -> dim) that projects pooled embeddings (N, C) on their principal axes, centred.
+def fit_pca(pooled: NDArray[np.floating], dim: int, whitening: float = 0.0) -> nn.Linear:
+    """The PCA-FC layer (C -> dim) that projects pooled embeddings (N, C) on their `principal_axes`, centred.
 
     Raises
     ------
     ValueError
         As `principal_axes`.
     """
-    mean, axes = principal_axes(pooled, dim)
+    mean, axes = principal_axes(pooled, dim, whitening)
     layer = nn.Linear(pooled.shape[1], dim)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(axes.T))

@@ -71,15 +71,17 @@ def check_reducible(checkpoint: Checkpoint, dim: int) -> None:
         raise ConfigError(f"dim = {dim}: the backbone has {checkpoint.config.network.pooled_dim} dimensions")
 
 
-def insert_pca_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int) -> Checkpoint:
+def insert_pca_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int, whitening: float = 0.0) -> Checkpoint:
     """The ByteCover of `checkpoint` with a PCA-FC fitted on pooled embeddings (N, 2048): where ByteCover2 starts.
+
+    `whitening` is that of `principal_axes`.
 
     Raises
     ------
     ConfigError
         As `insert_fc`.
     """
-    return insert_fc(checkpoint, fit_pca(pooled, dim), pooled)
+    return insert_fc(checkpoint, fit_pca(pooled, dim, whitening), pooled)
 
 
 def insert_random_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int, seed: int) -> Checkpoint:
@@ -94,11 +96,14 @@ def insert_random_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: i
     return insert_fc(checkpoint, nn.Linear(checkpoint.config.network.pooled_dim, dim), pooled)
 
 
-def insert_embedding_pca(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int) -> Checkpoint:
+def insert_embedding_pca(
+    checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int, whitening: float = 0.0
+) -> Checkpoint:
     """The ByteCover of `checkpoint` with its embedding projected on its `dim` principal axes: the paper's ByteCoverPCA.
 
     The PCA is of what ByteCover gives, after BNNeck, as one who has its vectors would reduce them; BNNeck becomes part
-    of the layer. The axes are orthonormal, so that at full width every cosine is that of the centred embeddings.
+    of the layer. Without `whitening` (of `principal_axes`) the axes are orthonormal, so that at full width every cosine
+    is that of the centred embeddings.
 
     Raises
     ------
@@ -110,7 +115,7 @@ def insert_embedding_pca(checkpoint: Checkpoint, pooled: NDArray[np.float32], di
     with torch.no_grad():
         gain = (bnneck.weight / torch.sqrt(bnneck.running_var + bnneck.eps)).numpy()  # (2048,)
         offset = bnneck.bias.numpy() - gain * bnneck.running_mean.numpy()  # (2048,)
-    mean, axes = principal_axes(pooled * gain + offset, dim)
+    mean, axes = principal_axes(pooled * gain + offset, dim, whitening)
     layer = nn.Linear(len(axes), dim)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(axes.T * gain))
