@@ -225,11 +225,13 @@ def test_doctor_says_what_fits(store, tiny_bundle):
     assert "8 rows" in checks["collection"]["detail"]
 
 
-def test_doctor_says_what_does_not_fit(tiny_bundle, tmp_path):
+def test_doctor_says_what_does_not_fit(store, tiny_bundle, tmp_path):
     process = run("doctor", "--uri", "http://127.0.0.1:9", "--bundle", tmp_path, "--json")
     checks = {line["check"]: line for line in lines(process, "check")}
     assert process.returncode == 1
     assert checks["milvus"]["status"] == checks["bundle"]["status"] == "failed"
+    process = run("doctor", *store, "--bundle", tmp_path, "--json")
+    assert sum(line["status"] == "failed" and "SHA256SUMS" in line["detail"] for line in lines(process, "check")) == 1
     process = run("doctor", "--uri", tmp_path / "later.db", "--bundle", tiny_bundle, "--json")
     assert process.returncode == 0  # what ingest will make is no fault
     statuses = {line["check"]: line["status"] for line in lines(process, "check")}

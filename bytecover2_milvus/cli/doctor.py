@@ -105,5 +105,7 @@ def _milvus(milvus: Place, collection: str, bundle: Path | None) -> Iterator[Che
         yield Check("collection", "absent", str(error))
     except MilvusUnavailable as error:
         yield Check("milvus", "failed", str(error))
-    except (BundleError, CollectionError) as error:
+    except BundleError:  # it has a line of its own already
+        yield Check("collection", "failed", f"{collection}: cannot be compared with a bundle that is not whole")
+    except CollectionError as error:
         yield Check("collection", "failed", str(error))
