@@ -78,8 +78,8 @@ from benchmarks.neighbourhood import Embeddings
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.errors import BytecoverError
-from bytecover2_milvus.index import EXACT
-from bytecover2_milvus.match import EF, STORED
+from bytecover2_milvus.index import CANDIDATES, EXACT
+from bytecover2_milvus.match import STORED
 from bytecover2_milvus.row import BODY
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def measure_milvus(
     for setting in settings:
         yield {"system": system, "setting": setting} | asdict(built) | turns(milvus_search(client, setting), cores)
     if index_type in (EXACT, BODY["indexParams"][0]["indexType"]):
-        setting = {"ef": EF} if index_type != EXACT else {}
+        setting = {"ef": CANDIDATES} if index_type != EXACT else {}
         bare = milvus_search(client, setting, STORED_WITH_ID)
         yield {"ours": system} | overhead(our_search(collection), bare, catalogue.queries)
         for line in filtered(collection, catalogue, setting):

@@ -20,6 +20,7 @@ EXACT = "FLAT"
 LOAD_TIMEOUT_S = 600
 INDEX_POLL_S = 0.5
 BUILD_PARAMS = frozenset({"M", "efConstruction", "nlist"})  # of HNSW and IVF, among what Milvus describes
+CANDIDATES = 256  # that a search keeps, or as many as rows to find: finds 0.99 of the closest five in 100 000
 LITE_ROWS = 50_000  # that Milvus Lite serves well: docs/milvus.md, "Sizing"
 
 
@@ -40,6 +41,15 @@ def ensure_index(client: MilvusClient, name: str) -> str:
         ask(client.create_index, collection_name=name, index_params=index_params, timeout_s=LOAD_TIMEOUT_S)
         names = [wanted["indexName"]]
     return ask(client.describe_index, collection_name=name, index_name=names[0])["index_type"]
+
+
+def search_params(index_type: str, n_hits: int) -> dict[str, Any]:
+    """How a search for `n_hits` rows asks an index: with `CANDIDATES`, where it takes a number of them.
+
+    Others (IVF, AUTOINDEX) search as their Milvus does by default, FLAT everything.
+    """
+    name = "ef" if index_type.startswith("HNSW") else "search_list" if index_type == "DISKANN" else None
+    return {"params": {name: max(CANDIDATES, n_hits)} if name else {}}
 
 
 def index_progress(client: MilvusClient, name: str) -> tuple[str, int]:

@@ -16,8 +16,8 @@ import numpy as np
 
 from .embedding_function import ByteCover2EmbeddingFunction, Recording
 from .errors import CollectionError, CollectionMismatch, CollectionMissing
-from .index import ensure_loaded
-from .match import EF, MAX_HITS
+from .index import ensure_loaded, search_params
+from .match import MAX_HITS
 from .milvus import ask, both
 from .naming import has_collection
 from .properties import MODEL_ID
@@ -146,7 +146,7 @@ class MappedCollection:
             data=queries,
             limit=limit,
             filter=both(filter, ""),
-            search_params={"params": {"ef": max(EF, limit)} if self._index_type == "HNSW" else {}},
+            search_params=search_params(self._index_type, limit),
             output_fields=[self.fields.id, *output_fields],
             **({"consistency_level": "Session"} if self._wrote else {}),
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .index import EXACT
+from .index import EXACT, search_params
 from .milvus import ask
 from .row import FIELDS
 from .segments import Query
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MAX_HITS = 16_384  # Milvus' limit on the rows found for one query
 HITS_PER_CALL = 16_384  # for all queries of one call, at about a kilobyte each; Milvus refuses messages above 64 MiB
-EF = 256  # candidates HNSW keeps, or as many as rows to find: finds 0.99 of the closest five in 100 000
 SCAN_ROWS = 5_000
 
 Hit = Mapping[str, Any]  # "distance" is the similarity, "entity" holds the fields of the row, "times_s" is the query's
@@ -136,7 +135,7 @@ def closest_rows(
             data=list(queries[start : start + at_once]),
             limit=n_hits,
             filter=filter,
-            search_params={"params": {"ef": max(EF, n_hits)} if collection.index_type == "HNSW" else {}},
+            search_params=search_params(collection.index_type, n_hits),
             output_fields=STORED,
             **collection.consistency,
         )
