@@ -76,7 +76,13 @@ class BulkFolder(Staging):
         if rows:
             files.append(self._write_file(rows, len(files) + 1))
         shutil.rmtree(self.folder / PART, ignore_errors=True)
-        told = {"model_id": self.model_id, "rows": self.count(), "files": [file.name for file in files]}
+        told = {
+            "model_id": self.model_id,
+            "segment_s": self.segments.length_s,
+            "hop_s": self.segments.hop_s,
+            "rows": self.count(),
+            "files": [file.name for file in files],
+        }
         with whole_file(contents) as part:
             part.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         return files

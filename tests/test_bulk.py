@@ -127,7 +127,8 @@ def test_bulk_files_hold_the_fields_of_the_collection(tmp_path: Path, monkeypatc
         files = folder.write()
     assert [file.name for file in files] == ["1.parquet", "2.parquet", "3.parquet"]
     told = json.loads((tmp_path / "files.json").read_text())
-    assert told == {"model_id": "a1b2", "rows": len(ROWS), "files": [file.name for file in files]}
+    uncut = {"segment_s": 0.0, "hop_s": 0.0}
+    assert told == {"model_id": "a1b2", **uncut, "rows": len(ROWS), "files": [file.name for file in files]}
     tables = [parquet.read_table(file) for file in files]
     assert [len(table) for table in tables] == [5, 5, 2]
     assert all(table.column_names == list(FIELDS) for table in tables)
@@ -231,6 +232,9 @@ def test_embedding_and_inserting_apart_by_the_command_line(
     for name, code in (("tracks", 1), ("covers", 0), ("covers", 0)):
         result = run("collections", "create", name, "--bundle", tiny_bundle, *uri)
         assert result.exit_code == code and len(result.stderr.splitlines()) == 1, result.output
+    assert run("collections", "create", "parts", "--segment", "8", "--bundle", tiny_bundle, *uri).exit_code == 0
+    result = run("collections", "describe", "parts", *uri, "--json")
+    assert (json.loads(result.stdout)["segment_s"], json.loads(result.stdout)["hop_s"]) == (8.0, 4.0)
 
 
 def test_a_vectors_file_of_staged_rows_comes_into_a_collection(client, name: str, tmp_path: Path) -> None:

@@ -19,10 +19,12 @@ from .output import (
     open_milvus,
     print_table,
     progress_bar,
+    segment_options,
 )
 
 if TYPE_CHECKING:
     from ..ingest import IngestRecord
+    from ..segments import Segments
 
 
 def _shown(value: object) -> object:
@@ -190,7 +192,8 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
 @click.argument("name")
 @milvus_options
 @bundle_option
-def create(name: str, milvus: Place, bundle: Path | None) -> None:
+@segment_options("Seconds of the segments that its tracks have: those of ingest --bulk. The default is none.")
+def create(name: str, milvus: Place, bundle: Path | None, segments: Segments | None) -> None:
     """Make an empty collection, for Milvus' bulk import. It is behind an alias, as the first ingest makes it.
 
     \b
@@ -206,6 +209,8 @@ def create(name: str, milvus: Place, bundle: Path | None) -> None:
         collection = TrackCollection.open_or_create(client, name, embedder)
         if rows := collection.count():
             raise CollectionError(f"{name}: {collection.name} is there already, with {rows} rows")
+        if segments is not None:
+            collection.cut_into(segments)
     click.echo(f"{collection.name}, alias {name}, for embeddings of model {embedder.model_id}", err=True)
 
 
