@@ -33,12 +33,13 @@ class MilvusServer:
         If the wheel is not installed; there is one for Linux on x86-64 only.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, authorization: bool = False) -> None:
         import milvus
 
         port, etcd, etcd_peer, self._health_port = (_free_port() for _ in range(4))
         config = milvus.MilvusServerConfig(data_dir=str(folder), proxy_port=port, etcd_port=etcd)
         config.set("log.level", "warn")
+        config.set("authorization_enabled", authorization)
         for part in PARTS:
             config.set(f"{part}.ip", "127.0.0.1")
         config.resolve()  # writes its configuration

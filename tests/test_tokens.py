@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from audio_files import write_tone
 from click.testing import CliRunner
+from pymilvus import MilvusClient
 from test_cli import commands
 
+from benchmarks.milvus_server import MilvusServer
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.cli.output import Place
 from bytecover2_milvus.errors import MilvusUnavailable
@@ -190,3 +194,24 @@ def test_help_does_not_show_the_token() -> None:
     command = [sys.executable, "-m", "bytecover2_milvus", "query", "--help"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "BYTECOVER2_TOKEN" in done.stdout and hidden(done.stdout)
+
+
+@pytest.mark.milvus
+def test_a_server_that_asks_for_a_token(tmp_path, tiny_bundle):
+    pytest.importorskip("milvus", reason="no Milvus server here; pip install milvus==2.3.5 (Linux, x86-64)")
+    with MilvusServer(tmp_path / "milvus", authorization=True) as server:
+        admin = MilvusClient(server.uri, token="root:Milvus")  # as Milvus is delivered
+        admin.update_password("root", old_password="Milvus", new_password=SECRET, timeout=30)
+        admin.close()
+        write_tone(tmp_path / "a.wav", 0)
+        command = [sys.executable, "-m", "bytecover2_milvus", "ingest", tmp_path / "a.wav", "--bundle", tiny_bundle]
+        statuses = {}
+        for token in (TOKEN, "root:Milvus", ""):
+            environment = os.environ | {"BYTECOVER2_URI": server.uri, "BYTECOVER2_TOKEN": token}
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+            statuses[token] = done.returncode
+            assert hidden(done.stdout + done.stderr) and "Traceback" not in done.stderr
+            if token != TOKEN:
+                (line,) = done.stderr.strip().splitlines()
+                assert "token" in line, line
+    assert statuses == {TOKEN: 0, "root:Milvus": 1, "": 1}
