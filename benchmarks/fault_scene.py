@@ -45,11 +45,10 @@ RUN_TIMEOUT_S = 180.0  # of an ingest that a fault may hold up; a call to Milvus
 EARLY = 0.2  # share of the random moments that may fall before the first record
 INGEST = f"""
 import signal
-from functools import partial
 from bytecover2_milvus import ingest as module
 from bytecover2_milvus.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a benchmark in the background ignores it
-module.ingest = partial(module.ingest, batch_size={BATCH_SIZE})
+module.ingest_with.__kwdefaults__["batch_size"] = {BATCH_SIZE}
 main(prog_name="bytecover2-milvus")
 """
 
