@@ -216,8 +216,8 @@ class TrackCollection:
         queries : np.ndarray [shape=(n_queries, D) or (D,)], or sequence of Query
             Embeddings, or what `embed_query` gives: of a query in segments, the closest segment counts, the whole too.
         limit : int
-            Matches per query; fewer come back where the collection, or the filter, has no more, and where the 16 384 rows
-            that Milvus gives at most are segments of fewer tracks or works.
+            Matches per query; fewer come back where the collection, or the filter, has no more, and where the 16 384
+            rows that Milvus gives at most are segments of fewer tracks or works.
         group_by : {"track", "work"}
             Of each track, or each work, only the closest row counts. A track without a work is a work of its own.
         filter : str
