@@ -145,10 +145,10 @@ def test_a_missing_set_is_named(tmp_path: Path) -> None:
 @plays
 def test_the_command_prints_json_and_a_table(shared_data: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.md"
-    arguments = f"--scores {shared_data} --sets recordings --works 1 --conditions noise --cache {tmp_path} --workers 1"
-    done = CliRunner().invoke(
-        validation.main, [*arguments.split(), "--markdown", str(table), "--soundfont", str(find_soundfont())]
-    )
+    places = {"--scores": shared_data, "--cache": tmp_path, "--markdown": table, "--soundfont": find_soundfont()}
+    arguments = [word for option, path in places.items() for word in (option, str(path))]
+    choice = "--sets recordings --works 1 --conditions noise --workers 1".split()
+    done = CliRunner().invoke(validation.main, [*arguments, *choice])
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["condition"], row["system"]) for row in rows] == [
