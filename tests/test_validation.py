@@ -147,7 +147,7 @@ def test_the_command_prints_json_and_a_table(shared_data: Path, tmp_path: Path) 
     table = tmp_path / "table.md"
     places = {"--scores": shared_data, "--cache": tmp_path, "--markdown": table, "--soundfont": find_soundfont()}
     arguments = [word for option, path in places.items() for word in (option, str(path))]
-    choice = "--sets recordings --works 1 --conditions noise --workers 1".split()
+    choice = ["--sets", "recordings", "--works", "1", "--conditions", "noise", "--workers", "1"]
     done = CliRunner().invoke(validation.main, [*arguments, *choice])
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
