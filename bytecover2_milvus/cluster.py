@@ -154,9 +154,7 @@ class Cluster:
             raise DeviceError(f"CUDA was asked for but the Ray cluster at {address} has no GPU; start a node with one")
         self._device = device if n_gpus else "cpu"
         self._n_workers = workers or max(1, n_gpus or int(resources.get("CPU", 0)))
-        share = (
-            1 / math.ceil(self._n_workers / n_gpus) if n_gpus else 0
-        )  # of one GPU: a worker cannot have parts of two
+        share = 1 / math.ceil(self._n_workers / n_gpus) if n_gpus else 0  # of one GPU: no worker has parts of two
         self._actor = self._ray.remote(num_cpus=1, num_gpus=share)(Worker)
         self._starting: dict[Any, Any] = {}  # reference to the answer of `Worker.start` -> actor
         self._started: list[_Started] = []

@@ -106,6 +106,6 @@ def _milvus(milvus: Place, collection: str, bundle: Path | None) -> Iterator[Che
     except MilvusUnavailable as error:
         yield Check("milvus", "failed", str(error))
     except BundleError:  # it has a line of its own already
-        yield Check("collection", "failed", f"{collection}: cannot be compared with a bundle that is not whole")
+        yield Check("collection", "failed", f"{collection}: not compared with the bundle, which failed")
     except CollectionError as error:
         yield Check("collection", "failed", str(error))
