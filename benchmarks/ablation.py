@@ -30,7 +30,6 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -42,12 +41,13 @@ from torch.nn import functional as F
 
 from benchmarks.ablation_table import REDUCTIONS, Score, comparisons, plot, table_markdown
 from bytecover2_milvus.cli.output import device_option, progress_bar
-from bytecover2_milvus.cli.training import corpus_options, prepare_corpus, with_settings
+from bytecover2_milvus.cli.training import corpus_options, prepare
 from bytecover2_milvus.config import Training
 from bytecover2_milvus.errors import BytecoverError, CheckpointError, ConfigError
 from bytecover2_milvus.metrics import bootstrap_interval, evaluate
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.material import Material
 from bytecover2_milvus.training.ranks import torch_device
 from bytecover2_milvus.training.reduce import (
     insert_embedding_pca,
@@ -282,7 +282,7 @@ def main(
     settings: tuple[str, ...],
     device: str,
     out: Path,
-    **material: Any,
+    material: Material,
 ) -> None:
     """Compare ByteCover, ByteCoverFC, ByteCoverPCA and ByteCover2 at several dimensions, all from CHECKPOINT."""
     if not validation_songs and not validation_manifest:
@@ -291,16 +291,11 @@ def main(
         start = load_checkpoint(checkpoint)
         if start.config.network.feature_dim is not None:
             raise ConfigError(f"{checkpoint}: has a PCA-FC already; give the ByteCover that it was made from")
-        training = with_settings(start.config, settings).training
+        training = start.config.with_settings(settings).training
         features = FeatureCache(cache, start.config.front_end)
-        corpus = prepare_corpus(features, workers, **material)
-        validation = prepare_corpus(
-            features,
-            workers,
-            songs=validation_songs,
-            manifest=validation_manifest,
-            arrangements=material["arrangements"],
-        )
+        corpus = prepare(material, features, workers)
+        held_out = Material(validation_songs, validation_manifest, arrangements=material.arrangements)
+        validation = prepare(held_out, features, workers)
         ablation = Ablation(
             start,
             replace(training, phase="frozen", steps=steps_frozen, learning_rate=rate_frozen),

@@ -21,17 +21,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from bytecover2_milvus.cli.output import device_option, progress_bar
-from bytecover2_milvus.cli.training import corpus_options, prepare_corpus, with_settings
+from bytecover2_milvus.cli.training import corpus_options, prepare
 from bytecover2_milvus.config import Config
 from bytecover2_milvus.errors import BytecoverError, ConfigError
 from bytecover2_milvus.metrics import Evaluation, mean_difference
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.material import Material
 from bytecover2_milvus.training.train import train, validate
 from bytecover2_milvus.writing import whole_file
 
@@ -80,7 +80,7 @@ def table_markdown(lines: Sequence[Worth], steps: int) -> str:
 
 def _configs(config: Config, choices: Sequence[str]) -> dict[str, Config]:
     """The configuration of every run; the settings of one choice stand with blanks between them."""
-    configs = {AS_GIVEN: config} | {choice: with_settings(config, _BETWEEN.split(choice.strip())) for choice in choices}
+    configs = {AS_GIVEN: config} | {choice: config.with_settings(_BETWEEN.split(choice.strip())) for choice in choices}
     for choice, chosen in configs.items():
         if (chosen.front_end, chosen.network) != (config.front_end, config.network):
             raise ConfigError(f"--choice {choice}: front end and network are the checkpoint's; only training.* differs")
@@ -116,7 +116,7 @@ def main(
     learning_rate: float,
     device: str,
     out: Path,
-    **material: Any,
+    material: Material,
 ) -> None:
     """Train from CHECKPOINT with the settings as given, then with each --choice, and compare."""
     try:
@@ -125,12 +125,10 @@ def main(
         training = replace(training, steps=steps, learning_rate=learning_rate)
         configs = _configs(replace(start.config, training=training), choices)
         features = FeatureCache(cache, start.config.front_end)
-        corpus = prepare_corpus(features, workers, **material)
-        arrangements = material["arrangements"]
+        corpus = prepare(material, features, workers)
+        held_out = Material(validation_songs, arrangements=material.arrangements)
         sets = {
-            name: prepare_corpus(
-                features, workers, songs=validation_songs, arrangements=arrangements, degraded=degraded
-            )
+            name: prepare(replace(held_out, degraded=degraded), features, workers)
             for name, degraded in (("played", 0.0), ("degraded", 1.0))
         }
         results = {START: _scores(start, sets, features)}

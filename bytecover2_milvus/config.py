@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -176,8 +177,10 @@ class Config:
             )
 
     @classmethod
-    def from_toml(cls, path: str | Path) -> Config:
+    def from_toml(cls, path: str | Path, base: Config | None = None) -> Config:
         """The configuration in a TOML file with the tables ``front_end``, ``network`` and ``training``.
+
+        What the file does not name is that of `base`, which is the paper's configuration by default.
 
         Raises
         ------
@@ -191,16 +194,48 @@ class Config:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not TOML ({error})") from error
         try:
-            return cls.from_dict(table)
+            return (base or cls()).changed(table)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> Config:
-        parts = {"front_end": FrontEnd, "network": Network, "training": Training}
+        """The paper's configuration but for what the tables name."""
+        return cls().changed(table)
+
+    def changed(self, table: dict[str, Any]) -> Config:
+        """This configuration but for what the tables name.
+
+        Raises
+        ------
+        ConfigError
+            If there is an unknown table or key, or an impossible value.
+        """
+        parts = [field.name for field in dataclasses.fields(self)]
         unknown = sorted(set(table) - set(parts))
         _require(not unknown, f"unknown table [{', '.join(unknown)}]: the tables are {', '.join(parts)}")
-        return cls(**{name: _build(part, name, table.get(name, {})) for name, part in parts.items()})
+        return dataclasses.replace(
+            self, **{name: _changed(getattr(self, name), name, values) for name, values in table.items()}
+        )
+
+    def with_settings(self, settings: Iterable[str]) -> Config:
+        """This configuration with each ``table.key=value`` of `settings`, in TOML, put in its place.
+
+        Raises
+        ------
+        ConfigError
+            If one is not of that form, or as `changed`.
+        """
+        table: dict[str, dict[str, Any]] = {}
+        for setting in settings:
+            try:
+                parsed = tomllib.loads(setting)
+            except tomllib.TOMLDecodeError as error:
+                raise ConfigError(f"{setting}: not KEY=VALUE in TOML; a word needs quotes ({error})") from error
+            for part, values in parsed.items():
+                _require(isinstance(values, dict), f"{setting}: name the table too, as training.{setting}")
+                table[part] = table.get(part, {}) | values
+        return self.changed(table)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -209,13 +244,14 @@ class Config:
 _Part = TypeVar("_Part", FrontEnd, Network, Training)
 
 
-def _build(part: type[_Part], name: str, values: dict[str, Any]) -> _Part:
+def _changed(part: _Part, name: str, values: dict[str, Any]) -> _Part:
     _require(isinstance(values, dict), f"{name} = {values!r}: a table is needed")
-    fields = {field.name: field for field in dataclasses.fields(part)}
-    for key, value in values.items():
-        _require(key in fields, f"unknown key {name}.{key}: the keys are {', '.join(fields)}")
-        values = {**values, key: _coerce(f"{name}.{key}", value, fields[key].default)}
-    return part(**values)
+    defaults = {field.name: field.default for field in dataclasses.fields(part)}
+    for key in values:
+        _require(key in defaults, f"unknown key {name}.{key}: the keys are {', '.join(defaults)}")
+    return dataclasses.replace(
+        part, **{key: _coerce(f"{name}.{key}", value, defaults[key]) for key, value in values.items()}
+    )
 
 
 def _coerce(key: str, value: Any, default: Any) -> Any:

@@ -240,6 +240,23 @@ def test_settings_that_no_run_can_have_are_refused(table, setting):
         Config.from_dict(CONFIG.to_dict() | {table: CONFIG.to_dict()[table] | setting})
 
 
+def test_a_file_changes_what_it_names_and_nothing_else(tmp_path):
+    file = tmp_path / "some.toml"
+    file.write_text("[network]\nstage_blocks = [2, 3, 4, 2]\n[training]\nsteps = 7\n")
+    config = Config.from_toml(file, CONFIG)
+    assert (config.network.stage_blocks, config.training.steps) == ((2, 3, 4, 2), 7)
+    same = replace(config, network=CONFIG.network, training=replace(config.training, steps=CONFIG.training.steps))
+    assert same == CONFIG
+
+
+def test_settings_are_put_in_place_together():
+    wide = Config().with_settings(['network.feature_dim="none"', "network.base_width=2"])  # 64 values, fewer than 128
+    assert wide.network.embedding_dim == 64
+    for wrong, why in (("training.phase=joint", "a word needs quotes"), ("steps=3", "training.steps=3")):
+        with pytest.raises(ConfigError, match=why):
+            Config().with_settings([wrong])
+
+
 def test_bins_above_half_the_sample_rate_are_refused():
     with pytest.raises(ConfigError, match="half the sample rate"):
         FrontEnd(n_octaves=9)

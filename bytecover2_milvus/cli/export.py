@@ -110,12 +110,13 @@ def _render(
     """What int8 is calibrated on, two tracks of each song, and judged by, four of each."""
     from ..export.quantize import Songs
     from ..training.corpus import FeatureCache
-    from .training import prepare_corpus
+    from ..training.material import Material
+    from .training import prepare
 
     features = FeatureCache(cache, front_end)
     return Songs.of(
-        prepare_corpus(features, workers, songs=songs, arrangements=2),
-        prepare_corpus(features, workers, songs=validation_songs, arrangements=4),
+        prepare(Material(songs, arrangements=2), features, workers),
+        prepare(Material(validation_songs, arrangements=4), features, workers),
         features,
         ", ".join(Path(spec).name for spec in validation_songs),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,21 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..training.checkpoint import Checkpoint
     from ..training.corpus import Corpus, FeatureCache
+    from ..training.material import Material
 
 
-def corpus_options(command: Any) -> Any:
-    """What to learn from, shared by ``train`` and ``fit-pca``."""
+def corpus_options(command: Callable[..., object]) -> Any:
+    """What to learn from, and what prepares it: the command takes a `Material`, `cache` and `workers`."""
+
+    @wraps(command)
+    def with_material(*args: Any, **kwargs: Any) -> object:
+        if not (kwargs["songs"] or kwargs["manifest"] or kwargs["unlabelled"]):
+            raise click.UsageError("nothing to learn from: give --songs, --manifest or --unlabelled")
+        from ..training.material import Material
+
+        material = Material(**{field.name: kwargs.pop(field.name) for field in fields(Material)})
+        return command(*args, material=material, **kwargs)
+
     for option in (
         click.option(
             "--workers",
@@ -99,8 +112,8 @@ def corpus_options(command: Any) -> Any:
             "@FROM-TO. May be given several times.",
         ),
     ):
-        command = option(command)
-    return command
+        with_material = option(with_material)
+    return with_material
 
 
 @click.command()
@@ -124,8 +137,8 @@ def corpus_options(command: Any) -> Any:
 @click.option(
     "--init",
     type=click.Path(path_type=Path),
-    help="Checkpoint or bundle to start from, with its network and front end; --set network.stage_blocks=[2,3,4,2] "
-    "adds residual blocks, which start as their shortcut, --set 'network.feature_dim=\"none\"' leaves PCA-FC out.",
+    help="Checkpoint or bundle to start from, with its network and front end. More network.stage_blocks in --config or "
+    "--set add residual blocks, which start as their shortcut; --set 'network.feature_dim=\"none\"' leaves PCA-FC out.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run.")
 @device_option
@@ -141,7 +154,7 @@ def train(
     out: Path,
     device: str,
     as_json: bool,
-    **material: Any,
+    material: Material,
 ) -> None:
     """Train the network on songs or recordings; the same command resumes a run that was cut off.
 
@@ -160,22 +173,20 @@ def train(
     """
     from ..training.checkpoint import load_checkpoint
     from ..training.corpus import FeatureCache
+    from ..training.material import Material
     from ..training.ranks import launched
     from ..training.train import VALIDATION, check_start
     from ..training.train import train as run
 
-    require_material(**material)
     initial = load_checkpoint(init) if init else None
     config = _config(config_file, settings, initial.config if initial else None)
     check_start(config, initial)
     features = FeatureCache(cache, config.front_end)
-    corpus = prepare_corpus(features, workers, **material)
+    corpus = prepare(material, features, workers)
     validation = None
     if validation_songs or validation_manifest:
-        arrangements = material["arrangements"]
-        validation = prepare_corpus(
-            features, workers, songs=validation_songs, manifest=validation_manifest, arrangements=arrangements
-        )
+        held_out = Material(validation_songs, validation_manifest, arrangements=material.arrangements)
+        validation = prepare(held_out, features, workers)
 
     rank, _ = launched()
     with progress_bar("train", config.training.steps, quiet=rank > 0) as bar:
@@ -186,9 +197,8 @@ def train(
                 bar.print(f"step {progress.step}: {loss}, validation MAP {progress.validation.map:.3f}")
             bar.update(completed=progress.step, note=loss)
 
-        sources = (*material["songs"], *filter(None, [material["manifest"]]), *material["unlabelled"])
         facts = {
-            "Trained on": _trained_on(sources, initial),
+            "Trained on": _trained_on(", ".join(material.names), initial),
             "Works": str(len(corpus.works)),
             "Tracks": str(corpus.n_tracks),
         }
@@ -244,7 +254,7 @@ def fit_pca(
     whitening: float,
     out: Path,
     device: str,
-    **material: Any,
+    material: Material,
 ) -> None:
     """Insert a PCA-FC layer, fitted on whole tracks, into a ByteCover checkpoint.
 
@@ -260,13 +270,12 @@ def fit_pca(
     from ..training.train import pooled_embeddings
     from ..writing import check_writable
 
-    require_material(**material)
     start = load_checkpoint(checkpoint)
     check_reducible(start, dim)
     check_writable(out)
     on = torch_device(device)
     features = FeatureCache(cache, start.config.front_end)
-    corpus = prepare_corpus(features, workers, **material)
+    corpus = prepare(material, features, workers)
     with progress_bar("embed", corpus.n_tracks) as bar:
         watch = partial(bar.update, advance=1)
         pooled = pooled_embeddings(start.network.to(on), start.config, corpus, features, on, watch)
@@ -276,91 +285,28 @@ def fit_pca(
     click.echo(f"{out}")
 
 
-def _trained_on(sources: tuple[str | Path, ...], initial: Checkpoint | None) -> str:
+def _trained_on(names: str, initial: Checkpoint | None) -> str:
     """The names of the sources, after those of what the run starts from."""
-    names = ", ".join(Path(source).name or Path(source).resolve().name for source in sources)
     before = initial.facts.get("Trained on", names) if initial else names
     return names if before == names else f"{before}; then {names}"
 
 
 def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None) -> Config:
-    """The TOML file's tables, front end and network those of the initial checkpoint if there is one, then settings."""
+    """The paper's configuration, with front end and network of the initial checkpoint, then the file, then settings."""
     from ..config import Config
 
-    table = (Config.from_toml(path) if path else Config()).to_dict()
-    if initial:
-        table |= {part: initial.to_dict()[part] for part in ("front_end", "network")}
-    return with_settings(Config.from_dict(table), settings)
+    base = Config(initial.front_end, initial.network) if initial else Config()
+    config = Config.from_toml(path, base) if path else base
+    if initial:  # a recipe has one file for phases without PCA-FC and with it
+        config = replace(config, network=replace(config.network, feature_dim=initial.network.feature_dim))
+    return config.with_settings(settings)
 
 
-def with_settings(config: Config, settings: tuple[str, ...]) -> Config:
-    """`config` with each ``table.key=value`` of `settings`, in TOML, put in its place."""
-    import tomllib
-
-    from ..config import Config
-    from ..errors import ConfigError
-
-    table = config.to_dict()
-    for setting in settings:
-        try:
-            parsed = tomllib.loads(setting)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"--set {setting}: not KEY=VALUE in TOML; a word needs quotes ({error})") from error
-        for part, values in parsed.items():
-            if not isinstance(values, dict):
-                raise ConfigError(f"--set {setting}: name the table too, as training.{setting}")
-            table[part] = table.get(part, {}) | values
-    return Config.from_dict(table)
-
-
-def require_material(
-    songs: tuple[str, ...] = (), manifest: Path | None = None, unlabelled: tuple[Path, ...] = (), **_: Any
-) -> None:
-    if not (songs or manifest or unlabelled):
-        raise click.UsageError("nothing to learn from: give --songs, --manifest or --unlabelled")
-
-
-def prepare_corpus(
-    features: FeatureCache,
-    workers: int,
-    songs: tuple[str, ...] = (),
-    manifest: Path | None = None,
-    unlabelled: tuple[Path, ...] = (),
-    variants: int = 1,
-    degradations: tuple[str, ...] = (),
-    arrangements: int = 2,
-    spectral: float = 0.0,
-    degraded: float = 0.0,
-    sound_fonts: tuple[Path, ...] = (),
-) -> Corpus:
-    """The works to learn from, every CQT in the cache; a recording of the manifest's works is not a work of its own."""
-    from ..audio import find_audio
-    from ..manifest import read_manifest
-    from ..songs.select import select_songs
-    from ..training.corpus import Corpus
-    from ..training.rendering import Rendering
-
-    require_material(songs, manifest, unlabelled)
-    rendering = Rendering(spectral, degraded, sound_fonts, features.folder)
-    chosen = (song for spec in songs for song in select_songs(spec, features.folder / "songs", workers))
-    corpus = Corpus.of_songs(chosen, arrangements, rendering)
-    if songs:
-        rendering.prepare(features.front_end)
-    labelled = Corpus.of_manifest(read_manifest(manifest)) if manifest else Corpus({})
-    corpus += labelled
-    if unlabelled:
-        known = {track.source.path.resolve() for _, track in labelled.tracks()}
-        found = find_audio(unlabelled)
-        recordings = [path for path in found if path.resolve() not in known]
-        if recordings or not found:  # else all are tracks of the manifest's works
-            corpus += Corpus.of_recordings(recordings, variants, degradations or None)
-    return _prepared(corpus, features, workers)
-
-
-def _prepared(corpus: Corpus, features: FeatureCache, workers: int) -> Corpus:
-    """The corpus with every CQT in the cache, without what gives none; each file's fault is said once."""
+def prepare(material: Material, features: FeatureCache, workers: int) -> Corpus:
+    """The works of `material` with every CQT in the cache, without what gives none; each file's fault is said once."""
     from ..training.ranks import launched
 
+    corpus = material.corpus(features, workers)
     rank, ranks = launched()
     usable, said = [], set()
     if ranks > 1:  # each computes its share, then sees what the others made of theirs

@@ -1,0 +1,60 @@
+"""What to learn from, as users name it: songs, a manifest of recordings, recordings without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..audio import find_audio
+from ..manifest import read_manifest
+from ..songs.select import select_songs
+from .corpus import Corpus, FeatureCache
+from .rendering import Rendering
+
+
+@dataclass(frozen=True)
+class Material:
+    """Where works come from, and how songs become tracks."""
+
+    songs: tuple[str, ...] = ()  # as `select_songs` reads them
+    manifest: str | Path | None = None  # as `read_manifest` reads it
+    unlabelled: tuple[Path, ...] = ()  # audio files or folders: each recording is a work of its own
+    arrangements: int = 4  # tracks of each song
+    spectral: float = 0.0  # share of the arrangements that are drawn straight to a CQT
+    degraded: float = 0.0  # share of the played ones that go through what recordings do
+    sound_fonts: tuple[Path, ...] = ()  # that play a part of them
+    variants: int = 3  # degraded copies of each unlabelled recording
+    degradations: tuple[str, ...] = ()  # what may happen to those; all kinds if none is named
+
+    @property
+    def names(self) -> Iterator[str]:
+        """The sources by the last part of their names, for the model card."""
+        for source in (*self.songs, *filter(None, [self.manifest]), *self.unlabelled):
+            yield Path(source).name or Path(source).resolve().name
+
+    def corpus(self, features: FeatureCache, workers: int) -> Corpus:
+        """The works, their CQTs not computed yet; a recording of the manifest's works is not a work of its own.
+
+        Raises
+        ------
+        BytecoverError
+            If a source cannot be read, or has nothing to learn from.
+        """
+        rendering = Rendering(self.spectral, self.degraded, self.sound_fonts, features.folder)
+        chosen = (song for spec in self.songs for song in select_songs(spec, features.folder / "songs", workers))
+        corpus = Corpus.of_songs(chosen, self.arrangements, rendering)
+        if self.songs:
+            rendering.prepare(features.front_end)
+        labelled = Corpus.of_manifest(read_manifest(self.manifest)) if self.manifest else Corpus({})
+        return corpus + labelled + self._recordings(labelled)
+
+    def _recordings(self, labelled: Corpus) -> Corpus:
+        if not self.unlabelled:
+            return Corpus({})
+        known = {track.source.path.resolve() for _, track in labelled.tracks()}
+        found = find_audio(self.unlabelled)
+        recordings = [path for path in found if path.resolve() not in known]
+        if found and not recordings:  # all are tracks of the manifest's works
+            return Corpus({})
+        return Corpus.of_recordings(recordings, self.variants, self.degradations or None)
