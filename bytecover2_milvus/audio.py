@@ -123,34 +123,24 @@ def find_audio(paths: Iterable[str | Path]) -> list[Path]:
     """The audio files at `paths`: files as given, folders walked in sorted order.
 
     In folders, hidden files and folders are passed over, links to folders, and what has none of `AUDIO_SUFFIXES` (in
-    either case).
-
-    Raises
-    ------
-    UnreadableAudio
-        If a path does not exist, or a folder cannot be read.
+    either case). A path that does not exist and a folder that cannot be read are among what is found: whoever opens
+    them says what is wrong, and goes on.
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        if path.is_dir():
-            found += sorted(_walk(path))
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UnreadableAudio(f"{path}: no such file or folder; check the path")
+        found += sorted(_walk(path)) if path.is_dir() else [path]
     return list(dict.fromkeys(found))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise UnreadableAudio(f"{error.filename}: {error.strerror}; check its permissions") from error
-
-    for parent, folders, names in os.walk(folder, onerror=refuse):
+    closed: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=closed.append):
         folders[:] = (name for name in folders if not name.startswith("."))
         for name in names:
             path = Path(parent, name)
             if path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
                 yield path
+    yield from (Path(error.filename) for error in closed)
 
 
 def _resample(blocks: Iterable[_Block]) -> Iterator[NDArray[np.float32]]:

@@ -1,8 +1,11 @@
 """Ingest: files in, rows of the collection out; what is there already is not done again.
 
 A track whose path, size and modification time are the stored ones is skipped without being read; one whose bytes have
-the stored hash is skipped without being decoded; audio that is stored under another name is not embedded again. An
-empty field of a manifest says nothing: what is stored stays.
+the stored hash is skipped without being decoded; audio that is stored under another name is not embedded again. Of
+title, artist and metadata, an empty field of a manifest says nothing: what is stored stays.
+
+A track_id that was made from the path gives way: a file that is stored keeps the track_id that it has, and where
+another file has taken that track_id, the path is the track_id.
 
 Beside the whole, a track has the segments that the collection asks for. Where those that are stored are others, what is
 missing is embedded and what is too much deleted. A silent segment cannot be embedded: a track with one is decoded
@@ -12,6 +15,7 @@ again, to see that it is silent.
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +36,7 @@ from .segments import Segments, Span, span_at, times_s
 
 TRACKS_PER_LOOKUP = 5_000
 BATCH_SIZE = 64  # tracks
+STORE_AFTER_S = 2.0  # a batch that has waited so long is stored as it is: who watches, or stops, has its tracks
 FLUSH_ROWS = 1_000  # fewer are searched fast without an index, and many small flushes are a burden on a server
 
 
@@ -56,6 +61,8 @@ class Store(Protocol):
     segments: Segments
 
     def rows_of(self, track_ids: Sequence[str]) -> list[Row]: ...
+
+    def rows_at(self, paths: Sequence[str]) -> list[Row]: ...
 
     def rows_with(self, ids: Sequence[str]) -> list[Row]: ...
 
@@ -82,7 +89,7 @@ class _Listed:
         return IngestRecord(
             str(self.track.path),
             self.track.track_id,
-            row.work_id if row else self.track.work_id,
+            row.work_id if row else self.track.work_id or "",
             status,
             reason,
             warning,
@@ -106,10 +113,12 @@ class _Listed:
     def changes(self, row: Row, size: int, mtime_ns: int) -> dict[str, Any]:
         """The fields in which `row` is out of date."""
         track = self.track
-        told: dict[str, Any] = {"work_id": track.work_id, "artist": track.artist, "metadata": dict(track.metadata)}
+        told: dict[str, Any] = {"artist": track.artist, "metadata": dict(track.metadata)}
         if track.title != track.path.stem:  # a folder's files have no other title
             told["title"] = track.title
         now = {name: value for name, value in told.items() if value}
+        if track.work_id is not None:
+            now["work_id"] = track.work_id
         now |= {"track_id": track.track_id, "path": self.path, "size": size, "mtime_ns": mtime_ns}
         return {name: value for name, value in now.items() if getattr(row, name) != value}
 
@@ -144,7 +153,7 @@ def ingest(
     workers : int, optional
         Processes that decode; see `Decoder`. They are spawned: a script needs ``if __name__ == "__main__":``.
     batch_size : int
-        Tracks stored at once.
+        Tracks stored at once, or fewer every `STORE_AFTER_S`.
 
     Yields
     ------
@@ -176,12 +185,8 @@ def _ingest(tracks: Iterator[Track], listener: Listener, collection: Store, batc
     seen = _Seen()
     with listener:
         while chunk := list(islice(tracks, TRACKS_PER_LOOKUP)):
-            stored: defaultdict[str, list[Row]] = defaultdict(list)
-            for row in collection.rows_of([track.track_id for track in chunk if _is_utf8(track.track_id)]):
-                stored[row.track_id].append(row)
             jobs: list[Job[_Listed]] = []
-            for track in chunk:
-                listed = _Listed(track, os.path.abspath(track.path), stored[track.track_id])
+            for listed in _listed(chunk, collection, seen):
                 outcome = seen.again(listed) or _unread(listed, collection.segments)
                 if outcome:
                     yield from batch.take(outcome)
@@ -196,6 +201,35 @@ def _ingest(tracks: Iterator[Track], listener: Listener, collection: Store, batc
         collection.note_ingest()
 
 
+def _listed(tracks: Sequence[Track], collection: Store, seen: _Seen) -> Iterator[_Listed]:
+    """Tracks with what is stored of them, one by one: what `seen` knows of a track counts for those behind it."""
+    paths = {id(track): os.path.abspath(track.path) for track in tracks}
+    stored: defaultdict[str, list[Row]] = defaultdict(list)  # by track_id
+    for row in collection.rows_of([track.track_id for track in tracks if _is_utf8(track.track_id)]):
+        stored[row.track_id].append(row)
+    elsewhere = [
+        paths[id(track)]
+        for track in tracks
+        if not track.named and all(row.path != paths[id(track)] for row in stored[track.track_id])
+    ]
+    kept: dict[str, str] = {}  # the track_id by path, of files that are stored under another
+    for row in collection.rows_at([path for path in elsewhere if _is_utf8(path)]):
+        kept[row.path] = row.track_id
+        stored[row.track_id].append(row)
+    for track in tracks:
+        path = paths[id(track)]
+        if path in kept:
+            track = replace(track, track_id=kept[path])
+        elif not track.named and (seen.has(track.track_id, path) or _has_other(stored[track.track_id], path)):
+            track = replace(track, track_id=path)
+        yield _Listed(track, path, stored[track.track_id])
+
+
+def _has_other(rows: Sequence[Row], path: str) -> bool:
+    """Whether rows are of a file that is still there, and not of the one at `path`."""
+    return bool(rows) and all(row.path != path for row in rows) and os.path.exists(rows[0].path)
+
+
 class _Seen:
     """The tracks that came before in this run."""
 
@@ -203,11 +237,15 @@ class _Seen:
         self._path_of: dict[str, str] = {}  # by track_id
         self._track_at: dict[str, str] = {}  # by path
 
+    def has(self, track_id: str, path: str) -> bool:
+        """Whether another file came with that track_id."""
+        return self._path_of.get(track_id, path) != path
+
     def again(self, listed: _Listed) -> _Outcome | None:
         """What a track is whose track_id or whose file came before; None if neither did."""
         track_id, path = listed.track.track_id, listed.path
-        if (first := self._path_of.get(track_id, path)) != path:
-            return _taken(listed, first)
+        if self.has(track_id, path):
+            return _taken(listed, self._path_of[track_id])
         if (known := self._track_at.get(path)) is not None:
             reason = "listed twice" if known == track_id else f"listed already as track {known}"
             return _Outcome(listed.done("skipped", reason))
@@ -218,7 +256,7 @@ class _Seen:
 def _taken(listed: _Listed, path: str) -> _Outcome:
     """A track whose track_id is that of another file."""
     reason = f"{listed.path}: track_id {listed.track.track_id!r} is already that of {path}"
-    remedy = "give each its own in a manifest, ingest a folder above both, or delete that track first"
+    remedy = "give each its own in the manifest, or delete that track first"
     return _Outcome(listed.done("failed", f"{reason}; {remedy}"))
 
 
@@ -373,6 +411,7 @@ class _Batch:
         self._collection = collection
         self._size = size
         self._waiting: list[_Outcome] = []
+        self._since = 0.0  # when the first of them came
         self.paths: dict[str, str] = {}  # content hash -> path, of the rows that wait
         self.n_stored = 0  # rows
 
@@ -381,9 +420,11 @@ class _Batch:
         if not outcome.rows and not outcome.replaces:
             yield outcome.record
             return
+        if not self._waiting:
+            self._since = time.monotonic()
         self._waiting.append(outcome)
         self.paths |= {row.content_hash: row.path for row in outcome.rows}
-        if len(self._waiting) >= self._size:
+        if len(self._waiting) >= self._size or time.monotonic() - self._since >= STORE_AFTER_S:
             yield from self.store()
 
     def store(self) -> Iterator[IngestRecord]:

@@ -3,8 +3,8 @@
 A *manifest* is a CSV file with a header, or JSON lines, with one track per row: `path` and `work_id` are required;
 `track_id`, `title`, `artist` and `split` are optional; further columns are kept as metadata. A row is described by
 ``schemas/manifest.schema.json``. Relative paths start at the manifest's folder. An empty `work_id` says that the work
-is not known: such a track can be found, but an evaluation does not query it. ``covers.csv@train`` is the tracks of
-``covers.csv`` whose `split` is ``train``.
+is not known: such a track can be found, but an evaluation does not query it, and a work that was stored before is
+forgotten. ``covers.csv@train`` is the tracks of ``covers.csv`` whose `split` is ``train``.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class Track:
 
     path: Path
     track_id: str  # unique in a manifest
-    work_id: str = ""  # "" where the work is not known
+    work_id: str | None = None  # "" where a manifest says that the work is not known, None where nothing is said
     title: str = ""
     artist: str = ""
     split: str = ""  # "train", "test", ...
     metadata: dict[str, Any] = field(default_factory=dict, hash=False)  # the further columns, as given
+    named: bool = field(default=True, compare=False)  # False: `track_id` is made from the path, and gives way
 
 
 def read_manifest(path: str | Path) -> list[Track]:
@@ -96,11 +97,6 @@ def tracks_in(paths: Iterable[str | Path]) -> list[Track]:
 
     A file's `track_id` is its path below the given folder, without the suffix; the path as given where two files would
     have the same. Its title is the name without the suffix.
-
-    Raises
-    ------
-    UnreadableAudio
-        If a path does not exist.
     """
     below: dict[Path, Path] = {}
     for given in map(Path, paths):
@@ -220,6 +216,8 @@ def _with_ids(tracks: Sequence[Track], short: Sequence[PurePath]) -> list[Track]
     names = [track.track_id or path.with_suffix("").as_posix() for track, path in zip(tracks, short, strict=True)]
     count = Counter(names)
     return [
-        replace(track, track_id=name if track.track_id or count[name] == 1 else track.path.as_posix())
+        track
+        if track.track_id
+        else replace(track, track_id=name if count[name] == 1 else track.path.as_posix(), named=False)
         for track, name in zip(tracks, names, strict=True)
     ]

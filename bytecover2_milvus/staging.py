@@ -94,6 +94,16 @@ class Staging:
         """The rows of these tracks."""
         return self._rows_where("track_id", track_ids)
 
+    def rows_at(self, paths: Sequence[str]) -> list[Row]:
+        """All rows of the tracks that a file at one of these absolute paths has a row of."""
+        with self._told():
+            found = self._db.execute(
+                "SELECT DISTINCT track_id FROM rows"
+                " WHERE json_extract(row, '$.path') IN (SELECT value FROM json_each(?))",
+                [json.dumps(list(paths))],
+            ).fetchall()
+        return self.rows_of([track_id for (track_id,) in found])
+
     def rows_with(self, ids: Sequence[str]) -> list[Row]:
         """The rows with these primary keys."""
         return self._rows_where("id", ids)

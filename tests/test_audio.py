@@ -351,8 +351,14 @@ def test_find_audio_walks_folders_in_order_and_skips_what_is_hidden_or_no_audio(
     assert found == kept
     listed = find_audio([tmp_path / "b", tmp_path / "a.txt", str(tmp_path / "b" / "one.mp3")])  # a named file is taken
     assert [path.name for path in listed] == ["Two.FLAC", "ü.Ogg", "one.mp3", "a.txt"]
-    with pytest.raises(UnreadableAudio, match="nowhere: no such file or folder"):
-        find_audio([tmp_path / "nowhere"])
+    assert find_audio([tmp_path / "nowhere"]) == [tmp_path / "nowhere"]  # who opens it says so
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs a user whom permissions hold back")
+def test_a_folder_that_cannot_be_read_is_found_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "lost+found").mkdir(mode=0o000)
+    assert find_audio([tmp_path]) == [tmp_path / "a.wav", tmp_path / "lost+found"]
 
 
 def test_importing_audio_loads_no_codec() -> None:

@@ -21,7 +21,7 @@ from bytecover2_milvus.errors import CollectionMismatch
 from bytecover2_milvus.ingest import IngestRecord, ingest
 from bytecover2_milvus.manifest import Track, tracks_in
 
-REMEDY = "give each its own in a manifest, ingest a folder above both, or delete that track first"
+REMEDY = "give each its own in the manifest, or delete that track first"
 
 
 class NoEmbedder(BandEmbedder):
@@ -168,22 +168,51 @@ def test_a_track_id_belongs_to_one_file(collection: TrackCollection, folder: Pat
     assert_stored(collection, {"x": folder / "a.wav"})
 
 
-def test_a_second_folder_with_the_same_names_replaces_nothing(collection: TrackCollection, tmp_path: Path) -> None:
+def test_files_of_one_name_in_two_folders_are_two_tracks(collection: TrackCollection, tmp_path: Path) -> None:
     for number, album in enumerate(("first", "second")):
         (tmp_path / album).mkdir()
         for letter in "ab":
             write_tone(tmp_path / album / f"{letter}.wav", 2 * number + (letter == "b"))
-    run(tracks_in([tmp_path / "first"]), collection)
-    records = run(tracks_in([tmp_path / "second"]), collection)
-    assert statuses(records) == {"a": "failed", "b": "failed"}
-    taken = f"track_id 'a' is already that of {tmp_path / 'first' / 'a.wav'}"
-    assert records["a"].reason == f"{tmp_path / 'second' / 'a.wav'}: {taken}; {REMEDY}"
-    # Nor does a copy of one of the first folder's files, under the name of another one.
-    (tmp_path / "second" / "a.wav").write_bytes((tmp_path / "first" / "b.wav").read_bytes())
-    assert statuses(run(tracks_in([tmp_path / "second" / "a.wav"]), collection)) == {"a": "failed"}
-    assert_stored(collection, {letter: tmp_path / "first" / f"{letter}.wav" for letter in "ab"})
-    (tmp_path / "first" / "a.wav").unlink()  # now the name is free
-    assert statuses(run(tracks_in([tmp_path / "second"]), collection)) == {"a": "skipped", "b": "failed"}
+    first, second = ([tmp_path / album / f"{letter}.wav" for letter in "ab"] for album in ("first", "second"))
+    stored = {"a": first[0], "b": first[1], str(second[0]): second[0], str(second[1]): second[1]}
+    assert set(statuses(run(tracks_in([tmp_path / "first"]), collection))) == {"a", "b"}
+    assert statuses(run(tracks_in([tmp_path / "second"]), collection)) == dict.fromkeys(map(str, second), "added")
+    # Whichever way they are listed, they are what they are stored as.
+    for paths in ([tmp_path], [tmp_path / "second"], [second[0], first[1]], [tmp_path / "second", tmp_path / "first"]):
+        records = run(tracks_in(paths), collection, NoEmbedder())
+        assert set(statuses(records).values()) == {"skipped"} and records.keys() <= stored.keys()
+    assert_stored(collection, stored)
+    # Names that are written go before those that are stored, and stay.
+    renamed = run([Track(second[0], "live", "work")], collection, NoEmbedder())
+    assert renamed["live"].reason == f"was track {second[0]} at {second[0]}"
+    assert statuses(run(tracks_in([tmp_path / "second"]), collection, NoEmbedder()))["live"] == "skipped"
+    # A name whose file is gone is free for another one.
+    first[0].unlink()
+    (tmp_path / "third").mkdir()
+    third = write_tone(tmp_path / "third" / "a.wav", 7)
+    assert statuses(run(tracks_in([third]), collection)) == {"a": "updated"}
+
+
+def test_names_that_clash_in_one_run_with_a_written_one(collection: TrackCollection, folder: Path) -> None:
+    tracks = [Track(folder / "a.wav", "b"), *tracks_in([folder / "b.wav"])]
+    assert statuses(run(tracks, collection)) == {"b": "added", str(folder / "b.wav"): "added"}
+
+
+def test_a_manifest_takes_a_work_back_and_a_folder_does_not(collection: TrackCollection, folder: Path) -> None:
+    path = folder / "a.wav"
+    for work_id, known in (("w", "w"), (None, "w"), ("", ""), (None, "")):
+        (record,) = run([Track(path, "a", work_id)], collection).values()
+        assert record.work_id == known
+        assert [row.work_id for row in collection.rows_of(["a"])] == [known]
+
+
+def test_what_is_slow_to_come_is_stored_before_a_batch_is_full(
+    collection: TrackCollection, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bytecover2_milvus.ingest.STORE_AFTER_S", 0.0)
+    records = ingest(tracks_in([folder]), BandEmbedder(), collection, workers=0)
+    for n_rows, _ in enumerate(records, start=1):
+        assert collection.count() == n_rows
 
 
 def test_a_file_that_is_listed_twice_stays_the_first_track(collection: TrackCollection, folder: Path) -> None:

@@ -41,7 +41,6 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
     """
     from ..collection import TrackCollection
     from ..embedder import Embedder
-    from ..metrics import evaluate
 
     embedder = Embedder(bundle, device)
     tracks = _render(out, arrangements)
@@ -52,8 +51,7 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
         covers = TrackCollection.open_or_create(client, "demo", embedder)
         _ingest(stored, embedder, covers)
         results = _query(queries, embedder, covers)
-        fetched = covers.fetch()
-    score = evaluate(fetched.embeddings, fetched.work_ids, fetched.track_ids)
+        score = covers.fetch().evaluate()
 
     rows = [
         (query.track_id, match.rank, match.work_id, match.title, match.similarity, _verdict(query, match))

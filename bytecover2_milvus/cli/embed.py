@@ -113,15 +113,17 @@ def _write_parquet(
 
     tracks = (read_manifest(manifest) if manifest else []) + tracks_in(files)
     statuses: Counter[str] = Counter()
+    listed = set()
     with staging_for(out, embedder) as staging:
         staging.cut_into(segments or WHOLE)  # whatever a run that was cut off was told
         with progress_bar("embed", len(tracks)) as bar:
             for record in ingest(tracks, embedder, staging, workers=workers):
                 statuses[record.status] += 1
+                listed.add(record.track_id)
                 for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
                     bar.print(f"{record.status}: {problem}")
                 bar.update(advance=1, note=record.track_id)
-        staging.keep_only([track.track_id for track in tracks])  # a run that was cut off may have had others
+        staging.keep_only(sorted(listed))  # a run that was cut off may have had others
         if not staging.count():
             raise click.ClickException("no embedding to write")
         n_rows = write_vectors(staging, out)

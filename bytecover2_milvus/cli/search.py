@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -128,20 +128,26 @@ def ingest(
             where = f"{len(store.write())} Parquet files in {bulk}" if bulk else f"{collection} at {milvus}"
             progress.rows = store.count()
             advice = "" if bulk else outgrown(store.client, progress.rows)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and progress.tracks:
+            click.echo(f"\n{_counts(progress.tracks)} so far; the same command goes on", err=True)
         if metrics:
             with suppress(OutputError):  # what ended the run is to be told
                 progress.write(metrics)
         raise
     statuses = progress.tracks
-    counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items())) or "no tracks found"
-    click.echo(f"{counts}; {progress.rows} rows in {where}", err=True)
+    click.echo(f"{_counts(statuses)}; {progress.rows} rows in {where}", err=True)
     if advice:
         click.echo(f"warning: {collection} has {progress.rows} rows; {advice}", err=True)
     if metrics:
         progress.write(metrics)
     if statuses["failed"]:
         sys.exit(1)
+
+
+def _counts(tracks: Mapping[str, int]) -> str:
+    """How many tracks were added, updated, skipped and failed."""
+    return ", ".join(f"{count} {status}" for status, count in sorted(tracks.items())) or "no tracks"
 
 
 def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Iterator[IngestRecord]]]:
@@ -168,6 +174,8 @@ def _of_audio(
     from ..manifest import read_manifest, tracks_in
 
     tracks = (read_manifest(manifest) if manifest else []) + tracks_in(paths)
+    if not tracks:
+        raise click.ClickException(f"{', '.join(map(str, paths))}: no audio files there")
     if ray:
         model = listener = Cluster(ray, bundle, device, workers)
     else:
@@ -241,23 +249,25 @@ def query(
     if not audio:
         raise click.ClickException(f"{', '.join(map(str, files))}: no audio files there")
     embedder = Embedder(bundle, device)
-    queries, queried, failures = [], [], 0
-    with open_milvus(milvus) as client:
+    filter = both(expression, WHOLE_TRACKS) if whole else expression
+    matches, failures = [], 0
+    with open_milvus(milvus) as client, progress_bar("query", len(audio)) as bar:
         covers = TrackCollection.open(client, collection, embedder.model_id)
         for file in audio:
             try:
-                queries.append(embed_query(load_audio(file), embedder, segments or WHOLE))
-                queried.append(str(file))
+                asked = embed_query(load_audio(file), embedder, segments or WHOLE)
             except AudioError as error:
                 failures += 1
-                click.echo(f"Error: {error}", err=True)
-        filter = both(expression, WHOLE_TRACKS) if whole else expression
-        results = covers.search(queries, limit, group_by=group_by, filter=filter)
-    matches = [{"query": file} | asdict(match) for file, found in zip(queried, results, strict=True) for match in found]
-    if as_json:
-        for match in matches:
-            click.echo(json.dumps(match, ensure_ascii=False))
-    elif queried:
+                bar.print(f"Error: {error}")
+            else:
+                (found,) = covers.search([asked], limit, group_by=group_by, filter=filter)
+                matches += ({"query": str(file)} | asdict(match) for match in found)
+            bar.update(advance=1, note=file.name)
+            if as_json:
+                for match in matches:
+                    click.echo(json.dumps(match, ensure_ascii=False))
+                matches.clear()
+    if not as_json and failures < len(audio):
         columns = ("query", "rank", "similarity", "work_id", "title", "path")
         rows = [[match[column] for column in columns] for match in matches]
         if segments or covers.segments:
@@ -294,29 +304,19 @@ def evaluate(milvus: Place, collection: str, manifest: Path | None, whole: bool,
     from ..collection import WHOLE_TRACKS, TrackCollection
     from ..errors import ManifestError
     from ..manifest import read_manifest
-    from ..metrics import evaluate as score
 
-    tracks = read_manifest(manifest) if manifest else None
+    tracks = read_manifest(manifest) if manifest else []
     with open_milvus(milvus) as client:
         stored = TrackCollection.open(client, collection).fetch(WHOLE_TRACKS if whole else "")
-    rows = list(range(len(stored.track_ids)))
-    work_ids = stored.work_ids
-    if tracks is not None:
-        work_of = {track.track_id: track.work_id for track in tracks}
-        rows = [row for row in rows if stored.track_ids[row] in work_of]
-        work_ids = [work_of.get(track_id, "") for track_id in stored.track_ids]
-        missing = len(work_of) - len({stored.track_ids[row] for row in rows})
-        if not rows:
+    if tracks:
+        stored = stored.of(tracks)
+        missing = len(tracks) - len(set(stored.track_ids))
+        if missing == len(tracks):
             raise ManifestError(f"{manifest}: none of its tracks is in {collection}; ingest it first")
         if missing:
-            click.echo(f"warning: {missing} of {len(work_of)} tracks of {manifest} are not in {collection}", err=True)
+            click.echo(f"warning: {missing} of {len(tracks)} tracks of {manifest} are not in {collection}", err=True)
     try:
-        result = score(
-            stored.embeddings[rows],
-            [work_ids[row] for row in rows],
-            [stored.track_ids[row] for row in rows],
-            stored.asking()[rows],
-        )
+        result = stored.evaluate()
     except ValueError as error:
         raise click.ClickException(f"{collection}: {error}") from error
     summary = {name: getattr(result, name) for name in ("map", "mr1", "precision_at_10", "queries", "tracks", "works")}
