@@ -45,7 +45,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.validation import SETS, Waveform, Work, clean_tracks, excerpt, publish, works_of
-from bytecover2_milvus import __version__
 from bytecover2_milvus.collection import ROWS_PER_UPSERT, TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cores import usable_cores
@@ -58,6 +57,7 @@ from bytecover2_milvus.naming import drop_collection
 from bytecover2_milvus.processes import map_in_processes
 from bytecover2_milvus.row import Row
 from bytecover2_milvus.segments import WHOLE, Query, Segments, embed_query
+from bytecover2_milvus.songs.code import code_digest
 from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
 
 LIMIT = 10  # tracks that a timed search asks for
@@ -246,7 +246,7 @@ def measure(
     searches: int,
 ) -> list[Score]:
     """The scores of every cut and length of query, on each set by itself."""
-    folder = cache_folder / f"{__version__} {soundfont.stem}"
+    folder = cache_folder / f"{code_digest()} {soundfont.stem}"
     job = partial(hear, cuts=cuts, lengths=lengths, bundle=bundle, soundfont=soundfont, folder=folder)
     heard: dict[str, list[Heard]] = {}
     with click.progressbar(

@@ -42,7 +42,7 @@ AUDIO_SUFFIXES = frozenset(
     }
 )
 
-_BLOCK = 65_536  # sample frames averaged and resampled at once: ffmpeg gives a thousand at a time
+_BLOCK = 16_384  # sample frames averaged and resampled at once: ffmpeg gives a thousand; larger ones leave the cache
 _SLACK_S = 0.25  # seconds by which containers misstate their length without anything being lost
 _UNKNOWN = 2**63 - 1  # libsndfile's length of a FLAC that was written to a pipe; it fails on the last block of it
 _PLACEHOLDER = 0x7FFFF000  # bytes; the data size written by a WAV encoder that cannot seek back is this or more
@@ -211,14 +211,13 @@ def _ffmpeg_blocks(path: Path) -> Iterator[_Block]:
             raise UnreadableAudio(f"{path}: no audio stream; leave it out")
         stream = container.streams.audio[0]
         packets = container.demux(stream)
-        to_float = av.AudioResampler(format="fltp")
         decoded_s, damaged = 0.0, False
 
         def frames() -> Iterator[AudioFrame]:
             nonlocal damaged
             while True:
                 try:
-                    yield from chain.from_iterable(map(to_float.resample, next(packets).decode()))
+                    yield from next(packets).decode()
                 except StopIteration:
                     return
                 except av.error.FFmpegError:  # the next packet may be sound
@@ -234,9 +233,12 @@ def _gather(frames: Iterable[AudioFrame]) -> Iterator[_Block]:
     """Frames of ffmpeg joined to blocks: calls of NumPy and of the resampler cost more than a thousand samples do."""
     import av
 
-    for (rate, _), run in groupby(frames, key=lambda frame: (frame.sample_rate, frame.layout.name)):
-        gathered = av.AudioFifo()
-        for frame in run:
+    def form(frame: AudioFrame) -> tuple[int, str, str]:
+        return frame.sample_rate, frame.layout.name, frame.format.name
+
+    for (rate, *_), run in groupby(frames, key=form):
+        to_float, gathered = av.AudioResampler(format="fltp"), av.AudioFifo()
+        for frame in chain.from_iterable(map(to_float.resample, run)):
             frame.pts = None  # else gaps between time stamps, as damage leaves them, are refused
             gathered.write(frame)
             if gathered.samples >= _BLOCK:

@@ -46,7 +46,8 @@ settled=(  # what augments a crop costs more than it gives once a network has le
 "${bytecover2[@]}" export "$run/pca.safetensors" --out "$run/pca-128"
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/pca.safetensors" \
   --set 'training.phase="frozen"' --set training.steps=150 --set training.learning_rate=1e-3 --out "$run/frozen"
-"${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/frozen/best.safetensors" \
+# last, not best: where PCA-FC alone gains nothing, best is what it began with, and no classifier would be trained.
+"${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/frozen/last.safetensors" \
   --set 'training.phase="joint"' --set training.steps=300 --set training.learning_rate=3e-4 \
   --set training.triplet_weight=0.1 --out "$run/joint"
 "${bytecover2[@]}" export "$run/joint/best.safetensors" --out "$run/joint-128"

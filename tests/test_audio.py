@@ -194,12 +194,17 @@ def test_a_wav_from_a_pipe_is_not_truncated(tmp_path: Path, size: int) -> None:
         assert_tone(load_audio(path))
 
 
-def test_a_flac_from_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
-    path = write(tmp_path / "pipe.flac", tone(44_100), 44_100)
-    content = bytearray(path.read_bytes())
+def without_length(flac: Path) -> bytes:
+    """The file as an encoder writes it that cannot go back to its header."""
+    content = bytearray(flac.read_bytes())
     content[21] &= 0xF0  # STREAMINFO: the 36 bits of the total number of samples
     content[22:26] = bytes(4)
-    path.write_bytes(content)
+    return bytes(content)
+
+
+def test_a_flac_from_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "pipe.flac", tone(44_100), 44_100)
+    path.write_bytes(without_length(path))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_tone(load_audio(path))
@@ -219,6 +224,15 @@ def test_a_chain_of_streams_may_change_its_rate_and_channels(tmp_path: Path) -> 
     mono = write(tmp_path / "b.mp3", tone(32_000), 32_000).read_bytes()
     (tmp_path / "chain.mp3").write_bytes(stereo + mono)
     assert load_audio(tmp_path / "chain.mp3").size / SAMPLE_RATE == pytest.approx(6, abs=0.2)
+
+
+@pytest.mark.parametrize(("rate", "n_channels"), [(32_000, 2), (44_100, 1)])
+def test_a_chain_of_streams_that_are_not_float_may_too(tmp_path: Path, rate: int, n_channels: int) -> None:
+    """FLACs one behind the other, as a recorder of a stream writes them."""
+    first = without_length(write(tmp_path / "a.flac", tone(44_100, n_channels=2), 44_100))
+    second = without_length(write(tmp_path / "b.flac", tone(rate, n_channels=n_channels), rate))
+    (tmp_path / "chain.flac").write_bytes(first + second)
+    assert load_audio(tmp_path / "chain.flac").size / SAMPLE_RATE == pytest.approx(6, abs=0.1)
 
 
 def test_not_audio_is_unreadable(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ def test_orthogonal_keeps_singular_vectors_and_evens_out_values(shape):
     assert (made - made.diagonal().diag()).abs().max() < 0.1
 
 
-def moved(name: str, parameters: list[nn.Parameter], steps: int) -> list[torch.Tensor]:
+def moved(name: str, parameters: list[nn.Parameter], steps: int, decay: float = 1e-3) -> list[torch.Tensor]:
     """How far an optimizer moves copies of the parameters, given the same random gradients."""
     copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
-    optimizer = make_optimizer(copies, Training(optimizer=name, learning_rate=RATE, weight_decay=1e-3))
+    optimizer = make_optimizer(copies, Training(optimizer=name, learning_rate=RATE, weight_decay=decay))
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         for parameter in copies:
@@ -43,6 +43,12 @@ def test_muon_moves_vectors_and_matrices_as_adam_does_and_kernels_as_far():
     assert step.square().mean().sqrt() == pytest.approx(0.2 * RATE, rel=0.25)
     values = torch.linalg.svdvals(step.flatten(1))
     assert values.max() < 2 * values.min()
+
+
+def test_kernels_decay_by_the_rate_whatever_their_gradient():
+    kernel = nn.Parameter(torch.ones(8, 4, 3, 3))
+    (kept,), (decayed,) = moved("muon", [kernel], 1, decay=0.0), moved("muon", [kernel], 1, decay=0.5)
+    torch.testing.assert_close(decayed, kept - RATE * 0.5)
 
 
 def test_the_order_of_a_kernels_values_in_memory_changes_nothing():

@@ -169,7 +169,8 @@ def test_a_run_from_other_weights_is_another_run(bytecover, corpus, cache, tmp_p
 def test_a_run_that_gains_nothing_returns_the_weights_it_was_given(bytecover, corpus, cache, tmp_path):
     config = with_training(CONFIG, steps=2, learning_rate=0.5, warmup_steps=0)
     reports = []
-    arguments = {"init": bytecover, "validation": corpus, "data_workers": 0, "device": "cpu", "report": reports.append}
+    learned = Corpus({f"again {work}": tracks for work, tracks in corpus.works.items()})
+    arguments = {"init": bytecover, "validation": learned, "data_workers": 0, "device": "cpu", "report": reports.append}
     best = load_checkpoint(train(config, corpus, cache, tmp_path, **arguments))
     assert [progress.step for progress in reports] == [0, 1, 2]
     assert reports[2].validation.map < reports[0].validation.map
@@ -238,6 +239,26 @@ IMPOSSIBLE = [
 def test_settings_that_no_run_can_have_are_refused(table, setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
         Config.from_dict(CONFIG.to_dict() | {table: CONFIG.to_dict()[table] | setting})
+
+
+@pytest.mark.parametrize("recipe", sorted(Path(__file__).parents[1].glob("recipes/*.toml")), ids=lambda path: path.stem)
+def test_every_phase_of_a_recipe_learns_at_the_rate_it_names(recipe):
+    config = Config.from_toml(recipe)
+    assert config.network.feature_dim is None
+    for steps in (150, 300, config.training.steps):  # of the phases in the script
+        training = replace(config.training, steps=steps)
+        assert max(learning_rate(step, training) for step in range(steps)) > 0.9 * training.learning_rate
+
+
+def test_a_work_to_train_on_is_not_validated_on(corpus, cache, tmp_path):
+    with pytest.raises(ConfigError, match="to train on and to validate on"):
+        train(CONFIG, corpus, cache, tmp_path, validation=corpus, data_workers=0, device="cpu")
+
+
+def test_what_is_true_of_some_weights_is_not_said_of_others(corpus, cache, tmp_path):
+    facts = {"Scores": "MAP 0.9", "PCA-FC": "as fitted", "Trained on": "songs"}
+    best = train(with_training(CONFIG, steps=1), corpus, cache, tmp_path, facts=facts, data_workers=0, device="cpu")
+    assert load_checkpoint(best).facts == {"Trained on": "songs"}
 
 
 def test_a_file_changes_what_it_names_and_nothing_else(tmp_path):

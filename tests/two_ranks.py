@@ -87,12 +87,13 @@ def main(folder: Path, cache_folder: Path) -> None:
     )
 
     config = changed(pca.config, phase="joint", steps=6, save_every=2)
-    whole = {"init": pca, "validation": corpus, **arguments}
+    learned = Corpus({f"again {work}": tracks for work, tracks in corpus.works.items()})
+    whole = {"init": pca, "validation": learned, **arguments}
     steps: list[int] = []
     train(config, corpus, cache, folder / "whole", report=lambda p: steps.append(p.step), **whole)
     assert steps == ([0, 1, 2, 3, 4, 5, 6] if rank == 0 else []), steps  # 0: what it starts from is validated
-    learned = {name: p.detach().contiguous() for name, p in networks[-1].named_parameters()}
-    save_file(learned, folder / f"learned{rank}.safetensors")
+    moved = {name: p.detach().contiguous() for name, p in networks[-1].named_parameters()}
+    save_file(moved, folder / f"learned{rank}.safetensors")
 
     try:
         train(config, corpus, CutCache(cache_folder, cache.front_end), folder / "parts", init=pca, **arguments)

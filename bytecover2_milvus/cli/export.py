@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ..config import FrontEnd
     from ..export.quantize import Songs
 
-CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter never trained on
+CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter, but for one of the lieder, never trained on
 
 
 @click.command()

@@ -12,10 +12,10 @@ from functools import partial
 from itertools import chain, count
 from pathlib import Path
 
-from .. import __version__
 from ..errors import SongError
 from ..processes import map_in_processes
 from ..writing import whole_file
+from .code import code_digest
 from .midi import read_midi
 from .musicxml import read_musicxml
 from .phrases import song_from_transcript
@@ -109,7 +109,7 @@ def _read_or_reason(cache: Path | None, path: Path) -> Song | str:
 
 
 def _content_hash(path: Path) -> str:
-    digest = hashlib.sha256(os.fsencode(f"{__version__} {path.name}"))
+    digest = hashlib.sha256(os.fsencode(f"{code_digest()} {path.name}"))
     for file in sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:32]

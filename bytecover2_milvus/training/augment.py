@@ -22,29 +22,33 @@ _CROWD_PEAK, _CROWD_WIDTH = 60.0, 18.0  # bins (1 kHz) and its spread: where app
 
 
 def augment(cqt: Cqt, training: Training, frame_s: float, rng: np.random.Generator) -> Cqt:
-    """All changes that `training` sets, each drawn anew; `frame_s` is the length of a frame in seconds."""
+    """All changes that `training` sets, each drawn anew; `frame_s` is the length of a frame in seconds.
+
+    Each draws from a stream of its own: what one of them does never depends on whether another is on.
+    """
+    key, tuning, room, tone, loudness, hiss, crowd, silence, time, bins = rng.spawn(10)
     if training.transpose:
-        cqt = transpose(cqt, int(rng.integers(-training.transpose, training.transpose + 1)))
+        cqt = transpose(cqt, int(key.integers(-training.transpose, training.transpose + 1)))
     if training.tuning:
-        cqt = retune(cqt, rng.uniform(-training.tuning, training.tuning))
+        cqt = retune(cqt, tuning.uniform(-training.tuning, training.tuning))
     if training.room_s:
-        cqt = reverberate(cqt, rng.uniform(0, training.room_s) / frame_s, rng.uniform(0, 0.7))
+        cqt = reverberate(cqt, room.uniform(0, training.room_s) / frame_s, room.uniform(0, 0.7))
     if training.equaliser_db:
-        cqt = cqt * _smooth_gain(len(cqt), training.equaliser_db, rng)[:, None]
+        cqt = cqt * _smooth_gain(len(cqt), training.equaliser_db, tone)[:, None]
     if training.compression:
-        cqt = compress(cqt, rng.uniform(0, training.compression))
+        cqt = compress(cqt, loudness.uniform(0, training.compression))
     if training.noise:
-        level = np.float32(rng.uniform(0, training.noise) * cqt.max())
-        tilt = np.exp2(rng.uniform(-0.5, 0.5) * (np.arange(len(cqt)) / 12 - 3.5)).astype(np.float32)  # per octave
-        cqt = cqt + level * tilt[:, None] * _hiss(cqt.shape, rng)
-    if rng.random() < training.crowd:
-        cqt = cqt + _crowd(cqt, frame_s, rng)
-    if rng.random() < training.silence:
-        cqt = _with_silence(cqt, rng)
+        level = np.float32(hiss.uniform(0, training.noise) * cqt.max())
+        tilt = np.exp2(hiss.uniform(-0.5, 0.5) * (np.arange(len(cqt)) / 12 - 3.5)).astype(np.float32)  # per octave
+        cqt = cqt + level * tilt[:, None] * _hiss(cqt.shape, hiss)
+    if crowd.random() < training.crowd:
+        cqt = cqt + _crowd(cqt, frame_s, crowd)
+    if silence.random() < training.silence:
+        cqt = _with_silence(cqt, silence)
     if training.mask_s:
-        cqt = _masked(cqt, axis=1, longest=round(training.mask_s / frame_s), rng=rng)
+        cqt = _masked(cqt, axis=1, longest=round(training.mask_s / frame_s), rng=time)
     if training.mask_bins:
-        cqt = _masked(cqt, axis=0, longest=training.mask_bins, rng=rng)
+        cqt = _masked(cqt, axis=0, longest=training.mask_bins, rng=bins)
     return cqt
 
 

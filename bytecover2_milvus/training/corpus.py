@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..audio import TruncatedAudio, load_audio
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES, FrontEnd
 from ..degrade import DEGRADATIONS, chosen_kinds, degrade
@@ -28,6 +27,7 @@ from ..errors import AudioError, ManifestError, SongError
 from ..manifest import Track
 from ..model.cqt import pool_time
 from ..processes import map_in_processes
+from ..songs.code import code_digest
 from ..songs.score import Song
 from ..writing import whole_file
 from .rendering import Rendering, analyse
@@ -60,7 +60,7 @@ class SongSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        return text_digest(f"{__version__} {self.rendering.fingerprint} {self.song!r} {self.seed}")
+        return text_digest(f"{code_digest()} {self.rendering.fingerprint} {self.song!r} {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class FileSource:
             stat = self.path.stat()
         except OSError as error:
             raise AudioError(f"{self.path}: cannot be read ({error.strerror}); check the path") from error
-        degraded = f" {__version__} {self.variant} {' '.join(self.kinds)}" if self.variant else ""
+        degraded = f" {code_digest()} {self.variant} {' '.join(self.kinds)}" if self.variant else ""
         return text_digest(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {RECORDING_S}{degraded}")
 
 

@@ -55,9 +55,12 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
-                rule = self._along_orthogonal if parameter.ndim == 4 else self._adam
-                rule(parameter, gradient, self.state[parameter], group["lr"])
+                state, lr, decay = self.state[parameter], group["lr"], group["weight_decay"]
+                if parameter.ndim == 4:
+                    parameter.mul_(1 - lr * decay)  # in the gradient, which is made orthogonal, it would be lost
+                    self._along_orthogonal(parameter, parameter.grad, state, lr)
+                else:
+                    self._adam(parameter, parameter.grad.add(parameter, alpha=decay), state, lr)
 
     def _along_orthogonal(self, kernel: Tensor, gradient: Tensor, state: dict[str, Tensor], lr: float) -> None:
         if not state:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..songs.score import Song
 from .spectral import SpectralRenderer
 from .tone_bank import ToneBank, loudness_weight
 
-ARRANGEMENT_S = 120.0  # longer arrangements are cut here: no crop reaches further
+ARRANGEMENT_S = 120.0  # longer arrangements are cut here; a longer crop repeats them
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Rendering:
     sound_fonts: tuple[Path, ...] = ()  # play every second track that is played, and parts of those that are drawn
     folder: Path = Path(".cache/cqt")  # keeps the tone bank
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        fonts = [font.name for font in self.sound_fonts]
+        fonts = [(font.name, font.stat().st_size) for font in self.sound_fonts]
         return f"{ARRANGEMENT_S} {self.spectral:g} {self.degraded:g} {fonts}"
 
     def prepare(self, front_end: FrontEnd) -> None:

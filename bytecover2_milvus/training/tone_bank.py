@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..config import SAMPLE_RATE, FrontEnd
 from ..errors import ConfigError
 from ..model.cqt import ConstantQ, octave_kernels
+from ..songs.code import code_digest
 from ..songs.instruments import INSTRUMENTS
 from ..songs.midi import DRUM_CHANNEL
 from ..songs.patterns import DRUM_SOUNDS
@@ -117,7 +117,7 @@ class ToneBank:
 
 def bank_path(folder: Path, front_end: FrontEnd, sound_fonts: Sequence[Path]) -> Path:
     """Where a folder keeps the bank for these; the name tells banks of other instruments or fonts apart."""
-    facts = [__version__, front_end.fmin, front_end.n_octaves, repr(INSTRUMENTS), repr(DRUM_RECIPES)]
+    facts = [code_digest(), front_end.fmin, front_end.n_octaves, repr(INSTRUMENTS), repr(DRUM_RECIPES)]
     facts += [VARIANTS, STEP, N_FRAMES]
     if sound_fonts:
         facts += [repr(PROGRAMS), repr(DRUM_KEYS), [[font.name, font.stat().st_size] for font in sound_fonts]]

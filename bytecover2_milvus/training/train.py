@@ -36,6 +36,7 @@ from .ranks import gather, launch
 
 LAST = "last.safetensors"  # all that resuming needs
 VALIDATION = "Validation MAP"  # the fact that says how good a checkpoint is
+OF_THESE_WEIGHTS = (VALIDATION, "Scores", "PCA-FC")  # facts that are not true of weights that follow from these
 BEST = "best.safetensors"  # the network of the best validation so far; of the end, without validation
 
 
@@ -50,8 +51,8 @@ class Progress:
 
 
 def learning_rate(step: int, training: Training) -> float:
-    """Linear warm-up, then a half cosine down to ``final_rate`` times the rate."""
-    warmup = min(1.0, (step + 1) / max(1, training.warmup_steps))
+    """Linear warm-up, of a tenth of the run at most, then a half cosine down to ``final_rate`` times the rate."""
+    warmup = min(1.0, (step + 1) / max(1, min(training.warmup_steps, training.steps // 10)))
     done = step / training.steps
     cosine = training.final_rate + (1 - training.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
     return training.learning_rate * warmup * cosine
@@ -159,8 +160,8 @@ def train(
     Raises
     ------
     ConfigError
-        If the configuration, the phase and the checkpoint do not fit together, or a batch has fewer works than there
-        are ranks.
+        If the configuration, the phase and the checkpoint do not fit together, a batch has fewer works than there are
+        ranks, or a work is to be trained on and validated on.
     CheckpointError
         If the folder holds a run of another configuration or on other tracks.
     DeviceError
@@ -169,6 +170,8 @@ def train(
         If the folder or a checkpoint cannot be written.
     """
     training, out = config.training, Path(out)
+    if validation and (both := sorted(corpus.works.keys() & validation.works.keys())):
+        raise ConfigError(f"{both[0]}: a work to train on and to validate on, {len(both)} in all; hold them out")
     fabric = launch(device, training.precision, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -181,7 +184,7 @@ def train(
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # on CPUs statistics are those of a rank's share
     classifier = initial_classifier(config, works, len(corpus.works), resumed or init)
-    facts = without_validation(facts or {})
+    facts = lasting(facts or {})
 
     set_phase(network, training.phase)
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
@@ -263,9 +266,9 @@ def train(
     return out / BEST
 
 
-def without_validation(facts: dict[str, str]) -> dict[str, str]:
+def lasting(facts: dict[str, str]) -> dict[str, str]:
     """What stays true when other weights follow from these."""
-    return {name: text for name, text in facts.items() if name != VALIDATION}
+    return {name: text for name, text in facts.items() if name not in OF_THESE_WEIGHTS}
 
 
 def fingerprint(corpus: Corpus) -> str:
