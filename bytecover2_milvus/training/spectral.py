@@ -1,8 +1,9 @@
 """Arrangements drawn straight to a CQT magnitude, without a waveform: what `render` and the front end do, for less.
 
 Every part is a matrix product, spectra of its tones times their envelopes laid out where the notes are; power adds up
-over notes and parts. What phases do, beats and cancellations, is not there, nor are slides into a tone. Room, equaliser and compression are drawn
-as the renderer draws them; who plays a part is drawn from the bank's own instruments and sound fonts.
+over notes and parts. What phases do, beats and cancellations, is not there, nor are slides into a tone. Room, equaliser
+and compression are drawn as the renderer draws them; who plays a part is drawn from the bank's own instruments and
+sound fonts.
 """
 
 from __future__ import annotations
