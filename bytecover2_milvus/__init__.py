@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import BytecoverError
     from .manifest import Track, read_manifest
     from .mapped import FieldMap, MappedCollection
+    from .milvus import connected
     from .segments import Query, Segments, embed_query
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ _HOME = {
     "Segments": "segments",
     "Track": "manifest",
     "TrackCollection": "collection",
+    "connected": "milvus",
     "embed_query": "segments",
     "load_audio": "audio",
     "read_manifest": "manifest",
@@ -47,6 +49,7 @@ __all__ = [
     "Track",
     "TrackCollection",
     "__version__",
+    "connected",
     "embed_query",
     "load_audio",
     "read_manifest",

@@ -93,8 +93,20 @@ def connect(
     )
 
 
+@contextlib.contextmanager
+def connected(
+    uri: str | Path, token: str = "", *, database: str = "", server_pem: str | Path | None = None
+) -> Iterator[MilvusClient]:
+    """A client as of `connect`, closed at the end, so that others may open an embedded folder."""
+    client = connect(uri, token, database=database, server_pem=server_pem)
+    try:
+        yield client
+    finally:
+        close(client)
+
+
 def close(client: MilvusClient) -> None:
-    """Close `client`; the last one on an embedded folder also frees the folder for other processes."""
+    """Close `client`; the last on an embedded folder also frees it for others, which ``client.close()`` does not."""
     client.close()
     folder = _folders.pop(client, None)
     if folder is not None and folder not in _folders.values():

@@ -85,11 +85,15 @@ def test_tracks_are_deleted_by_filter(covers: TrackCollection, run: Run) -> None
     assert result.exit_code == 0 and "0 tracks deleted" in result.stderr
 
 
-@pytest.mark.parametrize("answer", ["", "n\n", "\n", "maybe\n"])
-def test_nothing_is_deleted_without_confirmation(covers: TrackCollection, run: Run, answer: str) -> None:
+@pytest.mark.parametrize(
+    ("answer", "code", "told"), [("n\n", 1, "Aborted"), ("\n", 1, "Aborted"), ("", 2, "--yes"), ("maybe\n", 2, "--yes")]
+)
+def test_nothing_is_deleted_without_confirmation(
+    covers: TrackCollection, run: Run, answer: str, code: int, told: str
+) -> None:
     for command in (("delete-tracks", covers.name, TEXTS[0]), ("drop", covers.name)):
         result = run("collections", *command, input=answer)
-        assert result.exit_code == 1 and "Aborted" in result.stderr and result.stdout == ""
+        assert result.exit_code == code and told in result.stderr and result.stdout == ""
     assert "rows" in result.stderr
     assert covers.count() == len(ROWS)
 
@@ -105,7 +109,12 @@ def test_nothing_is_deleted_from_where_an_alias_went_while_the_user_was_asked(
 ) -> None:
     other = TrackCollection.create(client, f"{name}_other", MODEL)
     client.create_alias(covers.name, name, timeout=10)
-    monkeypatch.setattr("click.confirm", lambda *_, **__: client.alter_alias(other.name, name, timeout=10))
+
+    def moving(*_: object, **__: object) -> bool:
+        client.alter_alias(other.name, name, timeout=10)
+        return True
+
+    monkeypatch.setattr("click.confirm", moving)
     result = run("collections", "drop", name)
     assert result.exit_code == 1 and f"{name}: stands for {other.name} now" in result.stderr
     assert has_collection(client, covers.name) and has_collection(client, other.name)

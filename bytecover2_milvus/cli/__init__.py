@@ -10,6 +10,7 @@ import io
 import logging
 import sys
 import warnings
+from typing import Any
 
 import click
 
@@ -29,6 +30,11 @@ from .verify import verify
 class _Group(InOrder):
     """What the user can mend becomes one line on stderr and exit code 1."""
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] in collections_group.commands and args[0] not in self.commands:
+            ctx.fail(f"No such command {args[0]!r}: it is collections {args[0]}.")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
@@ -36,7 +42,8 @@ class _Group(InOrder):
             raise click.ClickException(" ".join(str(error).split())) from error
         except ImportError as error:  # training, export and serving each need packages that the others do without
             missing = f"{error.name} is missing or broken" if error.name else " ".join(str(error).split())
-            raise click.ClickException(f'{missing}: pip install "bytecover2-milvus[train]"') from error
+            extra = "cpu" if (error.name or "").startswith("onnxruntime") else "train"
+            raise click.ClickException(f'{missing}: pip install "bytecover2-milvus[{extra}]"') from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read stdout has seen enough: click ends quietly
                 raise

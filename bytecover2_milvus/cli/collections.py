@@ -29,7 +29,20 @@ if TYPE_CHECKING:
 
 def _shown(value: object) -> object:
     """A value of `TrackCollection.describe` in a table."""
+    if isinstance(value, float):
+        return f"{value:g}"
     return ", ".join(value) if isinstance(value, list) else "" if value is None else value
+
+
+def _confirm(question: str) -> None:
+    try:
+        confirmed = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError("nobody there to ask; --yes does without") from None
+    if not confirmed:
+        raise click.Abort
 
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -147,9 +160,7 @@ def delete_tracks(
         rows = collection.rows_per_track(listed)
         absent = [track_id for track_id in listed if track_id not in rows]
         if rows and not yes:
-            click.confirm(
-                f"Delete {len(rows)} tracks, {rows.total()} rows, of {name} at {milvus}?", abort=True, err=True
-            )
+            _confirm(f"Delete {len(rows)} tracks, {rows.total()} rows, of {name} at {milvus}?")
         deleted = collection.delete_tracks(list(rows))
     if as_json:
         for track_id in listed:
@@ -182,7 +193,7 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
         rows, aliases = collection.stored_rows(), ", ".join(aliases_of(client, collection.name))
         what = f"{collection.name} (alias {aliases})" if aliases else collection.name
         if not yes:
-            click.confirm(f"Delete {what} with {rows} rows at {milvus}?", abort=True, err=True)
+            _confirm(f"Delete {what} with {rows} rows at {milvus}?")
         collection.check_alias("nothing was dropped; run it again")
         drop_collection(client, collection.name)
     click.echo(f"{what} dropped, {rows} rows", err=True)

@@ -164,16 +164,13 @@ def _segments(segment: float | None, hop: float | None) -> Segments | None:
 def open_milvus(place: Place, *, make: bool = False) -> Iterator[MilvusClient]:
     """A connected client, closed at the end so that others may open the folder; `make` makes a missing folder."""
     from ..errors import CollectionMissing
-    from ..milvus import close, connect, is_folder
+    from ..milvus import connected, is_folder
 
     uri = place.uri
     if not make and is_folder(uri) and not Path(uri).expanduser().exists():
         raise CollectionMissing(f"{uri}: no such folder; ingest makes it")
-    client = connect(uri, place.token, database=place.database, server_pem=place.server_pem)
-    try:
+    with connected(uri, place.token, database=place.database, server_pem=place.server_pem) as client:
         yield client
-    finally:
-        close(client)
 
 
 class Bar:
