@@ -24,7 +24,8 @@ Candidates are the clean tracks of a set, of two minutes at most. Each of them i
 the condition says: cut, degraded, transposed. The query's own track is not among its candidates (removed by identity),
 so what is to be found are other performances or arrangements; of the recordings, the file of the other bit rate.
 Average precision, ranks and P@10 are those of `bytecover2_milvus.metrics`; P@10 cannot exceed a tenth of the covers
-that a query has. Intervals are of the MAP, 95 %, by bootstrap over works.
+that a query has. Intervals are of the MAP, 95 %, by bootstrap over works; so are those of a system's gain over the
+first system that is named, in MAP and query by query.
 
 Audio is made once and cached, so that all systems hear the same samples; other code makes other audio.
 """
@@ -53,7 +54,7 @@ from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.degrade import DEGRADATIONS, degrade
 from bytecover2_milvus.errors import BytecoverError, SongError
-from bytecover2_milvus.metrics import bootstrap_interval, evaluate
+from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, evaluate, mean_difference
 from bytecover2_milvus.processes import map_in_processes
 from bytecover2_milvus.songs.arrange import arrange
 from bytecover2_milvus.songs.code import code_digest
@@ -146,6 +147,9 @@ class Score:
     precision_at_10: float
     queries: int
     candidates: int
+    gain: float | None = None  # in MAP over the first system, query by query
+    gain_low: float | None = None  # its 95 % bootstrap interval by work
+    gain_high: float | None = None
 
 
 def works_of(name: str, scores: Path, works: int, tracks: int) -> list[Work]:
@@ -286,8 +290,31 @@ def _embedder(system: str) -> Callable[[Waveform], Embedding]:
     return embed
 
 
-def score(name: str, condition: str, system: str, heard: Sequence[Heard]) -> Score:
-    """The score of a system on a set; of the recordings, among the tracks of all other sets that were heard."""
+def score(name: str, condition: str, system: str, heard: Sequence[Heard], first: str = RANDOM) -> Score:
+    """The score of a system on a set, with its gain over the `first` one unless that is it, or random."""
+    result = _evaluation(name, condition, system, heard)
+    low, high = bootstrap_interval(result.average_precisions, result.query_work_ids, seed=0)
+    gain: tuple[float, ...] = ()
+    if first not in (RANDOM, system):
+        others = _evaluation(name, condition, first, heard).average_precisions
+        gain = mean_difference(result.average_precisions, others, result.query_work_ids, seed=0)
+    return Score(
+        name,
+        condition,
+        system or "bundle that ships",
+        result.map,
+        low,
+        high,
+        result.mr1,
+        result.precision_at_10,
+        result.queries,
+        result.tracks - 1,
+        *gain,
+    )
+
+
+def _evaluation(name: str, condition: str, system: str, heard: Sequence[Heard]) -> Evaluation:
+    """On a set; of the recordings, among the tracks of all other sets that were heard."""
     tracks = [track for track in heard if track.set == name or name == "recordings"]
     asks = [track.set == name for track in tracks]
     work_ids = [track.work_id if ask else "" for track, ask in zip(tracks, asks, strict=True)]
@@ -300,20 +327,7 @@ def score(name: str, condition: str, system: str, heard: Sequence[Heard]) -> Sco
         queries = np.stack(
             [track.embeddings[condition if ask else "whole", system] for track, ask in zip(tracks, asks, strict=True)]
         )
-    result = evaluate(clean, work_ids, track_ids, queries)
-    low, high = bootstrap_interval(result.average_precisions, result.query_work_ids, seed=0)
-    return Score(
-        name,
-        condition,
-        system or "bundle that ships",
-        result.map,
-        low,
-        high,
-        result.mr1,
-        result.precision_at_10,
-        result.queries,
-        len(tracks) - 1,
-    )
+    return evaluate(clean, work_ids, track_ids, queries)
 
 
 def validate(
@@ -335,22 +349,24 @@ def validate(
     scores = []
     for name in dict.fromkeys(work.set for work in works):
         scores.append(score(name, "whole", RANDOM, heard))
-        scores += [score(name, condition, system, heard) for condition in conditions[name] for system in systems]
+        scores += [
+            score(name, condition, system, heard, systems[0]) for condition in conditions[name] for system in systems
+        ]
     return scores
 
 
 def markdown(scores: Sequence[Score]) -> str:
     """A table for people, a row per score."""
-    lines = ["| set | queries | system | MAP | MR1 | P@10 |", "|---|---|---|---|---|---|"]
+    lines = ["| set | queries | system | MAP | gain | MR1 | P@10 |", "|---|---|---|---|---|---|---|"]
     previous = ("", "")
     for row in scores:
         name = f"{row.set}: {row.queries} queries, {row.candidates} candidates each" if row.set != previous[0] else ""
         condition = row.condition if (row.set, row.condition) != previous else ""
         previous = (row.set, row.condition)
         interval = f"{row.map:.3f} [{row.map_low:.3f}, {row.map_high:.3f}]"
-        lines.append(
-            f"| {name} | {condition} | {row.system} | {interval} | {row.mr1:.1f} | {row.precision_at_10:.3f} |"
-        )
+        gain = "" if row.gain is None else f"{row.gain:+.3f} [{row.gain_low:+.3f}, {row.gain_high:+.3f}]"
+        figures = f"{interval} | {gain} | {row.mr1:.1f} | {row.precision_at_10:.3f}"
+        lines.append(f"| {name} | {condition} | {row.system} | {figures} |")
     return "\n".join(lines) + "\n"
 
 

@@ -109,6 +109,17 @@ def test_changed_queries_meet_clean_candidates() -> None:
     assert score("pop909", "whole", "b", heard).mr1 == 1
 
 
+def test_a_system_is_compared_with_the_first_on_the_same_queries() -> None:
+    good, bad = unit(0, 1, 90, 91), unit(0, 90, 1, 91)
+    heard = [
+        Heard("cre", work_id, str(number), {("whole", "good"): good[number], ("whole", "bad"): bad[number]})
+        for number, work_id in enumerate("AABB")
+    ]
+    first, second = (score("cre", "whole", system, heard, "bad") for system in ("bad", "good"))
+    assert first.gain is None and second.gain == pytest.approx(second.map - first.map) and second.gain_low > 0
+    assert f"{second.gain:+.3f}" in markdown([first, second])
+
+
 def test_recordings_are_sought_among_the_tracks_of_all_sets() -> None:
     heard = [
         Heard("recordings", "R", "1", {("whole", "b"): unit(0)[0], ("noise", "b"): unit(60)[0]}),
@@ -167,6 +178,6 @@ def test_the_command_prints_json_and_a_table(shared_data: Path, tmp_path: Path) 
 def test_the_table_says_each_set_and_condition_once() -> None:
     row = score("cre", "whole", RANDOM, [Heard("cre", "A", str(number), {}) for number in range(2)])
     assert markdown([row, row]).splitlines()[2:] == [
-        "| cre: 2 queries, 1 candidates each | whole | random | 1.000 [1.000, 1.000] | 1.0 | 0.100 |",
-        "|  |  | random | 1.000 [1.000, 1.000] | 1.0 | 0.100 |",
+        "| cre: 2 queries, 1 candidates each | whole | random | 1.000 [1.000, 1.000] |  | 1.0 | 0.100 |",
+        "|  |  | random | 1.000 [1.000, 1.000] |  | 1.0 | 0.100 |",
     ]
