@@ -177,7 +177,7 @@ def default_bundle() -> Path:
 
 
 def make_model_id(front_end: FrontEnd, weights: Mapping[str, NDArray]) -> str:
-    """32 hexadecimal digits over the front end's settings and every weight of the graph with its name.
+    """32 hexadecimal digits over the front end's settings and every learned or calibrated weight, by name.
 
     Weights in half precision count as float32, those of an int8 form as the integers that they are.
     """

@@ -8,6 +8,7 @@ https://protobuf.dev/programming-guides/encoding. Only what `ModelFile` holds is
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class Node:
 class ModelFile:
     """The parts of an ONNX file that a contract speaks of."""
 
+    ir_version: int  # of the file's own form, which a runtime knows up to some number
     opsets: dict[str, int]  # domain -> version
     inputs: dict[str, tuple[int, list[int | str]]]  # name -> element type and axes: a length, or the name of a free one
     outputs: dict[str, tuple[int, list[int | str]]]
@@ -50,7 +52,10 @@ class ModelFile:
 
     @property
     def weights(self) -> dict[str, NDArray]:
-        """What makes the model: learned, calibrated, and how it transposes: name -> values as they are stored."""
+        """What makes the model: learned, calibrated, and how it transposes: name -> values as they are stored.
+
+        Not among them are the front end's kernels, which follow from its settings.
+        """
         parts = ("backbone.", "gem.", "final.", "activation.", "transposing")
         return {name.removesuffix(".half"): value for name, value in self.arrays.items() if name.startswith(parts)}
 
@@ -90,6 +95,7 @@ class ModelFile:
         initializers = [_fields(tensor) for tensor in graph[5]]
         values = [_fields(value) for number in (11, 12, 13) for value in graph[number]]  # inputs, outputs, others
         return cls(
+            ir_version=model[1][-1],
             opsets={_text(entry, 1): entry[2][-1] for entry in map(_fields, model[8])},
             inputs=dict(map(_signature, graph[11])),
             outputs=dict(map(_signature, graph[12])),
@@ -112,6 +118,11 @@ class ModelFile:
             metadata=dict(map(_entry, model[14])),
             self_contained=not (model[20] or model[25] or any(tensor[13] or tensor[14] for tensor in initializers)),
         )
+
+
+def is_int8(weights: Mapping[str, NDArray]) -> bool:
+    """Whether `ModelFile.weights` are those of an int8 form."""
+    return any(name.endswith("_quantized") for name in weights)
 
 
 def _fields(message: int | bytes) -> Fields:

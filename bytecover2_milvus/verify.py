@@ -43,8 +43,9 @@ from .bundle import (
 )
 from .embedder import Embedder
 from .errors import BundleError, BytecoverError, DeviceError
-from .model_file import FLOAT, ModelFile
+from .model_file import FLOAT, ModelFile, is_int8
 
+LATEST_IR = 10  # of the file: what ONNX Runtime 1.21 knows, the oldest that a bundle was run with
 TRAINING_ONLY = {"BatchNormalization", "Dropout"}  # folded, and without effect: a graph for inference has neither
 # Half precision rounds twice on the way to the checkpoint and the model: 3 x 2^-11 of a weight at most. What is too
 # small for half precision's full accuracy is judged by its layer's largest weight.
@@ -106,7 +107,7 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
     yield find("files", lambda: f"all are there and as {SUMS} says")
     try:
         bundle = open_bundle(path)
-        _check_schema(bundle)
+        _check_contract(bundle)
     except BundleError as error:
         yield Finding(str(path), "contract", "failed", str(error))
         return
@@ -126,7 +127,7 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
     for name in ("cpu", "cuda") if device == "auto" else (device,):
         otherwise = "absent" if (device, name) == ("auto", "cuda") else "failed"
         yield find(name, partial(_check_golden, bundle, golden, name), otherwise)
-    yield find("cqt form", lambda: _check_cqt_form(bundle, golden))
+    yield find("cqt form", lambda: _check_cqt_form(bundle, models, golden))
     yield find("embed.py", lambda: _check_consumer(bundle, golden, trust))
     yield find("checkpoint", lambda: _check_checkpoint(bundle, models))
 
@@ -150,14 +151,27 @@ def _faults(path: Path) -> Iterator[str]:
         yield f"{path}: cannot be read ({error}); check its permissions or copy it again"
 
 
-def _check_schema(bundle: Bundle) -> None:
+def _check_contract(bundle: Bundle) -> None:
     import jsonschema
 
+    path, contract = bundle.path / CONTRACT, bundle.contract
     schema = json.loads((resources.files("bytecover2_milvus.schemas") / "contract.schema.json").read_text("utf-8"))
     try:
-        jsonschema.validate(bundle.contract.to_dict(), schema)
+        jsonschema.validate(contract.to_dict(), schema)
     except jsonschema.ValidationError as error:
-        raise BundleError(f"{bundle.path / CONTRACT}: {error.json_path[2:]}: {error.message}; {_COPY_AGAIN}") from error
+        raise BundleError(f"{path}: {error.json_path[2:]}: {error.message}; {_COPY_AGAIN}") from error
+    try:
+        json.dumps(contract.to_dict(), allow_nan=False)  # NaN is within all bounds of a schema
+    except ValueError as error:
+        raise BundleError(f"{path}: a number that is not finite; {_COPY_AGAIN}") from error
+    if contract.minimum_samples != contract.front_end.minimum_samples:
+        raise BundleError(
+            f"{path}: minimum_samples: {contract.minimum_samples}, but its front_end needs "
+            f"{contract.front_end.minimum_samples}; {_COPY_AGAIN}"
+        )
+    card = bundle.path / CARD
+    if contract.model_id not in card.read_text(encoding="utf-8", errors="replace"):
+        raise BundleError(f"{card}: of another model, it does not name {contract.model_id}; {_COPY_AGAIN}")
 
 
 def _read_golden(bundle: Bundle) -> Golden:
@@ -190,6 +204,11 @@ def _check_graph(bundle: Bundle, models: Models) -> str:
         MODEL_CQT: {INPUT_CQT: (FLOAT, ["batch", contract.front_end.n_bins, "frames"])},
     }
     for path, model in models.items():
+        if model.ir_version > LATEST_IR:
+            raise BundleError(
+                f"{path}: IR version {model.ir_version}, ONNX Runtime 1.21 knows {LATEST_IR} at most; export it again "
+                "with the versions of the extra [train]"
+            )
         if model.opsets != {"": contract.opset}:
             raise BundleError(f"{path}: opsets {model.opsets}, the contract says {contract.opset}; {_COPY_AGAIN}")
         if model.inputs != inputs[path.name]:
@@ -198,7 +217,8 @@ def _check_graph(bundle: Bundle, models: Models) -> str:
             raise BundleError(f"{path}: outputs {model.outputs}, not {contract.embedding_dim} values; {_COPY_AGAIN}")
         if not model.self_contained:
             raise BundleError(f"{path}: refers to other files, or holds functions or training; {_COPY_AGAIN}")
-    return f"opset {contract.opset}, {INPUT} (batch, samples) to {OUTPUT} (batch, {contract.embedding_dim})"
+    versions = f"IR version {models[bundle.model].ir_version}, opset {contract.opset}"
+    return f"{versions}, {INPUT} (batch, samples) to {OUTPUT} (batch, {contract.embedding_dim})"
 
 
 def _check_leftovers(models: Models) -> str:
@@ -277,8 +297,10 @@ def _difference(bundle: Bundle, of: Path, embeddings: NDArray, expected: NDArray
     return f"golden embeddings differ by {difference:.1e}, {tolerance:g} allowed"
 
 
-def _check_cqt_form(bundle: Bundle, golden: Golden) -> str:
+def _check_cqt_form(bundle: Bundle, models: Models, golden: Golden) -> str:
     if MODEL_CQT not in bundle.files:
+        if is_int8(models[bundle.model].weights):
+            raise _NotChecked(f"an int8 bundle has none: {MODEL_CQT} comes in float only")
         raise _NotChecked(f"exported without {MODEL_CQT}, which `export --cqt` adds")
     import onnxruntime
 

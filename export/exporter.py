@@ -37,7 +37,7 @@ from ..bundle import (
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd, Network
 from ..errors import ExportError
 from ..model.network import ByteCover2
-from ..model_file import ModelFile
+from ..model_file import ModelFile, is_int8
 from ..training.checkpoint import Checkpoint
 from .fold import FromCQT, ShippedNetwork
 from .graph import OPSET, export_cqt_onnx, export_onnx, to_file
@@ -84,18 +84,19 @@ def write_bundle(
         bundle has a model_id of its own, and no ``model_cqt.onnx``.
     folded : mapping of str to np.ndarray, optional
         Weights of the bundle that `network` came from (`ModelFile.weights`). The checkpoint in it is rounded, and
-        folding rounds once more; with these the model stays the one it was. Those of an int8 form are passed over.
+        folding rounds once more; with these the model stays the one it was.
 
     Raises
     ------
     ExportError
         If ONNX Runtime does not reproduce the network, half precision cannot hold a weight, int8 costs too much or is
-        asked for together with `cqt`, or `out_dir` cannot be written or holds something else.
+        asked for together with `cqt`, `folded` are those of an int8 form, whose checkpoint makes neither its own model
+        nor the float one's, or `out_dir` cannot be written or holds something else.
     """
     if cqt and int8:
         raise ExportError(f"{MODEL_CQT} comes in float only: export int8 without it")
     out_dir = Path(out_dir).absolute()
-    check_place(out_dir)
+    check_possible(out_dir, folded)
     shipped = ShippedNetwork(config.front_end, network)
     if folded and folded.keys() == shipped.state_dict().keys():
         shipped.load_state_dict({name: torch.from_numpy(weight.astype(np.float32)) for name, weight in folded.items()})
@@ -141,14 +142,16 @@ def write_bundle(
     return open_bundle(out_dir)
 
 
-def check_place(out_dir: Path) -> None:
-    """Make sure, before anything is computed, that a bundle may be written to `out_dir`.
+def check_possible(out_dir: Path, folded: Mapping[str, NDArray] | None) -> None:
+    """Make sure, before anything is computed, that a bundle may be written to `out_dir`, from the weights `folded`.
 
     Raises
     ------
     ExportError
-        If it holds something else, or its parent cannot be made.
+        If it holds something else, or its parent cannot be made, or the weights are those of an int8 form.
     """
+    if folded and is_int8(folded):
+        raise ExportError("an int8 bundle: export from the float one it was made from")
     if out_dir.exists() and not (out_dir / SUMS).is_file() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise ExportError(f"{out_dir}: exists and is no bundle; name a new folder")
     try:

@@ -18,7 +18,7 @@ from ..config import SAMPLE_RATE, SHORTEST_FRAMES
 from ..errors import ExportError
 from .fold import FromCQT, ShippedNetwork
 
-OPSET = 18  # the C++ consumer loads it in ONNX Runtime 1.21, the oldest that was tried
+OPSET = 18  # the bundle that ships gives its golden vectors in ONNX Runtime 1.21 too, the oldest that was tried
 HALF_ELEMENTS = 4096  # weights of at least so many elements are stored in half precision
 
 

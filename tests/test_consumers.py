@@ -1,16 +1,22 @@
-"""The bundle that ships, in Node and in a browser: the golden vectors come back, and what means nothing is refused."""
+"""The bundle that ships, in Node, C++ and a browser: the golden vectors come back, what means nothing is refused.
+
+A missing program or package skips a test, or fails it where ``BYTECOVER2_REQUIRE=consumers`` says that all are there.
+"""
 
 from __future__ import annotations
 
 import functools
 import http.server
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import unquote
 
 import numpy as np
@@ -18,6 +24,7 @@ import pytest
 import soundfile
 import soxr
 from chromium import Chromium
+from conftest import tiny_network
 from numpy.typing import NDArray
 
 from bytecover2_milvus.audio import load_audio
@@ -28,23 +35,67 @@ REPOSITORY = Path(__file__).parents[1]
 CONSUMERS = REPOSITORY / "export" / "consumers"
 HEADERS = REPOSITORY / ".cache" / "trixie" / "usr" / "include" / "onnxruntime"
 BUNDLE = REPOSITORY / "bytecover2_milvus" / "bundles" / "bytecover2-128"
+CONVERT = "convert it first: ffmpeg -i IN -ar 22050 OUT.wav"
+
+
+@pytest.fixture(scope="module")
+def int8(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle in int8, calibrated on noise and judged by whether each noise finds its own copy."""
+    from bytecover2_milvus.export import exporter
+    from bytecover2_milvus.export.quantize import Songs
+
+    noises = list(np.random.default_rng(0).random((4, 84, 40), dtype=np.float32))
+    songs = Songs(noises, [*noises, *noises], [*"abcd", *"abcd"], "noise")
+    with pytest.MonkeyPatch.context() as patch:  # what torch would export again in ten seconds
+        patch.setattr(exporter, "export_onnx", lambda shipped, metadata: (tiny_bundle / "model.onnx").read_bytes())
+        folder = tmp_path_factory.mktemp("int8") / "bundle"
+        return exporter.write_bundle(*tiny_network(), folder, facts={}, checkpoint=False, int8=songs).path
+
+
+@pytest.fixture(scope="module", params=["ships", "int8"])
+def bundle(request: pytest.FixtureRequest) -> Path:
+    """The bundle that ships, then one in int8: what every consumer must reproduce."""
+    return BUNDLE if request.param == "ships" else request.getfixturevalue("int8")
+
+
+def golden_of(bundle: Path) -> dict[str, NDArray]:
+    with np.load(bundle / "golden.npz") as arrays:
+        return dict(arrays)
+
+
+def tolerance_of(bundle: Path) -> float:
+    return json.loads((bundle / "contract.json").read_text())["parity_tolerance"]
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, NDArray]:
-    with np.load(BUNDLE / "golden.npz") as arrays:
-        return dict(arrays)
+    return golden_of(BUNDLE)
 
 
 @pytest.fixture(scope="module")
 def tolerance() -> float:
-    return json.loads((BUNDLE / "contract.json").read_text())["parity_tolerance"]
+    return tolerance_of(BUNDLE)
+
+
+def missing(what: str) -> NoReturn:
+    """Skip, or fail where ``.ci/run`` has installed what the consumers need."""
+    if os.environ.get("BYTECOVER2_REQUIRE") == "consumers":
+        pytest.fail(f"needs {what}, which BYTECOVER2_REQUIRE=consumers says is there")
+    pytest.skip(f"needs {what}")
 
 
 def module(name: str) -> None:
-    """Skip where `name` is not installed for the consumers."""
     if not (CONSUMERS / "node_modules" / name).is_dir():
-        pytest.skip(f"needs {name}: npm ci in export/consumers")
+        missing(f"{name}: npm ci in export/consumers")
+
+
+def test_what_is_missing_skips_unless_it_is_required(monkeypatch):
+    monkeypatch.delenv("BYTECOVER2_REQUIRE", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="needs node"):
+        missing("node")
+    monkeypatch.setenv("BYTECOVER2_REQUIRE", "consumers")
+    with pytest.raises(pytest.fail.Exception, match="needs node, which BYTECOVER2_REQUIRE=consumers says is there"):
+        missing("node")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +112,7 @@ def test_every_file_of_the_consumers_is_short(path):
 def node() -> str:
     program = shutil.which("node")
     if program is None:
-        pytest.skip("needs node, version 20 or later (Debian: nodejs)")
+        missing("node, version 20 or later (Debian: nodejs)")
     return program
 
 
@@ -70,12 +121,12 @@ def embed(node: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([node, CONSUMERS / "embed.mjs", *arguments], capture_output=True, text=True)
 
 
-def test_node_reproduces_the_golden_vectors(node, tolerance):
-    done = embed(node, BUNDLE)
+def test_node_reproduces_the_golden_vectors(node, bundle):
+    done = embed(node, bundle)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["golden"] for line in lines] == ["long", "short"]
-    assert max(line["difference"] for line in lines) <= tolerance
+    assert max(line["difference"] for line in lines) <= tolerance_of(bundle)
 
 
 def test_node_says_which_golden_vector_is_beyond_the_tolerance(node, golden, tmp_path):
@@ -164,13 +215,13 @@ def embed_cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """embed.cpp, compiled with the ONNX Runtime that is installed, or with headers and onnxruntime-node's library."""
     compiler = shutil.which("c++")
     if compiler is None or not Path("/usr/include/sndfile.hh").exists():
-        pytest.skip("needs a C++ compiler and libsndfile (Debian: g++, libsndfile1-dev)")
+        missing("a C++ compiler and libsndfile (Debian: g++, libsndfile1-dev)")
     library = CONSUMERS / "node_modules" / "onnxruntime-node" / "bin" / "napi-v6" / "linux" / "x64"
     flags = [f"-I{HEADERS}", f"-L{library}", f"-Wl,-rpath,{library}", "-l:libonnxruntime.so.1"]
     if shutil.which("pkg-config") and not subprocess.run(["pkg-config", "--exists", "libonnxruntime"]).returncode:
         flags = subprocess.check_output(["pkg-config", "--cflags", "--libs", "libonnxruntime"], text=True).split()
     elif not (HEADERS.is_dir() and library.is_dir()):
-        pytest.skip(f"needs libonnxruntime-dev (Debian 13 has it), or its headers in {HEADERS} and onnxruntime-node")
+        missing(f"libonnxruntime-dev (Debian 13 has it), or its headers in {HEADERS} and onnxruntime-node")
     program = tmp_path_factory.mktemp("cpp") / "embed"
     command = [compiler, "-std=c++17", "-Wall", "-Wextra", CONSUMERS / "embed.cpp", "-o", program, "-lsndfile", *flags]
     compiled = subprocess.run(command, capture_output=True, text=True)
@@ -178,22 +229,23 @@ def embed_cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-def test_cpp_reproduces_the_golden_vectors(embed_cpp, golden, tolerance, tmp_path):
-    paths = [tmp_path / "long.wav", tmp_path / "short.wav"]
+def test_cpp_reproduces_the_golden_vectors(embed_cpp, bundle, tmp_path):
+    golden, paths = golden_of(bundle), [tmp_path / "long.wav", tmp_path / "short.wav"]
     for path in paths:
         soundfile.write(path, golden[f"{path.stem}_waveform"], SAMPLE_RATE)
-    done = subprocess.run([embed_cpp, BUNDLE / "model.onnx", *paths], capture_output=True, text=True)
+    done = subprocess.run([embed_cpp, bundle / "model.onnx", *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for path, line in zip(paths, done.stdout.splitlines(), strict=True):
         *embedding, name = line.split()
         assert name == str(path)
-        np.testing.assert_allclose(np.array(embedding, float), golden[f"{path.stem}_embedding"], atol=tolerance)
+        expected = golden[f"{path.stem}_embedding"]
+        np.testing.assert_allclose(np.array(embedding, float), expected, rtol=0, atol=tolerance_of(bundle))
 
 
 @pytest.mark.parametrize(
     ("rate", "samples", "message"),
     [
-        (44100, np.full(88200, 0.5), "resample it to the rate of the contract"),
+        (44100, np.full(88200, 0.5), CONVERT),
         (SAMPLE_RATE, np.full(11025, 0.5), "too short"),
         (SAMPLE_RATE, np.zeros(30000), "silent or damaged"),
         (SAMPLE_RATE, np.full(30000, np.nan), "silent or damaged"),
@@ -204,6 +256,62 @@ def test_cpp_refuses_what_would_mean_nothing(embed_cpp, rate, samples, message, 
     soundfile.write(path, samples, rate, subtype="FLOAT")
     done = subprocess.run([embed_cpp, BUNDLE / "model.onnx", path], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"embed: {path}: {message}\n")
+
+
+# Python and C++, which read with libsndfile
+
+
+@pytest.fixture(params=["python", "cpp"])
+def by_libsndfile(request: pytest.FixtureRequest) -> list[str | Path]:
+    """The command of a consumer but for the files."""
+    if request.param == "python":
+        return [sys.executable, "-P", REPOSITORY / "export" / "embed.py", BUNDLE]
+    return [request.getfixturevalue("embed_cpp"), BUNDLE / "model.onnx"]
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "aiff"])
+def test_what_libsndfile_reads_gives_the_packages_embedding(by_libsndfile, golden, suffix, tmp_path):
+    path = tmp_path / f"stereo.{suffix}"
+    waveform = golden["long_waveform"][: 8 * SAMPLE_RATE] / 32768
+    soundfile.write(path, np.stack([waveform, 0.5 * waveform[::-1]], axis=1), SAMPLE_RATE)
+    done = subprocess.run([*by_libsndfile, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    numbers = done.stdout.replace(str(path), "").strip("[]\n ").replace(",", " ")
+    embedding = np.array(numbers.split(), float)
+    assert embedding @ Embedder(BUNDLE, device="cpu").embed(load_audio(path)) > 0.9999
+
+
+def test_python_resamples_as_the_package_does(golden, tmp_path):
+    path = tmp_path / "song.wav"
+    soundfile.write(path, soxr.resample(golden["long_waveform"] / 32768, SAMPLE_RATE, 44100), 44100)
+    command = [sys.executable, "-P", REPOSITORY / "export" / "embed.py", BUNDLE, path]
+    embedding = json.loads(subprocess.check_output(command, text=True))
+    assert embedding @ Embedder(BUNDLE, device="cpu").embed(load_audio(path)) > 0.9999
+
+
+@pytest.mark.parametrize("name", ["song.mp3", "piped.flac", "song.m4a", "notes.wav"])
+def test_what_libsndfile_reads_in_part_or_not_at_all_is_refused(by_libsndfile, golden, name, tmp_path):
+    path = tmp_path / name
+    waveform = golden["short_waveform"]
+    if name == "song.mp3":  # of one with a variable rate and without a Xing header it would read a fraction
+        soundfile.write(path, waveform, SAMPLE_RATE)
+    elif name == "piped.flac":  # an encoder that cannot seek back leaves the number of samples, 36 bits, at zero
+        soundfile.write(path, waveform, SAMPLE_RATE)
+        content = bytearray(path.read_bytes())
+        content[21] &= 0xF0
+        content[22:26] = bytes(4)
+        path.write_bytes(content)
+    else:
+        path.write_bytes(b"\0\0\0\x18ftypM4A " + bytes(100))
+    done = subprocess.run([*by_libsndfile, path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.removeprefix("embed: ") == f"{path}: {CONVERT}\n"
+
+
+def test_a_file_that_is_not_there_is_named(by_libsndfile, tmp_path):
+    done = subprocess.run([*by_libsndfile, tmp_path / "gone.wav"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "gone.wav" in done.stderr and "No such file" in done.stderr and "convert" not in done.stderr
 
 
 # The browser
@@ -229,7 +337,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     module("onnxruntime-web")
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
-        pytest.skip("needs chromium or google-chrome (Debian: chromium)")
+        missing("chromium or google-chrome (Debian: chromium)")
     with Chromium(program, tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
 
@@ -358,6 +466,18 @@ def test_every_control_of_the_page_has_a_name(page):
     assert {"Check this browser", "Similarity"} <= set(names)
     for which in ("First", "Second"):
         assert any(name.startswith(f"{which} recording") for name in names)
+
+
+def test_the_page_reproduces_the_golden_vectors_in_int8(chromium, int8, tmp_path):
+    (tmp_path / "export").symlink_to(REPOSITORY / "export")
+    (tmp_path / "bytecover2_milvus" / "bundles").mkdir(parents=True)
+    (tmp_path / "bytecover2_milvus" / "bundles" / BUNDLE.name).symlink_to(int8)  # where the page looks for a bundle
+    with serve(tmp_path) as url:
+        chromium.open(url)
+        chromium.wait("!document.querySelector('#check').disabled")
+        chromium.evaluate("document.querySelector('#check').click()")
+        chromium.wait("document.querySelector('#checked').textContent.startsWith('golden.npz')")
+    assert chromium.text("#checked").endswith("within the tolerance of 0.02")
 
 
 def test_the_page_says_that_its_model_is_missing(chromium, tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,13 +15,21 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from bytecover2_milvus.bundle import CONTRACT_VERSION, open_bundle, write_sums
-from bytecover2_milvus.embedder import Embedder
+from bytecover2_milvus.bundle import CONTRACT_VERSION, default_bundle, open_bundle, write_sums
+from bytecover2_milvus.embedder import LONGEST_S, Embedder
 from bytecover2_milvus.errors import AudioError, BundleError
 from bytecover2_milvus.export.parity import melody
+from bytecover2_milvus.model.cqt import ConstantQ
+from bytecover2_milvus.model_file import ModelFile
 
 GOLDEN = Path(__file__).parent / "golden"
+README = (Path(__file__).parents[1] / "export" / "README.md").read_text(encoding="utf-8")
 MODEL_IDS = {1: "380dcc3a5e469986f08b19209194aa0a"}  # as they were made; see golden/README.md
+KERNELS = {  # SHA-256 of what the constant-Q transform of 7 octaves of 12 bins from C1 on is computed with, float32
+    "front_end.constant_q.kernels": "ff439e8b1aa1920c29344eaa19202f8fce53c482e4bc794ba9177d003a12db86",
+    "front_end.constant_q.half_band": "bd7c9c8c57d4a9184e8c44e724213ea4d2a4f87934d457e541bf37dfee3a20c0",
+    "front_end.constant_q.scale": "68de9f1852aca53b6e2624e23df26df5bbc13e912facddabf3ef93e8a76d173a",
+}
 SAMPLE_RATE = 22_050  # Hz
 
 
@@ -86,6 +97,44 @@ def test_the_reference_consumer_refuses_an_unknown_contract_version_too(tmp_path
     (folder / "contract.json").write_text(json.dumps(contract))
     done = subprocess.run([sys.executable, "-P", folder / "embed.py", folder], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "this program knows contract version 1\n")
+
+
+# The front end, which model_id does not hash
+
+
+def test_the_front_end_has_the_kernels_that_model_ids_stand_for():
+    buffers = ConstantQ(open_bundle(default_bundle()).contract.front_end).named_buffers("front_end.constant_q")
+    assert {name: hashlib.sha256(buffer.numpy().tobytes()).hexdigest() for name, buffer in buffers} == KERNELS, (
+        "model_id does not tell bundles with these kernels from those with the old ones, and their embeddings differ: "
+        "a change of the kernels needs a new contract version, and new model_ids"
+    )
+
+
+@pytest.mark.parametrize("folder", [default_bundle(), GOLDEN / "contract-1"], ids=["ships", "contract-1"])
+def test_bundles_hold_these_kernels(folder):
+    arrays = ModelFile.read(folder / "model.onnx").arrays
+    held = {name: hashlib.sha256(array).hexdigest() for name, array in arrays.items() if name.startswith("front_end.")}
+    assert held == KERNELS
+
+
+# What export/README.md says of the contract
+
+
+def test_every_field_of_the_contract_has_a_row_that_says_how_the_metadata_holds_it():
+    contract = open_bundle(GOLDEN / "contract-1").contract
+    metadata = contract.to_metadata()
+    expected = {f"front_end.{name}": "" for name in dataclasses.asdict(contract.front_end)}
+    for name, value in contract.to_dict().items():
+        expected[name] = "string" if metadata[name] == value else "JSON"
+        assert expected[name] == "string" or json.loads(metadata[name]) == value
+    [table] = re.findall(r"^## The fields of the contract$(.*?)^## ", README, re.DOTALL | re.MULTILINE)
+    rows = re.findall(r"^\| `([\w.]+)` \|.*\| (\w*) ?\|$", table, re.MULTILINE)
+    assert dict(rows) == expected and len(rows) == len(expected)
+
+
+def test_the_length_at_which_recordings_are_cut_is_the_embedders():
+    samples = round(LONGEST_S * SAMPLE_RATE)
+    assert f"longer than {LONGEST_S:_.0f} s, {samples:_} samples:".replace("_", " ") in README
 
 
 # What export/README.md says of silence, short and long input

@@ -290,6 +290,7 @@ def test_the_card_states_the_contract_and_the_facts(tiny_bundle):
     card = (tiny_bundle / "MODEL_CARD.md").read_text()
     assert f"| model_id | `{open_bundle(tiny_bundle).contract.model_id}` |" in card
     assert "| Trained on | nothing, it is for tests |" in card
+    assert f"onnxruntime {onnxruntime.__version__}" in card.splitlines()[-1]  # "named at the end"
     assert not re.search(r"\$\w", card)  # every blank of the template is filled in
 
 

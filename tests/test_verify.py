@@ -115,6 +115,15 @@ def test_a_file_that_every_bundle_has_cannot_be_left_out(bundle):
         ({"contract_version": 2}, "contract version 2, this package reads 1"),
         ({"sample_rate": 44_100}, "sample_rate: 22050 was expected"),
         ({"embedding_dim": "128"}, "embedding_dim: '128' is not of type 'integer'"),
+        ({"parity_tolerance": 0.06}, "parity_tolerance: 0.06 is greater than the maximum of 0.05"),
+        ({"parity_tolerance": float("inf")}, "parity_tolerance: inf is greater than the maximum"),
+        ({"parity_tolerance": float("nan")}, "a number that is not finite"),
+        ({"silence_peak": 0.5}, "silence_peak: 0.5 is greater than the maximum of 0.1"),
+        ({"silence_peak": 1e-9}, "silence_peak: 1e-09 is less than the minimum"),
+        ({"shortest_samples": 1}, "shortest_samples: 1 is less than the minimum of 2205"),
+        ({"shortest_samples": 10**6}, "shortest_samples: 1000000 is greater than the maximum of 220500"),
+        ({"minimum_samples": 10**7}, "minimum_samples: 10000000 is greater than the maximum of 1323000"),
+        ({"minimum_samples": 81_921}, "minimum_samples: 81921, but its front_end needs 81920"),
     ],
 )
 def test_a_foreign_contract_is_refused(bundle, change, reason):
@@ -125,13 +134,23 @@ def test_a_foreign_contract_is_refused(bundle, change, reason):
     assert (last.check, last.status) == ("contract", "failed") and reason in last.detail
 
 
+def test_a_card_of_another_model_is_found(bundle):
+    card = (bundle / "MODEL_CARD.md").read_text()
+    model_id = json.loads((bundle / "contract.json").read_text())["model_id"]
+    (bundle / "MODEL_CARD.md").write_text(card.replace(model_id, "0" * 32))
+    write_sums(bundle)
+    *_, last = verify(bundle, "cpu")
+    assert (last.check, last.status) == ("contract", "failed")
+    assert f"MODEL_CARD.md: of another model, it does not name {model_id}" in last.detail
+
+
 def test_metadata_that_does_not_repeat_the_contract_is_found(bundle):
-    contract = json.loads((bundle / "contract.json").read_text()) | {"model_id": "0" * 32, "licence": "MIT"}
+    contract = json.loads((bundle / "contract.json").read_text()) | {"packages": {}, "licence": "MIT"}
     (bundle / "contract.json").write_text(json.dumps(contract))
     write_sums(bundle)
     found = finding(bundle, "metadata")
     assert found.status == "failed"
-    assert "model.onnx: its metadata is not contract.json's in licence, model_id" in found.detail
+    assert "model.onnx: its metadata is not contract.json's in licence, packages" in found.detail
 
 
 @pytest.mark.parametrize(("name", "reason"), [("model.onnx", "not an ONNX file"), ("golden.npz", "not golden vectors")])
@@ -148,6 +167,7 @@ def test_a_file_that_is_cut_short_is_named(bundle, name, reason):
 @pytest.mark.parametrize(
     ("check", "edit", "reason"),
     [
+        ("graph", lambda m: setattr(m, "ir_version", 11), "IR version 11, ONNX Runtime 1.21 knows 10 at most"),
         ("graph", lambda m: setattr(m.opset_import[0], "version", 19), "opsets {'': 19}, the contract says 18"),
         ("graph", lambda m: setattr(m.graph.input[0], "name", "x"), "inputs {'x'"),
         (
@@ -210,6 +230,7 @@ def test_a_graph_that_does_not_run_is_named(bundle):
 
 def test_what_is_read_without_the_onnx_package_is_what_it_reads():
     model, read = onnx.load(default_bundle() / "model.onnx"), ModelFile.read(default_bundle() / "model.onnx")
+    assert read.ir_version == model.ir_version
     assert read.opsets == {entry.domain: entry.version for entry in model.opset_import}
     assert read.metadata == {entry.key: entry.value for entry in model.metadata_props}
     assert [(n.operator, n.inputs, n.outputs) for n in read.nodes] == [

@@ -72,7 +72,7 @@ def export(
       bytecover2-milvus export bundles/mine --int8 --out bundles/mine-int8
     """
     from ..bundle import open_bundle
-    from ..export.exporter import check_place, write_bundle
+    from ..export.exporter import check_possible, write_bundle
     from ..model_file import ModelFile
     from ..training.checkpoint import load_checkpoint
 
@@ -85,9 +85,10 @@ def export(
         raise click.UsageError("--songs and --validation-songs are for --int8")
     named = dict(fact.partition("=")[::2] for fact in facts)
     loaded = load_checkpoint(checkpoint)
+    folded = ModelFile.read(open_bundle(checkpoint).model).weights if checkpoint.is_dir() else None
     material = None
     if int8:
-        check_place(out.absolute())
+        check_possible(out.absolute(), folded)
         chosen = songs or (CALIBRATION,), validation_songs or (VALIDATION,)
         material = _render(*chosen, loaded.config.front_end, cache, workers)
     bundle = write_bundle(
@@ -98,7 +99,7 @@ def export(
         checkpoint=with_checkpoint,
         cqt=cqt,
         int8=material,
-        folded=ModelFile.read(open_bundle(checkpoint).model).weights if checkpoint.is_dir() else None,
+        folded=folded,
     )
     size = sum(file.stat().st_size for file in bundle.path.iterdir())
     click.echo(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB", err=True)

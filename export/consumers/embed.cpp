@@ -1,9 +1,8 @@
-// Embed recordings with the model.onnx of a bundle; needs ONNX Runtime 1.21 or later and libsndfile.
+// Embed recordings with the model.onnx of a bundle, whose metadata holds the contract. It does not resample: the files
+// come at the contract's sample rate. Needs ONNX Runtime 1.21 and libsndfile 1.1, or later ones.
 //
 // c++ -std=c++17 -O2 embed.cpp -o embed $(pkg-config --cflags --libs libonnxruntime sndfile)
 // ./embed MODEL.onnx a.wav b.flac ...    a line for each: the numbers of its embedding, then its name
-//
-// It does not resample: the files come at the contract's sample rate. The contract is in the model's metadata.
 #include <onnxruntime_cxx_api.h>
 #include <cmath>
 #include <sndfile.hh>
@@ -13,18 +12,19 @@ void require(bool fulfilled, const std::string& otherwise) {
 }
 
 double fact(const Ort::Session& session, const char* name) {
-  Ort::AllocatorWithDefaultOptions allocator;
-  auto value = session.GetModelMetadata().LookupCustomMetadataMapAllocated(name, allocator);
+  auto value = session.GetModelMetadata().LookupCustomMetadataMapAllocated(name, Ort::AllocatorWithDefaultOptions());
   require(value != nullptr, std::string("the model states no ") + name + ": it is not of a bundle");
   return std::stod(value.get());
 }
 
 std::vector<float> embed(Ort::Session& session, const std::string& path) {
   SndfileHandle file(path);
-  require(!file.error(), path + ": " + file.strError());
-  require(file.samplerate() == fact(session, "sample_rate"), path + ": resample it to the rate of the contract");
+  const int error = file.error(), rate = fact(session, "sample_rate");
+  require(!error || error == SF_ERR_UNRECOGNISED_FORMAT, path + ": " + file.strError());
+  const bool mpeg = (file.format() & SF_FORMAT_TYPEMASK) == SF_FORMAT_MPEG;  // libsndfile may read a part of it only
+  require(!error && !mpeg && file.frames() < SF_COUNT_MAX && file.samplerate() == rate,
+          path + ": convert it first: ffmpeg -i IN -ar " + std::to_string(rate) + " OUT.wav");
   const size_t channels = file.channels();
-  require(file.frames() < SF_COUNT_MAX, path + ": states no length");
   std::vector<float> frames(file.frames() * channels);
   std::vector<float> waveform(file.readf(frames.data(), file.frames()));
   for (size_t i = 0; i < waveform.size() * channels; i++) waveform[i / channels] += frames[i] / channels;
