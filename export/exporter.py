@@ -142,7 +142,7 @@ def write_bundle(
     return open_bundle(out_dir)
 
 
-def check_possible(out_dir: Path, folded: Mapping[str, NDArray] | None) -> None:
+def check_possible(out_dir: Path, folded: Mapping[str, np.ndarray] | None) -> None:
     """Make sure, before anything is computed, that a bundle may be written to `out_dir`, from the weights `folded`.
 
     Raises
