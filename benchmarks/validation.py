@@ -432,7 +432,7 @@ def main(
         n_works, n_tracks = 10, 2
     usual = dict.fromkeys(SETS, USUAL) | {"recordings": tuple(CONDITIONS)}
     conditions = {name: tuple(dict.fromkeys(("whole", *chosen))) if chosen else usual[name] for name in names}
-    systems = (*((FLOOR,) if floor else ()), *(bundles or (() if checkpoints else ("",))), *checkpoints)
+    systems = (*(bundles or (() if checkpoints else ("",))), *checkpoints, *((FLOOR,) if floor else ()))
     try:
         works = [work for name in names for work in works_of(name, folder, n_works, n_tracks)]
         scores = validate(works, conditions, systems, find_soundfont(soundfont), cache_folder, workers)
