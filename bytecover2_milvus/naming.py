@@ -1,6 +1,6 @@
 """Which collections there are, and the names they go by: their own, and the aliases that stand for them.
 
-The name that users know is an alias: ``tracks`` stands for ``tracks_3d8bf550bfa7``, which has the first letters of the
+The name that users know is an alias: ``tracks`` stands for ``tracks_483d2f85bc12``, which has the first letters of the
 id of the model whose embeddings it holds.
 """
 

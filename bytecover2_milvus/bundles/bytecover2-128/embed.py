@@ -1,10 +1,8 @@
-"""Compare recordings with the bundle in MODEL_DIR; needs numpy, onnxruntime and soundfile, nothing else.
-
-python embed.py MODEL_DIR a.wav b.wav ...    cosine similarity of every pair
-python embed.py MODEL_DIR a.wav              the embedding, as JSON
-python embed.py MODEL_DIR                    check this machine against golden.npz
+"""Compare recordings: python embed.py MODEL_DIR a.wav b.wav ... prints the cosine similarity of every pair, of one file
+alone its embedding, and without files how far this machine is from golden.npz; needs numpy, onnxruntime, soundfile.
 """
 
+import contextlib
 import itertools
 import json
 import sys
@@ -16,12 +14,14 @@ import soundfile
 
 def load(path, rate):
     """Mono float32 at `rate` Hz; resampled by cutting, or filling with zeros, the spectrum of the whole recording."""
-    channels, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    waveform = channels.mean(axis=1)
-    n = round(len(waveform) * rate / file_rate)
-    if file_rate == rate or not n:
-        return waveform
-    return (np.fft.irfft(np.fft.rfft(waveform)[: n // 2 + 1], n) * (n / len(waveform))).astype(np.float32)
+    with open(path, "rb") as file, contextlib.suppress(soundfile.LibsndfileError), soundfile.SoundFile(file) as sound:
+        if sound.format != "MP3" and sound.frames < 2**63 - 1:  # libsndfile may read a part of these, or nothing
+            waveform = sound.read(dtype="float32", always_2d=True).mean(axis=1)
+            n = round(len(waveform) * rate / sound.samplerate)
+            if sound.samplerate == rate or not n:
+                return waveform
+            return (np.fft.irfft(np.fft.rfft(waveform)[: n // 2 + 1], n) * (n / len(waveform))).astype(np.float32)
+    raise SystemExit(f"{path}: convert it first: ffmpeg -i IN -ar {rate} OUT.wav")
 
 
 def embed(session, contract, waveform, name):
