@@ -203,31 +203,31 @@ def _ingest(tracks: Iterator[Track], listener: Listener, collection: Store, batc
 
 def _listed(tracks: Sequence[Track], collection: Store, seen: _Seen) -> Iterator[_Listed]:
     """Tracks with what is stored of them, one by one: what `seen` knows of a track counts for those behind it."""
-    paths = {id(track): os.path.abspath(track.path) for track in tracks}
-    stored: defaultdict[str, list[Row]] = defaultdict(list)  # by track_id
+    paths = [os.path.abspath(track.path) for track in tracks]
+    stored: defaultdict[str, dict[str, Row]] = defaultdict(dict)  # by track_id, then by id
     for row in collection.rows_of([track.track_id for track in tracks if _is_utf8(track.track_id)]):
-        stored[row.track_id].append(row)
+        stored[row.track_id][row.id] = row
     elsewhere = [
-        paths[id(track)]
-        for track in tracks
-        if not track.named and all(row.path != paths[id(track)] for row in stored[track.track_id])
+        path
+        for track, path in zip(tracks, paths, strict=True)
+        if not track.named and _is_utf8(path) and all(row.path != path for row in stored[track.track_id].values())
     ]
     kept: dict[str, str] = {}  # the track_id by path, of files that are stored under another
-    for row in collection.rows_at([path for path in elsewhere if _is_utf8(path)]):
+    for row in collection.rows_at(elsewhere):
         kept[row.path] = row.track_id
-        stored[row.track_id].append(row)
-    for track in tracks:
-        path = paths[id(track)]
+        stored[row.track_id][row.id] = row
+    for track, path in zip(tracks, paths, strict=True):
         if path in kept:
             track = replace(track, track_id=kept[path])
-        elif not track.named and (seen.has(track.track_id, path) or _has_other(stored[track.track_id], path)):
+        elif not track.named and (seen.has(track.track_id, path) or _has_other(stored[track.track_id].values(), path)):
             track = replace(track, track_id=path)
-        yield _Listed(track, path, stored[track.track_id])
+        yield _Listed(track, path, list(stored[track.track_id].values()))
 
 
-def _has_other(rows: Sequence[Row], path: str) -> bool:
+def _has_other(rows: Iterable[Row], path: str) -> bool:
     """Whether rows are of a file that is still there, and not of the one at `path`."""
-    return bool(rows) and all(row.path != path for row in rows) and os.path.exists(rows[0].path)
+    places = {row.path for row in rows}
+    return path not in places and any(map(os.path.exists, places))
 
 
 class _Seen:
