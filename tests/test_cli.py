@@ -298,6 +298,15 @@ class TestRefusals:
         track = catalogue / "audio" / "composed-0" / "0.flac"
         refused(run("query", track, *store, "--bundle", tiny_bundle, "--filter", "((("), "(((", "is missing")
 
+    def test_nothing_to_ingest_is_an_error_and_makes_nothing(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        refused(run("ingest", tmp_path / "empty", "--uri", tmp_path / "x.db"), "empty: no audio files there")
+        assert not (tmp_path / "x.db").exists()
+
+    def test_a_command_of_a_group_is_named_where_it_is_missed(self):
+        process = run("list")
+        assert process.returncode == 2 and "it is collections list" in process.stderr
+
     def test_wrong_usage_is_exit_code_two(self, tmp_path):
         assert run("ingest", "--uri", tmp_path / "x.db").returncode == 2
         assert run("query").returncode == 2

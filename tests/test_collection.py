@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from pymilvus import DataType
 
-from bytecover2_milvus.collection import TrackCollection
+from bytecover2_milvus.collection import StoredTracks, TrackCollection
 from bytecover2_milvus.errors import (
     CollectionError,
     CollectionLocked,
@@ -29,6 +29,7 @@ from bytecover2_milvus.errors import (
     MilvusUnavailable,
 )
 from bytecover2_milvus.index import await_index
+from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.match import ranked
 from bytecover2_milvus.milvus import close, connect, embedded_folder, is_embedded, quote
 from bytecover2_milvus.naming import drop_collection, list_collections
@@ -551,3 +552,13 @@ def test_the_schema_is_a_body_of_milvus_rest_api() -> None:
     stored = {entry.name for entry in dataclasses.fields(Row)} | {"id", "embedding"}
     assert [field["fieldName"] for field in BODY["schema"]["fields"] if field.get("isPrimary")] == ["id"]
     assert {field["fieldName"] for field in BODY["schema"]["fields"]} == stored
+
+
+def test_the_tracks_of_a_manifest_are_known_by_path_or_else_by_name(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("a.wav", "b.wav", "c.wav")]
+    stored = StoredTracks(["x", "b", "c"], ["", "", ""], paths, np.eye(3, dtype=np.float32), np.ones(3, dtype=bool))
+    listed = [Track(tmp_path / "a.wav", "a", "w"), Track(tmp_path / "moved" / "b.wav", "b", "w"), Track(tmp_path, "d")]
+    chosen = stored.of(listed)
+    assert (chosen.track_ids, chosen.work_ids, chosen.paths) == (["a", "b"], ["w", "w"], paths[:2])
+    result = chosen.evaluate()
+    assert (result.queries, result.tracks, result.map) == (2, 2, 1.0)
