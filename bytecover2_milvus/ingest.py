@@ -217,10 +217,9 @@ def _listed(tracks: Sequence[Track], collection: Store, seen: _Seen) -> Iterator
         kept[row.path] = row.track_id
         stored[row.track_id][row.id] = row
     for track, path in zip(tracks, paths, strict=True):
-        if path in kept:
-            track = replace(track, track_id=kept[path])
-        elif not track.named and (seen.has(track.track_id, path) or _has_other(stored[track.track_id].values(), path)):
-            track = replace(track, track_id=path)
+        if not track.named:
+            taken = seen.has(track.track_id, path) or _has_other(stored[track.track_id].values(), path)
+            track = replace(track, track_id=kept.get(path) or (path if taken else track.track_id))
         yield _Listed(track, path, list(stored[track.track_id].values()))
 
 

@@ -196,6 +196,9 @@ def test_files_of_one_name_in_two_folders_are_two_tracks(collection: TrackCollec
 def test_names_that_clash_in_one_run_with_a_written_one(collection: TrackCollection, folder: Path) -> None:
     tracks = [Track(folder / "a.wav", "b"), *tracks_in([folder / "b.wav"])]
     assert statuses(run(tracks, collection)) == {"b": "added", str(folder / "b.wav"): "added"}
+    both = [Track(folder / "a.wav", "named"), *tracks_in([folder / "a.wav"])]  # by a manifest and by its folder
+    records = list(ingest(both, NoEmbedder(), collection, workers=0))
+    assert [(record.track_id, record.status) for record in records] == [("b", "skipped"), ("named", "updated")]
 
 
 def test_a_manifest_takes_a_work_back_and_a_folder_does_not(collection: TrackCollection, folder: Path) -> None:
