@@ -7,12 +7,14 @@ started again at the same address.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
 import urllib.request
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 PARTS = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
@@ -20,6 +22,7 @@ START_TIMEOUT_S = 180.0  # after a kill it reads its log and its etcd first
 START_ATTEMPTS = 3  # right after a kill its parts sometimes do not find each other, and it ends
 THAW_S = 10.0  # in which it ends if it does not go on
 STOP_TIMEOUT_S = 3.0  # it may take half a minute to end by itself
+PORTS = range(20_000, 32_000)  # not those that Linux gives to clients, one of which could take a port before it starts
 
 
 class MilvusServer:
@@ -36,7 +39,7 @@ class MilvusServer:
     def __init__(self, folder: Path, authorization: bool = False) -> None:
         import milvus
 
-        port, etcd, etcd_peer, self._health_port = (_free_port() for _ in range(4))
+        port, etcd, etcd_peer, self._health_port = _free_ports(4)
         config = milvus.MilvusServerConfig(data_dir=str(folder), proxy_port=port, etcd_port=etcd)
         config.set("log.level", "warn")
         config.set("authorization_enabled", authorization)
@@ -92,7 +95,8 @@ class MilvusServer:
             if self._becomes_healthy(self._process):
                 return
             self.kill()
-        raise RuntimeError(f"the Milvus server does not start; see {self.folder / 'logs'}")
+        *_, last = ["", *(self.folder / "logs" / "output.log").read_text(errors="replace").splitlines()]
+        raise RuntimeError(f"the Milvus server does not start in {self.folder}: {last}")
 
     def kill(self) -> None:
         """End it as a crash or the kernel would."""
@@ -139,6 +143,14 @@ class MilvusServer:
         return False
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, held until all are found, so that no two are one."""
+    found: list[int] = []
+    with ExitStack() as held:
+        for port in random.sample(PORTS, len(PORTS)):
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise RuntimeError("no free ports")
