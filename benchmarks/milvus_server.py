@@ -39,12 +39,14 @@ class MilvusServer:
     def __init__(self, folder: Path, authorization: bool = False) -> None:
         import milvus
 
-        port, etcd, etcd_peer, self._health_port = _free_ports(4)
+        port, etcd, etcd_peer, self._health_port, internal, *others = _free_ports(5 + len(PARTS))
         config = milvus.MilvusServerConfig(data_dir=str(folder), proxy_port=port, etcd_port=etcd)
         config.set("log.level", "warn")
         config.set("authorization_enabled", authorization)
-        for part in PARTS:
+        for part, own in zip(PARTS, others, strict=True):  # at their usual ports two servers that start at once meet
             config.set(f"{part}.ip", "127.0.0.1")
+            config.set(f"{part}.port", port if part == "proxy" else own)
+        config.set("proxy.internalPort", internal)
         config.resolve()  # writes its configuration
         milvus._initialize_data_files(str(folder))
         # Its etcd takes fixed ports otherwise, which another Milvus may hold.
@@ -95,8 +97,9 @@ class MilvusServer:
             if self._becomes_healthy(self._process):
                 return
             self.kill()
-        *_, last = ["", *(self.folder / "logs" / "output.log").read_text(errors="replace").splitlines()]
-        raise RuntimeError(f"the Milvus server does not start in {self.folder}: {last}")
+        said = (self.folder / "logs" / "output.log").read_text(errors="replace").splitlines()
+        why = next((line for line in said if "panic" in line), "it does not say why")
+        raise RuntimeError(f"the Milvus server does not start in {self.folder}: {why}")
 
     def kill(self) -> None:
         """End it as a crash or the kernel would."""
