@@ -42,7 +42,7 @@ AUDIO_SUFFIXES = frozenset(
     }
 )
 
-_BLOCK = 16_384  # sample frames averaged and resampled at once: ffmpeg gives a thousand; larger ones leave the cache
+_BLOCK = 16_384  # sample frames averaged and resampled at once: ffmpeg gives a thousand; four times as many took longer
 _SLACK_S = 0.25  # seconds by which containers misstate their length without anything being lost
 _UNKNOWN = 2**63 - 1  # libsndfile's length of a FLAC that was written to a pipe; it fails on the last block of it
 _PLACEHOLDER = 0x7FFFF000  # bytes; the data size written by a WAV encoder that cannot seek back is this or more

@@ -97,7 +97,13 @@ def connect(
 def connected(
     uri: str | Path, token: str = "", *, database: str = "", server_pem: str | Path | None = None
 ) -> Iterator[MilvusClient]:
-    """A client as of `connect`, closed at the end, so that others may open an embedded folder."""
+    """A client as of `connect`, closed at the end, so that others may open an embedded folder.
+
+    Raises
+    ------
+    MilvusUnavailable, CollectionLocked, CollectionError
+        As `connect`.
+    """
     client = connect(uri, token, database=database, server_pem=server_pem)
     try:
         yield client
