@@ -44,7 +44,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.validation import SETS, Waveform, Work, clean_tracks, excerpt, publish, works_of
+from benchmarks.held_out import SETS, Waveform, Work, clean_tracks, works_of
+from benchmarks.validation import excerpt, publish
 from bytecover2_milvus.collection import ROWS_PER_UPSERT, TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cores import usable_cores

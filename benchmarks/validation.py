@@ -12,9 +12,9 @@ font that training never uses.
 asap
     Pianists who play the same pieces, three performances of each (ASAP, recorded from their hands as MIDI).
 pop909, lieder, cre
-    Arrangements of the songs of `HELD_OUT`.
+    Arrangements of the songs of `held_out.HELD_OUT`.
 traditional
-    Arrangements of the melodies of this package, but for those that are `IN_TRAINING`.
+    Arrangements of the melodies of this package, but for those that are `held_out.IN_TRAINING`.
 recordings
     Five real recordings, each as a file of high and of low bit rate, among all tracks of the other sets of the run.
 
@@ -32,15 +32,12 @@ Audio is made once and cached, so that all systems hear the same samples; other 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import logging
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -49,34 +46,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.fourier import fourier_embedding
-from bytecover2_milvus.audio import load_audio
+from benchmarks.held_out import SETS, Waveform, Work, cached, clean_tracks, works_of
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.degrade import DEGRADATIONS, degrade
-from bytecover2_milvus.errors import BytecoverError, SongError
+from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, evaluate, mean_difference
 from bytecover2_milvus.processes import map_in_processes
-from bytecover2_milvus.songs.arrange import arrange
 from bytecover2_milvus.songs.code import code_digest
-from bytecover2_milvus.songs.readers import read_song, song_paths
-from bytecover2_milvus.songs.score import Song
-from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont, play, render_with_soundfont
-from bytecover2_milvus.songs.traditional import traditional_songs
+from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
 from bytecover2_milvus.writing import whole_file
 
-Waveform: TypeAlias = NDArray[np.float32]  # (n_samples,)
 Embedding: TypeAlias = NDArray[np.float32]  # (D,)
 
-# Files of these folders, counted as by `select_songs`, FROM included, TO not. The recipe neither trains on them nor
-# chooses a checkpoint by them.
-HELD_OUT = {"pop909": (865, 909), "lieder": (1265, 1460), "cre": (1000, 1100)}
-IN_TRAINING = frozenset({"brahms-wiegenlied"})  # of the traditional songs: it is one of the lieder, too
-SETS = ("asap", *HELD_OUT, "traditional", "recordings")
-LONGEST_S = 120.0  # of a track; a performance of ASAP may last a quarter of an hour
 
 RANDOM, FLOOR = "random", "2-D Fourier of chroma"
-
-logger = logging.getLogger("validation")
 
 
 def excerpt(duration_s: float, waveform: Waveform, rng: np.random.Generator) -> Waveform:
@@ -116,16 +100,6 @@ CHEAP = ("whole", "45 s", "20 s")  # made faster than read from a file
 
 
 @dataclass(frozen=True)
-class Work:
-    """A work of a set, and how its tracks come about."""
-
-    set: str
-    work_id: str
-    source: Path | Song | tuple[Path, ...]  # a score, a song, or one file for every track
-    n_tracks: int
-
-
-@dataclass(frozen=True)
 class Heard:
     """What all systems make of one track."""
 
@@ -152,42 +126,6 @@ class Score:
     gain_high: float | None = None
 
 
-def works_of(name: str, scores: Path, works: int, tracks: int) -> list[Work]:
-    """At most `works` works of a set, of at most `tracks` tracks each.
-
-    Raises
-    ------
-    SongError
-        If the set's folder is not in `scores`.
-    """
-    if name == "traditional":
-        songs = [song for song in traditional_songs() if song.song_id not in IN_TRAINING]
-        return [Work(name, song.song_id, song, tracks) for song in _drawn(songs, works)]
-    folder = scores / name
-    if name in HELD_OUT:
-        start, stop = HELD_OUT[name]
-        return [Work(name, path.stem, path, tracks) for path in _drawn(song_paths(folder)[start:stop], works)]
-    files: dict[str, list[Path]] = {}
-    try:
-        if name == "asap":
-            with (folder / "manifest.csv").open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    files.setdefault(row["work_id"], []).append(folder / row["path"])
-        else:
-            for path in sorted((scores / "audio").iterdir()):
-                if path.suffix == ".ogg":
-                    files.setdefault(path.name.removesuffix(".ogg").removesuffix(".hq"), []).append(path)
-    except OSError as error:
-        raise SongError(f"{error.filename}: cannot be read ({error.strerror}); leave the set {name} out") from error
-    kept = [(work_id, tuple(paths[:tracks])) for work_id, paths in files.items() if len(paths) > 1]
-    return [Work(name, work_id, paths, len(paths)) for work_id, paths in _drawn(kept, works)]
-
-
-def _drawn(items: Sequence, count: int) -> list:
-    """At most `count` of the items, drawn at random but the same each time; a few are a part of many."""
-    return [items[i] for i in sorted(np.random.default_rng(0).permutation(len(items))[:count].tolist())]
-
-
 def hear(
     work: Work, conditions: dict[str, tuple[str, ...]], systems: tuple[str, ...], soundfont: Path, folder: Path
 ) -> list[Heard]:
@@ -199,59 +137,11 @@ def hear(
         for condition in conditions[work.set]:
             change = CONDITIONS[condition]
             make = partial(change, clean, np.random.default_rng(zlib.crc32(f"{track_id} {condition}".encode())))
-            waveform = make() if condition in CHEAP else _cached(audio / f"{condition}.flac", make)
+            waveform = make() if condition in CHEAP else cached(audio / f"{condition}.flac", make)
             for system in systems:
                 embeddings[condition, system] = _embed(system, waveform, audio / f"{condition}.npy")
         heard.append(Heard(work.set, work.work_id, track_id, embeddings))
     return heard
-
-
-def clean_tracks(work: Work, soundfont: Path, folder: Path) -> Iterator[tuple[str, Waveform]]:
-    """Every track of a work, as it is, made once and kept in `folder`; none of an unreadable score."""
-    for number in range(work.n_tracks):
-        track_id = f"{work.set}/{work.work_id}/{number}"
-        audio = folder / track_id
-        if isinstance(work.source, Path) and not audio.exists() and not _readable(work.source):
-            return
-        yield track_id, _cached(audio / "whole.flac", partial(_waveform, work, number, soundfont))
-
-
-def _waveform(work: Work, number: int, soundfont: Path) -> Waveform:
-    """One track of a work."""
-    if not isinstance(work.source, tuple):
-        song = work.source if isinstance(work.source, Song) else _song(work.source)
-        return render_with_soundfont(arrange(song, number), soundfont, LONGEST_S)
-    path = work.source[number]
-    if path.suffix != ".mid":
-        return load_audio(path)
-
-    import mido
-
-    return play(mido.MidiFile(path, clip=True), soundfont, LONGEST_S)
-
-
-_song = lru_cache(maxsize=1)(read_song)  # the tracks of a work follow each other
-
-
-def _readable(score: Path) -> bool:
-    try:
-        _song(score)
-    except SongError as error:
-        logger.warning("left out: %s", error)
-        return False
-    return True
-
-
-def _cached(path: Path, make: Callable[[], Waveform]) -> Waveform:
-    """The waveform in a FLAC file of 16 bits, made if it is not there; as it is in the file either way."""
-    import soundfile
-
-    if not path.exists():
-        flac = io.BytesIO()
-        soundfile.write(flac, np.clip(make(), -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-        with whole_file(path) as part:
-            part.write_bytes(flac.getvalue())
-    return soundfile.read(path, dtype="float32")[0]
 
 
 def _embed(system: str, waveform: Waveform, floor: Path) -> Embedding:

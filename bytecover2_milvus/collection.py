@@ -13,11 +13,9 @@ when the alias moves on to another model's.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,7 +26,6 @@ from numpy.typing import NDArray
 from .errors import CollectionError, CollectionMismatch
 from .index import ensure_index, ensure_loaded, index_progress, load_state, memory_bytes
 from .match import MAX_HITS, Match, find_matches
-from .metrics import Evaluation, evaluate
 from .milvus import ask, both, is_embedded, quote
 from .naming import aliases_of, collection_behind, describe_ours, has_collection, name_for, set_property
 from .properties import (
@@ -43,11 +40,10 @@ from .properties import (
 )
 from .row import BODY, FIELDS, STORED, Row, check_embedding, check_row, collection_schema, read_row
 from .segments import Query, Segments
+from .stored import StoredTracks
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
-
-    from .manifest import Track
 
 WHOLE_TRACKS = "start_s <= 0.0 and end_s >= duration_s"  # as filters
 PARTS = "start_s > 0.0 or end_s < duration_s"
@@ -58,51 +54,6 @@ SAMPLE_ROWS = 100  # whose mean size stands for all
 FLUSH_TIMEOUT_S = 600
 
 _Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True)
-class StoredTracks:
-    """What is needed to evaluate a collection, row by row in no particular order; a track may have several."""
-
-    track_ids: list[str]
-    work_ids: list[str]  # "" where the work is not known
-    paths: list[str]  # absolute
-    embeddings: NDArray[np.float32]  # (N, D)
-    whole: NDArray[np.bool_]  # (N,): the row is a whole track, not a part of one
-
-    def asking(self) -> NDArray[np.float32]:
-        """For each row what its track asks with, (N, D): the embedding of the whole, or the row's if there is none."""
-        row_of = {self.track_ids[row]: row for row in np.flatnonzero(self.whole)}
-        return self.embeddings[[row_of.get(track_id, row) for row, track_id in enumerate(self.track_ids)]]
-
-    def of(self, tracks: Iterable[Track]) -> StoredTracks:
-        """The rows of these tracks only, with the track_id and work_id that these have.
-
-        A row is of the track with its path, or else of the one with its track_id.
-        """
-        at = {os.path.abspath(track.path): track for track in tracks}
-        there = set(at) & set(self.paths)
-        called = {track.track_id: track for path, track in at.items() if path not in there}
-        found = [at.get(path) or called.get(name) for path, name in zip(self.paths, self.track_ids, strict=True)]
-        rows = [row for row, track in enumerate(found) if track]
-        chosen = [track for track in found if track]
-        return StoredTracks(
-            [track.track_id for track in chosen],
-            [track.work_id or "" for track in chosen],
-            [self.paths[row] for row in rows],
-            self.embeddings[rows],
-            self.whole[rows],
-        )
-
-    def evaluate(self) -> Evaluation:
-        """Exact metrics; every track whose work is known, and has another track here, is a query.
-
-        Raises
-        ------
-        ValueError
-            If there is no query.
-        """
-        return evaluate(self.embeddings, self.work_ids, self.track_ids, self.asking())
 
 
 class TrackCollection:

@@ -15,15 +15,11 @@ again, to see that it is silent.
 from __future__ import annotations
 
 import os
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from .config import SAMPLE_RATE
 from .decoding import Job, hash_content
@@ -33,48 +29,11 @@ from .hearing import Heard, Here, Listener
 from .manifest import Track
 from .row import Row, check_row
 from .segments import Segments, Span, span_at, times_s
+from .storing import Batch, IngestRecord, Outcome, Store
 
 TRACKS_PER_LOOKUP = 5_000
 BATCH_SIZE = 64  # tracks
-STORE_AFTER_S = 2.0  # a batch that has waited so long is stored as it is: who watches, or stops, has its tracks
 FLUSH_ROWS = 1_000  # fewer are searched fast without an index, and many small flushes are a burden on a server
-
-
-@dataclass(frozen=True, slots=True)
-class IngestRecord:
-    """What became of one track."""
-
-    path: str
-    track_id: str
-    work_id: str
-    status: str  # added, updated, skipped or failed
-    reason: str = ""  # why it was updated, skipped or failed
-    warning: str = ""  # of the decoder
-    duration_s: float | None = None  # None where it is not known
-
-
-class Store(Protocol):
-    """Where an ingest stores rows: a `TrackCollection`, or a `Staging` where no Milvus is."""
-
-    name: str
-    model_id: str
-    segments: Segments
-
-    def rows_of(self, track_ids: Sequence[str]) -> list[Row]: ...
-
-    def rows_at(self, paths: Sequence[str]) -> list[Row]: ...
-
-    def rows_with(self, ids: Sequence[str]) -> list[Row]: ...
-
-    def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]: ...
-
-    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None: ...
-
-    def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int: ...
-
-    def flush(self) -> None: ...
-
-    def note_ingest(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -123,16 +82,6 @@ class _Listed:
         return {name: value for name, value in now.items() if getattr(row, name) != value}
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """A record, and what must be stored or deleted before it is true."""
-
-    record: IngestRecord
-    rows: tuple[Row, ...] = ()
-    embeddings: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # by id; other rows keep theirs
-    replaces: bool = False  # other rows of the track are to go
-
-
 def ingest(
     tracks: Iterable[Track],
     embedder: Embedder,
@@ -153,7 +102,7 @@ def ingest(
     workers : int, optional
         Processes that decode; see `Decoder`. They are spawned: a script needs ``if __name__ == "__main__":``.
     batch_size : int
-        Tracks stored at once, or fewer every `STORE_AFTER_S`.
+        Tracks stored at once, or fewer every two seconds.
 
     Yields
     ------
@@ -181,12 +130,12 @@ def ingest_with(
 
 
 def _ingest(tracks: Iterator[Track], listener: Listener, collection: Store, batch_size: int) -> Iterator[IngestRecord]:
-    batch = _Batch(collection, batch_size)
+    batch = Batch(collection, batch_size)
     seen = _Seen()
     with listener:
         while chunk := list(islice(tracks, TRACKS_PER_LOOKUP)):
             jobs: list[Job[_Listed]] = []
-            for listed in _listed(chunk, collection, seen):
+            for listed in _look_up(chunk, collection, seen):
                 outcome = seen.again(listed) or _unread(listed, collection.segments)
                 if outcome:
                     yield from batch.take(outcome)
@@ -201,7 +150,7 @@ def _ingest(tracks: Iterator[Track], listener: Listener, collection: Store, batc
         collection.note_ingest()
 
 
-def _listed(tracks: Sequence[Track], collection: Store, seen: _Seen) -> Iterator[_Listed]:
+def _look_up(tracks: Sequence[Track], collection: Store, seen: _Seen) -> Iterator[_Listed]:
     """Tracks with what is stored of them, one by one: what `seen` knows of a track counts for those behind it."""
     paths = [os.path.abspath(track.path) for track in tracks]
     stored: defaultdict[str, dict[str, Row]] = defaultdict(dict)  # by track_id, then by id
@@ -218,7 +167,7 @@ def _listed(tracks: Sequence[Track], collection: Store, seen: _Seen) -> Iterator
         stored[row.track_id][row.id] = row
     for track, path in zip(tracks, paths, strict=True):
         if not track.named:
-            taken = seen.has(track.track_id, path) or _has_other(stored[track.track_id].values(), path)
+            taken = seen.taken(track.track_id, path) or _has_other(stored[track.track_id].values(), path)
             track = replace(track, track_id=kept.get(path) or (path if taken else track.track_id))
         yield _Listed(track, path, list(stored[track.track_id].values()))
 
@@ -236,35 +185,35 @@ class _Seen:
         self._path_of: dict[str, str] = {}  # by track_id
         self._track_at: dict[str, str] = {}  # by path
 
-    def has(self, track_id: str, path: str) -> bool:
+    def taken(self, track_id: str, path: str) -> bool:
         """Whether another file came with that track_id."""
         return self._path_of.get(track_id, path) != path
 
-    def again(self, listed: _Listed) -> _Outcome | None:
+    def again(self, listed: _Listed) -> Outcome | None:
         """What a track is whose track_id or whose file came before; None if neither did."""
         track_id, path = listed.track.track_id, listed.path
-        if self.has(track_id, path):
+        if self.taken(track_id, path):
             return _taken(listed, self._path_of[track_id])
         if (known := self._track_at.get(path)) is not None:
             reason = "listed twice" if known == track_id else f"listed already as track {known}"
-            return _Outcome(listed.done("skipped", reason))
+            return Outcome(listed.done("skipped", reason))
         self._path_of[track_id], self._track_at[path] = path, track_id
         return None
 
 
-def _taken(listed: _Listed, path: str) -> _Outcome:
+def _taken(listed: _Listed, path: str) -> Outcome:
     """A track whose track_id is that of another file."""
     reason = f"{listed.path}: track_id {listed.track.track_id!r} is already that of {path}"
     remedy = "give each its own in the manifest, or delete that track first"
-    return _Outcome(listed.done("failed", f"{reason}; {remedy}"))
+    return Outcome(listed.done("failed", f"{reason}; {remedy}"))
 
 
-def _unread(listed: _Listed, segments: Segments) -> _Outcome | None:
+def _unread(listed: _Listed, segments: Segments) -> Outcome | None:
     """What is known of a track without reading its file."""
     try:
         status = os.stat(listed.path)
     except OSError as error:
-        return _Outcome(listed.done("failed", f"{listed.path}: {error.strerror}; check the path and its permissions"))
+        return Outcome(listed.done("failed", f"{listed.path}: {error.strerror}; check the path and its permissions"))
     file = (listed.path, status.st_size, status.st_mtime_ns)
     contents = {row.content_hash for row in listed.rows}
     if len(contents) != 1 or any((row.path, row.size, row.mtime_ns) != file for row in listed.rows):
@@ -274,10 +223,10 @@ def _unread(listed: _Listed, segments: Segments) -> _Outcome | None:
     return _refreshed(listed, listed.rows, segments, status.st_size, status.st_mtime_ns)
 
 
-def _read(listed: _Listed, heard: Heard | AudioError, collection: Store, batch: _Batch) -> _Outcome:
+def _read(listed: _Listed, heard: Heard | AudioError, collection: Store, batch: Batch) -> Outcome:
     """What becomes of a track whose file was read."""
     if isinstance(heard, AudioError):
-        return _Outcome(listed.done("failed", str(heard)))
+        return Outcome(listed.done("failed", str(heard)))
     decoded, segments = heard.decoded, collection.segments
     content = decoded.content_hash
     own = listed.rows_with(content)
@@ -292,7 +241,7 @@ def _read(listed: _Listed, heard: Heard | AudioError, collection: Store, batch: 
         if not own and (others := [row.path for row in listed.rows if row.path != listed.path and _is_still(row)]):
             return _taken(listed, others[0])
         if twin:
-            return _Outcome(listed.done("skipped", f"same content as {twin}"), replaces=replaces)
+            return Outcome(listed.done("skipped", f"same content as {twin}"), replaces=replaces)
     if not heard.spans or (own and _are_all(own, segments)):
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
     return _embedded(listed, own, segments, heard, replaces)
@@ -300,7 +249,7 @@ def _read(listed: _Listed, heard: Heard | AudioError, collection: Store, batch: 
 
 def _refreshed(
     listed: _Listed, rows: list[Row], segments: Segments, size: int, mtime_ns: int, replaces: bool = False
-) -> _Outcome:
+) -> Outcome:
     """The same audio as in `rows`, perhaps with other facts about it, perhaps in fewer segments."""
     first = _first(rows)
     changes = listed.changes(first, size, mtime_ns)
@@ -312,10 +261,10 @@ def _refreshed(
     reason = _reason(first, changes, len(kept) < len(rows))
     record = listed.done("updated" if reason else "skipped", reason, row)
     replaces = replaces or len(kept) < len(rows)
-    return _checked(_Outcome(record, updated if replaces or list(updated) != kept else (), replaces=replaces), listed)
+    return _checked(Outcome(record, updated if replaces or list(updated) != kept else (), replaces=replaces), listed)
 
 
-def _embedded(listed: _Listed, own: list[Row], segments: Segments, heard: Heard, replaces: bool) -> _Outcome:
+def _embedded(listed: _Listed, own: list[Row], segments: Segments, heard: Heard, replaces: bool) -> Outcome:
     """A track of which no row is stored, or not all segments."""
     decoded, (_, duration_s) = heard.decoded, times_s(heard.spans[0])
     whole = {"content_hash": decoded.content_hash, "duration_s": duration_s, "start_s": 0.0, "end_s": duration_s}
@@ -331,7 +280,7 @@ def _embedded(listed: _Listed, own: list[Row], segments: Segments, heard: Heard,
     try:
         embeddings = dict(zip(missing, heard.embed(list(missing.values())), strict=True))
     except AudioError as error:
-        return _Outcome(listed.done("failed", f"{listed.path}: {error}"))
+        return Outcome(listed.done("failed", f"{listed.path}: {error}"))
     except DeviceError as error:  # the next track would hardly fare better
         raise DeviceError(f"{listed.path}: {error}") from error
     if "track_id" in changes:  # see `_refreshed`
@@ -342,7 +291,7 @@ def _embedded(listed: _Listed, own: list[Row], segments: Segments, heard: Heard,
         status, reason = ("updated", "the file changed") if known else ("added", "")
     record = listed.done(status, reason, row, decoded.warning)
     replaces = replaces or not stored.keys() <= parts.keys()
-    return _checked(_Outcome(record, tuple(parts.values()), embeddings, replaces), listed)
+    return _checked(Outcome(record, tuple(parts.values()), embeddings, replaces), listed)
 
 
 def _first(rows: list[Row]) -> Row:
@@ -373,13 +322,13 @@ def _reason(before: Row, changes: Mapping[str, Any], recut: bool) -> str:
     return f"{', '.join(told)} changed" if told else ""
 
 
-def _checked(outcome: _Outcome, listed: _Listed) -> _Outcome:
+def _checked(outcome: Outcome, listed: _Listed) -> Outcome:
     """`outcome`, or a failure where the collection cannot hold its rows."""
     try:
         for row in outcome.rows:
             check_row(row)
     except CollectionError as error:
-        return _Outcome(listed.done("failed", str(error)))
+        return Outcome(listed.done("failed", str(error)))
     return outcome
 
 
@@ -401,49 +350,3 @@ def _is_still(row: Row) -> bool:
             return same or hash_content(file) == row.content_hash
     except OSError:
         return False
-
-
-class _Batch:
-    """Outcomes that wait to be stored together."""
-
-    def __init__(self, collection: Store, size: int) -> None:
-        self._collection = collection
-        self._size = size
-        self._waiting: list[_Outcome] = []
-        self._since = 0.0  # when the first of them came
-        self.paths: dict[str, str] = {}  # content hash -> path, of the rows that wait
-        self.n_stored = 0  # rows
-
-    def take(self, outcome: _Outcome) -> Iterator[IngestRecord]:
-        """Add an outcome; the records that have become true."""
-        if not outcome.rows and not outcome.replaces:
-            yield outcome.record
-            return
-        if not self._waiting:
-            self._since = time.monotonic()
-        self._waiting.append(outcome)
-        self.paths |= {row.content_hash: row.path for row in outcome.rows}
-        if len(self._waiting) >= self._size or time.monotonic() - self._since >= STORE_AFTER_S:
-            yield from self.store()
-
-    def store(self) -> Iterator[IngestRecord]:
-        """Upsert what is new, then delete what it replaces: a track is at worst stored twice, never missing."""
-        if not self._waiting:
-            return
-        rows = [row for outcome in self._waiting for row in outcome.rows]
-        embedding_of: dict[str, NDArray[np.float32]] = {}
-        for outcome in self._waiting:
-            embedding_of |= outcome.embeddings
-        embedding_of |= self._collection.embeddings_of([row.id for row in rows if row.id not in embedding_of])
-        if lost := [row.path for row in rows if row.id not in embedding_of]:
-            raise CollectionError(f"{lost[0]}: deleted from {self._collection.name} during the ingest; run it again")
-        if rows:
-            self._collection.upsert(rows, np.stack([embedding_of[row.id] for row in rows]))
-        replacing = [outcome for outcome in self._waiting if outcome.replaces]
-        if replacing:
-            kept = [row.id for outcome in replacing for row in outcome.rows]
-            self._collection.delete_tracks([outcome.record.track_id for outcome in replacing], keep=kept)
-        records = [outcome.record for outcome in self._waiting]
-        self._waiting, self.paths = [], {}
-        self.n_stored += len(rows)
-        yield from records

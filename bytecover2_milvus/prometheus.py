@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .ingest import IngestRecord
+from .storing import IngestRecord
 from .writing import whole_file
 
 STATUSES = ("added", "updated", "skipped", "failed")

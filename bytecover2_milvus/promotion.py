@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING
 from .acceptance import check
 from .collection import TrackCollection
 from .errors import CollectionError, CollectionMissing
-from .ingest import BATCH_SIZE, TRACKS_PER_LOOKUP, IngestRecord, ingest
+from .ingest import BATCH_SIZE, TRACKS_PER_LOOKUP, ingest
 from .manifest import Track
 from .milvus import ask
 from .naming import aliases_of, collection_behind, has_collection, list_collections, name_for, set_property
 from .properties import MODEL_ID, PREVIOUS
 from .row import STORED, Row, read_row
+from .storing import IngestRecord
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from .collection import TrackCollection
 from .errors import CollectionError, CollectionMismatch, VectorsError
-from .ingest import FLUSH_ROWS, IngestRecord
+from .ingest import FLUSH_ROWS
 from .properties import CONTRACT_VERSION, MODEL_ID, Model, model_properties, read_segments, segment_properties
 from .row import FIELDS, STORED, Row, check_embedding, check_row, read_row
 from .staging import Staging
+from .storing import IngestRecord
 from .writing import whole_file
 
 if TYPE_CHECKING:

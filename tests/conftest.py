@@ -24,6 +24,8 @@ from bytecover2_milvus.naming import drop_collection
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
+    from bytecover2_milvus.bundle import Bundle
+    from bytecover2_milvus.export.quantize import Songs
     from bytecover2_milvus.model.network import ByteCover2
 
 DATA = Path(os.environ.get("BYTECOVER2_TEST_SCORES", Path(__file__).parents[2] / "shared" / "data"))
@@ -116,6 +118,15 @@ def tiny_bundle(request: pytest.FixtureRequest) -> Path:
         with contextlib.suppress(OSError):  # another one was faster
             made.rename(path)
     return path
+
+
+def write_int8(tiny_bundle: Path, folder: Path, songs: Songs, checkpoint: bool = True) -> Bundle:
+    """The tiny bundle in int8, calibrated on `songs` and judged by them, in `folder`."""
+    from bytecover2_milvus.export import exporter
+
+    with pytest.MonkeyPatch.context() as patch:  # what torch would export again in ten seconds
+        patch.setattr(exporter, "export_onnx", lambda shipped, metadata: (tiny_bundle / "model.onnx").read_bytes())
+        return exporter.write_bundle(*tiny_network(), folder, facts={}, checkpoint=checkpoint, int8=songs)
 
 
 def tiny_network(feature_dim: int | None = 128) -> tuple[Config, ByteCover2]:

@@ -26,12 +26,13 @@ from bytecover2_milvus.bulk import BulkFolder
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.errors import CollectionMismatch, OutputError
-from bytecover2_milvus.ingest import Store, ingest
+from bytecover2_milvus.ingest import ingest
 from bytecover2_milvus.manifest import tracks_in
 from bytecover2_milvus.milvus import close, connect
 from bytecover2_milvus.row import FIELDS
 from bytecover2_milvus.segments import Segments
 from bytecover2_milvus.staging import Staging
+from bytecover2_milvus.storing import Store
 from bytecover2_milvus.vectors import Vectors, ingest_vectors, staging_for, write_vectors
 
 ROWS = [

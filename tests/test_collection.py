@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from pymilvus import DataType
 
-from bytecover2_milvus.collection import StoredTracks, TrackCollection
+from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.errors import (
     CollectionError,
     CollectionLocked,
@@ -35,6 +35,7 @@ from bytecover2_milvus.milvus import close, connect, embedded_folder, is_embedde
 from bytecover2_milvus.naming import drop_collection, list_collections
 from bytecover2_milvus.properties import CONTRACT_VERSION, MODEL_ID
 from bytecover2_milvus.row import BODY, MAX_BYTES, Row, collection_schema
+from bytecover2_milvus.stored import StoredTracks
 
 DIM = 128
 MODEL = SimpleNamespace(model_id="a1b2", dim=DIM, contract_version=1)
@@ -558,7 +559,7 @@ def test_the_tracks_of_a_manifest_are_known_by_path_or_else_by_name(tmp_path: Pa
     paths = [str(tmp_path / name) for name in ("a.wav", "b.wav", "c.wav")]
     stored = StoredTracks(["x", "b", "c"], ["", "", ""], paths, np.eye(3, dtype=np.float32), np.ones(3, dtype=bool))
     listed = [Track(tmp_path / "a.wav", "a", "w"), Track(tmp_path / "moved" / "b.wav", "b", "w"), Track(tmp_path, "d")]
-    chosen = stored.of(listed)
+    chosen = stored.only(listed)
     assert (chosen.track_ids, chosen.work_ids, chosen.paths) == (["a", "b"], ["w", "w"], paths[:2])
     result = chosen.evaluate()
     assert (result.queries, result.tracks, result.map) == (2, 2, 1.0)

@@ -17,9 +17,9 @@ from test_collection import EMBEDDINGS, ESCAPES, MODEL, NASTY, row
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.index import load_state
-from bytecover2_milvus.ingest import IngestRecord
 from bytecover2_milvus.naming import drop_collection, has_collection
 from bytecover2_milvus.prometheus import IngestRun
+from bytecover2_milvus.storing import IngestRecord
 
 TEXTS = [*NASTY, "--yes", "-"]
 ROWS = [

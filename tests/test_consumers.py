@@ -24,7 +24,7 @@ import pytest
 import soundfile
 import soxr
 from chromium import Chromium
-from conftest import tiny_network
+from conftest import write_int8
 from numpy.typing import NDArray
 
 from bytecover2_milvus.audio import load_audio
@@ -41,15 +41,11 @@ CONVERT = "convert it first: ffmpeg -i IN -ar 22050 OUT.wav"
 @pytest.fixture(scope="module")
 def int8(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny bundle in int8, calibrated on noise and judged by whether each noise finds its own copy."""
-    from bytecover2_milvus.export import exporter
     from bytecover2_milvus.export.quantize import Songs
 
     noises = list(np.random.default_rng(0).random((4, 84, 40), dtype=np.float32))
     songs = Songs(noises, [*noises, *noises], [*"abcd", *"abcd"], "noise")
-    with pytest.MonkeyPatch.context() as patch:  # what torch would export again in ten seconds
-        patch.setattr(exporter, "export_onnx", lambda shipped, metadata: (tiny_bundle / "model.onnx").read_bytes())
-        folder = tmp_path_factory.mktemp("int8") / "bundle"
-        return exporter.write_bundle(*tiny_network(), folder, facts={}, checkpoint=False, int8=songs).path
+    return write_int8(tiny_bundle, tmp_path_factory.mktemp("int8") / "bundle", songs, checkpoint=False).path
 
 
 @pytest.fixture(scope="module", params=["ships", "int8"])

@@ -212,7 +212,7 @@ def test_a_manifest_takes_a_work_back_and_a_folder_does_not(collection: TrackCol
 def test_what_is_slow_to_come_is_stored_before_a_batch_is_full(
     collection: TrackCollection, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bytecover2_milvus.ingest.STORE_AFTER_S", 0.0)
+    monkeypatch.setattr("bytecover2_milvus.storing.STORE_AFTER_S", 0.0)
     records = ingest(tracks_in([folder]), BandEmbedder(), collection, workers=0)
     for n_rows, _ in enumerate(records, start=1):
         assert collection.count() == n_rows

@@ -13,7 +13,7 @@ import safetensors
 import safetensors.numpy
 import torch
 from click.testing import CliRunner
-from conftest import tiny_network
+from conftest import tiny_network, write_int8
 from onnx import numpy_helper
 
 from bytecover2_milvus.bundle import Bundle, open_bundle, write_sums
@@ -21,7 +21,6 @@ from bytecover2_milvus.cli import main
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import ExportError
-from bytecover2_milvus.export import exporter
 from bytecover2_milvus.export.exporter import to_int8, write_bundle
 from bytecover2_milvus.export.fold import ShippedNetwork
 from bytecover2_milvus.export.parity import melody, reference_session
@@ -52,9 +51,7 @@ def songs() -> Songs:
 @pytest.fixture(scope="module")
 def int8(tiny_bundle: Path, songs: Songs, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny bundle in int8, with the checkpoint it was made from."""
-    with pytest.MonkeyPatch.context() as patch:  # what torch would export again in ten seconds
-        patch.setattr(exporter, "export_onnx", lambda shipped, metadata: (tiny_bundle / "model.onnx").read_bytes())
-        return write_bundle(*tiny_network(), tmp_path_factory.mktemp("int8") / "bundle", facts={}, int8=songs)
+    return write_int8(tiny_bundle, tmp_path_factory.mktemp("int8") / "bundle", songs)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import jsonschema
 import numpy as np
 import pytest
 
-from bytecover2_milvus.ingest import IngestRecord
 from bytecover2_milvus.match import Match
 from bytecover2_milvus.metrics import evaluate
+from bytecover2_milvus.storing import IngestRecord
 
 SCHEMAS = {
     entry.name: json.loads(entry.read_text(encoding="utf-8"))

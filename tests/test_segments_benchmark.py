@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import validation
+from benchmarks import held_out
+from benchmarks.held_out import Work
 from benchmarks.segments import Embedded, Heard, hear, main, markdown, measure_search, rank, scores_of
-from benchmarks.validation import Work
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.metrics import evaluate
@@ -48,7 +48,7 @@ def test_the_closest_pair_ranks_and_the_own_track_does_not() -> None:
 def test_two_works_are_heard_scored_and_searched(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(validation, "LONGEST_S", 22.0)
+    monkeypatch.setattr(held_out, "LONGEST_S", 22.0)
     kinds = [(8.0, WHOLE), (12.0, WHOLE), (12.0, CUT), (None, WHOLE), (None, CUT)]
     works = [Work("traditional", song.song_id, song, 2) for song in traditional_songs()[:2]]
     lengths, font = (8.0, 12.0, None), find_soundfont()

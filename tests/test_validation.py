@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 from conftest import tiny_network
 
-from benchmarks import validation
-from benchmarks.validation import CONDITIONS, HELD_OUT, RANDOM, USUAL, Heard, Work, hear, markdown, score, works_of
+from benchmarks import held_out, validation
+from benchmarks.held_out import HELD_OUT, Work, works_of
+from benchmarks.validation import CONDITIONS, RANDOM, USUAL, Heard, hear, markdown, score
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import SongError
 from bytecover2_milvus.songs.readers import song_paths
@@ -63,7 +64,7 @@ def test_a_transposed_track_keeps_its_length_and_a_retimed_one_its_pitch() -> No
 
 @plays
 def test_a_work_is_heard_once_and_then_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "LONGEST_S", 22.0)
+    monkeypatch.setattr(held_out, "LONGEST_S", 22.0)
     song = traditional_songs()[0]
     work = Work("traditional", song.song_id, song, 2)
     font = find_soundfont()
@@ -72,7 +73,7 @@ def test_a_work_is_heard_once_and_then_read_from_the_cache(tmp_path: Path, monke
     assert all(set(track.embeddings) == {(condition, "") for condition in USUAL} for track in heard)
     files = {path.relative_to(tmp_path).as_posix(): path.stat().st_mtime_ns for path in tmp_path.rglob("*.flac")}
     assert len(files) == 4  # two tracks, whole and degraded; excerpts are cut anew
-    monkeypatch.setattr(validation, "_waveform", lambda *_: pytest.fail("it is in the cache"))
+    monkeypatch.setattr(held_out, "_waveform", lambda *_: pytest.fail("it is in the cache"))
     again = hear(work, {"traditional": USUAL}, ("",), font, tmp_path)
     assert files == {
         path.relative_to(tmp_path).as_posix(): path.stat().st_mtime_ns for path in tmp_path.rglob("*.flac")

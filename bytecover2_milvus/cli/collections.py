@@ -23,8 +23,8 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..ingest import IngestRecord
     from ..segments import Segments
+    from ..storing import IngestRecord
 
 
 def _shown(value: object) -> object:

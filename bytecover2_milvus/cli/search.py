@@ -26,9 +26,9 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..ingest import IngestRecord
     from ..properties import Model
     from ..segments import Segments
+    from ..storing import IngestRecord
 
 
 @click.command()
@@ -309,7 +309,7 @@ def evaluate(milvus: Place, collection: str, manifest: Path | None, whole: bool,
     with open_milvus(milvus) as client:
         stored = TrackCollection.open(client, collection).fetch(WHOLE_TRACKS if whole else "")
     if tracks:
-        stored = stored.of(tracks)
+        stored = stored.only(tracks)
         missing = len(tracks) - len(set(stored.track_ids))
         if missing == len(tracks):
             raise ManifestError(f"{manifest}: none of its tracks is in {collection}; ingest it first")

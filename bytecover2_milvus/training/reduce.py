@@ -26,7 +26,7 @@ from ..model.pca import fit_pca, principal_axes
 from .batches import TrainingBatches
 from .checkpoint import Checkpoint
 from .corpus import Corpus, FeatureCache
-from .train import initial_classifier, lasting, learning_rate, loss_terms, set_phase
+from .train import initial_classifier, lasting_facts, learning_rate, loss_terms, set_phase
 
 
 def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float32]) -> Checkpoint:
@@ -54,7 +54,7 @@ def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float
         feature = network.pca_fc(torch.from_numpy(pooled).float())  # (N, D)
         network.bnneck.running_var.copy_(feature.var(dim=0))
         network.bnneck.weight.copy_(torch.sqrt(network.bnneck.running_var + network.bnneck.eps))
-    return Checkpoint(config, network, facts=lasting(checkpoint.facts))
+    return Checkpoint(config, network, facts=lasting_facts(checkpoint.facts))
 
 
 def check_reducible(checkpoint: Checkpoint, dim: int) -> None:

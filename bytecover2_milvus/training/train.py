@@ -184,7 +184,7 @@ def train(
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # on CPUs statistics are those of a rank's share
     classifier = initial_classifier(config, works, len(corpus.works), resumed or init)
-    facts = lasting(facts or {})
+    facts = lasting_facts(facts or {})
 
     set_phase(network, training.phase)
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
@@ -266,7 +266,7 @@ def train(
     return out / BEST
 
 
-def lasting(facts: dict[str, str]) -> dict[str, str]:
+def lasting_facts(facts: dict[str, str]) -> dict[str, str]:
     """What stays true when other weights follow from these."""
     return {name: text for name, text in facts.items() if name not in OF_THESE_WEIGHTS}
 

@@ -1,0 +1,110 @@
+"""What becomes of a track in an ingest, and the batches in which it is stored before that is said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import CollectionError
+from .row import Row
+from .segments import Segments
+
+STORE_AFTER_S = 2.0  # a batch that has waited so long is stored as it is: who watches, or stops, has its tracks
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRecord:
+    """What became of one track."""
+
+    path: str
+    track_id: str
+    work_id: str
+    status: str  # added, updated, skipped or failed
+    reason: str = ""  # why it was updated, skipped or failed
+    warning: str = ""  # of the decoder
+    duration_s: float | None = None  # None where it is not known
+
+
+class Store(Protocol):
+    """Where an ingest stores rows: a `TrackCollection`, or a `Staging` where no Milvus is."""
+
+    name: str
+    model_id: str
+    segments: Segments
+
+    def rows_of(self, track_ids: Sequence[str]) -> list[Row]: ...
+
+    def rows_at(self, paths: Sequence[str]) -> list[Row]: ...
+
+    def rows_with(self, ids: Sequence[str]) -> list[Row]: ...
+
+    def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]: ...
+
+    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None: ...
+
+    def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int: ...
+
+    def flush(self) -> None: ...
+
+    def note_ingest(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A record, and what must be stored or deleted before it is true."""
+
+    record: IngestRecord
+    rows: tuple[Row, ...] = ()
+    embeddings: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # by id; other rows keep theirs
+    replaces: bool = False  # other rows of the track are to go
+
+
+class Batch:
+    """Outcomes that wait to be stored together."""
+
+    def __init__(self, collection: Store, size: int) -> None:
+        self._collection = collection
+        self._size = size
+        self._waiting: list[Outcome] = []
+        self._since = 0.0  # when the first of them came
+        self.paths: dict[str, str] = {}  # content hash -> path, of the rows that wait
+        self.n_stored = 0  # rows
+
+    def take(self, outcome: Outcome) -> Iterator[IngestRecord]:
+        """Add an outcome; the records that have become true."""
+        if not outcome.rows and not outcome.replaces:
+            yield outcome.record
+            return
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.append(outcome)
+        self.paths |= {row.content_hash: row.path for row in outcome.rows}
+        if len(self._waiting) >= self._size or time.monotonic() - self._since >= STORE_AFTER_S:
+            yield from self.store()
+
+    def store(self) -> Iterator[IngestRecord]:
+        """Upsert what is new, then delete what it replaces: a track is at worst stored twice, never missing."""
+        if not self._waiting:
+            return
+        rows = [row for outcome in self._waiting for row in outcome.rows]
+        embedding_of: dict[str, NDArray[np.float32]] = {}
+        for outcome in self._waiting:
+            embedding_of |= outcome.embeddings
+        embedding_of |= self._collection.embeddings_of([row.id for row in rows if row.id not in embedding_of])
+        if lost := [row.path for row in rows if row.id not in embedding_of]:
+            raise CollectionError(f"{lost[0]}: deleted from {self._collection.name} during the ingest; run it again")
+        if rows:
+            self._collection.upsert(rows, np.stack([embedding_of[row.id] for row in rows]))
+        replacing = [outcome for outcome in self._waiting if outcome.replaces]
+        if replacing:
+            kept = [row.id for outcome in replacing for row in outcome.rows]
+            self._collection.delete_tracks([outcome.record.track_id for outcome in replacing], keep=kept)
+        records = [outcome.record for outcome in self._waiting]
+        self._waiting, self.paths = [], {}
+        self.n_stored += len(rows)
+        yield from records
