@@ -129,7 +129,7 @@ class Training:
     mask_s: float = 0.0  # SpecAugment on time: the longest stretch that falls silent, seconds
     equaliser_db: float = 9.0  # random smooth filter
     compression: float = 0.0  # largest share by which loudness, in decibels, is evened out
-    room_s: float = 0.0  # longest decay (time constant) of a room's tail
+    room_s: float = 0.0  # longest decay (time constant) of a room; its sound may outweigh the direct one
     noise: float = 0.02  # share of the track's maximum
     crowd: float = 0.0  # chance of applause and talk over the beginning, the end or all of it
     silence: float = 0.0  # chance that up to a quarter of the excerpt, at one end, is silent

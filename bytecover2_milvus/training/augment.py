@@ -6,6 +6,8 @@ off where the setting is 0. What needs a waveform (codecs, clipping, tape) is in
 References
 ----------
 D. S. Park et al., "SpecAugment: A simple data augmentation method for automatic speech recognition", 2019: the masks.
+M. R. Schroeder, "Statistical parameters of the frequency response curves of large rooms", J. Audio Eng. Soc. 35, 1987
+(German original 1954): the phases of a room.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from ..config import Training
 
 Cqt = NDArray[np.float32]
 
+_ROOM_DB = -20.0, 6.0  # of the reverberation against the direct sound
+_DRIEST_ROOM = 0.06  # the shortest decay, as a share of the longest
 _ROOM_TAIL = 8.0  # time constants after which a tail is inaudible
 _CROWD_PEAK, _CROWD_WIDTH = 60.0, 18.0  # bins (1 kHz) and its spread: where applause and talk are loudest
 
@@ -32,7 +36,8 @@ def augment(cqt: Cqt, training: Training, frame_s: float, rng: np.random.Generat
     if training.tuning:
         cqt = retune(cqt, tuning.uniform(-training.tuning, training.tuning))
     if training.room_s:
-        cqt = reverberate(cqt, room.uniform(0, training.room_s) / frame_s, room.uniform(0, 0.7))
+        decay_s = training.room_s * np.exp(room.uniform(np.log(_DRIEST_ROOM), 0))
+        cqt = reverberate(cqt, decay_s / frame_s, 10 ** (room.uniform(*_ROOM_DB) / 20), room)
     if training.equaliser_db:
         cqt = cqt * _smooth_gain(len(cqt), training.equaliser_db, tone)[:, None]
     if training.compression:
@@ -77,14 +82,19 @@ def retune(cqt: Cqt, bins: float) -> Cqt:
     return np.sqrt(power + np.float32(abs(bins)) * (moved - power))
 
 
-def reverberate(cqt: Cqt, decay_frames: float, wet: float) -> Cqt:
-    """With a tail whose amplitude falls to 1/e within `decay_frames`; `wet` is its level against the direct sound."""
+def reverberate(cqt: Cqt, decay_frames: float, wet: float, rng: np.random.Generator) -> Cqt:
+    """In a room, whose reverberation is `wet` against the direct sound and falls to 1/e within `decay_frames`.
+
+    Both are amplitudes. What arrives within a frame meets the direct sound in a phase that is as good as random and
+    stays what it is for each bin (Schroeder): a tone may gain or vanish. What arrives later is a tail.
+    """
     power = np.square(cqt)
-    result = power.copy()
-    if decay_frames > 0:
-        tail = np.exp(-2 / decay_frames * np.arange(1, 1 + int(min(_ROOM_TAIL * decay_frames, cqt.shape[1] - 1))))
-        for frames, gain in enumerate((wet**2 * tail).tolist(), start=1):
-            result[:, frames:] += np.float32(gain) * power[:, :-frames]
+    tail = wet**2 * np.exp(-2 / decay_frames * np.arange(1 + int(min(_ROOM_TAIL * decay_frames, cqt.shape[1] - 1))))
+    tail *= -np.expm1(-2 / decay_frames)  # all of it sums to wet**2
+    phases = np.sqrt(tail[0] / 2) * rng.standard_normal((2, len(cqt)))
+    result = (np.square(1 + phases[0]) + np.square(phases[1])).astype(np.float32)[:, None] * power
+    for frames, gain in enumerate(tail[1:].tolist(), start=1):
+        result[:, frames:] += np.float32(gain) * power[:, :-frames]
     return np.sqrt(result)
 
 
