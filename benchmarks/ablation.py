@@ -145,7 +145,7 @@ class Ablation:
             return Score(**json.loads(path.read_text(encoding="utf-8")))
         final, pooled = self.start(system, shared), shared.validation
         if system.trained:
-            final = train_head(final, self.frozen, shared.batches, len(self.corpus.works), self.device)
+            final = train_head(final, self.frozen, shared.batches, list(self.corpus.works), self.device)
             best = train(
                 replace(final.config, training=self.joint),
                 self.corpus,

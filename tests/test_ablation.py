@@ -118,13 +118,14 @@ def test_shared_batches_train_as_the_frozen_phase_does(reduction, bytecover, poo
         None: lambda: bytecover,
     }[reduction]()
     batches = pooled_batches(bytecover, corpus, cache, TRAINING)
-    shared = train_head(start, TRAINING, batches, n_works=4)
+    shared = train_head(start, TRAINING, batches, list(corpus.works))
     config = replace(start.config, training=TRAINING)
     alone = load_checkpoint(train(config, corpus, cache, tmp_path, init=start, data_workers=0, device="cpu"))
     assert shared.config == alone.config
     for name, value in alone.network.state_dict().items():
         torch.testing.assert_close(shared.network.state_dict()[name], value, msg=name)
     torch.testing.assert_close(shared.classifier, alone.classifier)
+    assert shared.works == alone.works  # so that the joint phase goes on with it
     changed = not torch.equal(shared.network.bnneck.weight, start.network.bnneck.weight)
     assert changed and not shared.network.training
 

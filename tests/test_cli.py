@@ -386,6 +386,7 @@ def test_the_recipe_from_songs_to_a_bundle_that_embeds(catalogue, tmp_path):
         *settings(*small, *short), "--validation-songs", "traditional@0-2", "--out", tmp_path / "bytecover"
     )
     pca = tmp_path / "pca.safetensors"
+    refused(run("fit-pca", bytecover, *songs[:-2], "--dim", 6, "--out", pca), "6 tracks tell no 6 axes")
     assert run("fit-pca", bytecover, *songs[:-2], "--dim", 4, "--out", pca).returncode == 0
     frozen = checkpoint(*settings(*short, 'training.phase="frozen"'), "--init", pca, "--out", tmp_path / "frozen")
     joint = checkpoint(*settings(*short, 'training.phase="joint"'), "--init", frozen, "--out", tmp_path / "joint")

@@ -44,6 +44,13 @@ def test_axes_of_no_variance_stay_finite():
     assert np.isfinite(principal_axes(flat, 3, whitening=1.0)[1]).all()
 
 
+def test_axes_that_few_embeddings_cannot_tell_are_not_blown_up(pooled):
+    axes = principal_axes(pooled[:10], 20, whitening=0.5)[1]  # ten embeddings span nine axes
+    lengths = np.linalg.norm(axes, axis=0)
+    assert (np.diff(lengths[:9]) > 0).all()
+    np.testing.assert_allclose(lengths[9:], lengths[8])
+
+
 @pytest.mark.parametrize(
     ("rows", "dim", "message"), [(1, 2, "at least 2"), (5, 41, "between 1 and 40"), (5, 0, "dim = 0")]
 )

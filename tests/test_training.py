@@ -156,6 +156,15 @@ def test_a_folder_of_another_run_is_refused(corpus, cache, tmp_path):
         train(with_training(CONFIG, steps=1), exchanged, cache, tmp_path, data_workers=0, device="cpu")
 
 
+def test_a_run_whose_best_another_validation_chose_is_another_run(corpus, cache, tmp_path):
+    learned = Corpus({f"again {work}": tracks for work, tracks in corpus.works.items()})
+    arguments = {"data_workers": 0, "device": "cpu"}
+    train(with_training(CONFIG, steps=1), corpus, cache, tmp_path, validation=learned, **arguments)
+    for validation in (None, Corpus(dict(list(learned.works.items())[:2]))):
+        with pytest.raises(CheckpointError, match="another validation"):
+            train(with_training(CONFIG, steps=1), corpus, cache, tmp_path, validation=validation, **arguments)
+
+
 def test_a_run_from_other_weights_is_another_run(bytecover, corpus, cache, tmp_path):
     config = with_training(CONFIG, steps=1)
     arguments = {"data_workers": 0, "device": "cpu"}

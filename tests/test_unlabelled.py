@@ -106,12 +106,29 @@ def test_only_the_middle_of_a_long_file_is_used(folder, monkeypatch):
     monkeypatch.setattr(corpus_module, "RECORDING_S", 5.0)
     middle = FileSource(folder / "0.flac").waveform()
     assert np.array_equal(middle, whole[5 * SAMPLE_RATE : 10 * SAMPLE_RATE])
+    monkeypatch.setattr(corpus_module, "RECORDING_S", len(whole) / SAMPLE_RATE)
+    assert np.array_equal(FileSource(folder / "0.flac").waveform(), whole)
 
 
 def test_a_file_that_lies_there_twice_is_one_work(folder, tmp_path):
     shutil.copy(folder / "0.flac", tmp_path / "again.flac")
     paths = [folder / "0.flac", folder / "1.flac", tmp_path / "again.flac"]
     assert [Path(name).name for name in Corpus.of_recordings(paths, variants=1).works] == ["0.flac", "1.flac"]
+
+
+def test_what_the_manifest_names_is_no_work_of_its_own_under_another_name_either(folder, tmp_path):
+    tracks = [Track(folder / f"{number}.flac", str(number), work_id="labelled") for number in range(2)]
+    known = Corpus.of_manifest(tracks).files
+    shutil.copy(folder / "0.flac", tmp_path / "again.flac")
+    paths = [tmp_path / "again.flac", folder / "1.flac", folder / "2.flac"]
+    assert [Path(name).name for name in Corpus.of_recordings(paths, 1, known=known).works] == ["2.flac"]
+    assert not Corpus.of_recordings(paths[:2], 1, known=known).works
+
+
+def test_a_file_that_is_trained_on_cannot_choose_the_best_weights(folder, recordings, cache, tmp_path):
+    tracks = [Track(folder / f"{number}.flac", str(number), work_id="labelled") for number in range(2)]
+    with pytest.raises(ConfigError, match=r"0\.flac: a file to train on and to validate on, 2 in all"):
+        train(CONFIG, recordings, cache, tmp_path / "run", init=start(), validation=Corpus.of_manifest(tracks))
 
 
 def test_names_of_recordings_are_no_names_of_songs(folder, recordings):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import ConfigError
 from .output import device_option, progress_bar
 
 if TYPE_CHECKING:
@@ -276,6 +277,8 @@ def fit_pca(
     on = torch_device(device)
     features = FeatureCache(cache, start.config.front_end)
     corpus = prepare(material, features, workers)
+    if corpus.n_tracks <= dim:
+        raise ConfigError(f"{corpus.n_tracks} tracks tell no {dim} axes: give more than {dim}, or a smaller --dim")
     with progress_bar("embed", corpus.n_tracks) as bar:
         watch = partial(bar.update, advance=1)
         pooled = pooled_embeddings(start.network.to(on), start.config, corpus, features, on, watch)

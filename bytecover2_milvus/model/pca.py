@@ -28,7 +28,8 @@ def principal_axes(
         Number of axes, at most C.
     whitening : float
         Share of its deviation, as a power in [0, 1], that every axis is divided by: 0, the paper's, leaves the axes
-        orthonormal; 1 makes all projections equally wide.
+        orthonormal; 1 makes all projections equally wide. Axes that so few embeddings cannot tell, from the N-th on,
+        are taken to be as wide as the last that they do.
 
     Returns
     -------
@@ -53,6 +54,7 @@ def principal_axes(
     covariance = centred.T @ centred / (n - 1) + COVARIANCE_EPS * np.eye(channels)
     variances, axes = np.linalg.eigh(covariance)
     variances, axes = variances[::-1][:dim].clip(min=COVARIANCE_EPS), axes[:, ::-1][:, :dim]
+    variances[n - 1 :] = variances[min(n - 1, dim) - 1]
     signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0))
     return mean, axes * signs * (variances / variances[0]) ** (-whitening / 2)
 

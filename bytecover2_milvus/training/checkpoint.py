@@ -35,6 +35,7 @@ class Checkpoint:
     optimizer: dict[str, Tensor] = field(default_factory=dict)  # "<parameter name>.<moment>"
     works: str = ""  # hash of the works that the classifier tells apart
     corpus: str = ""  # fingerprint of the training data
+    validation: str = ""  # that of what it is validated on
     start: str = ""  # hash of the weights that it began with, if it did not begin with new ones
     facts: dict[str, str] = field(default_factory=dict)  # what the weights were trained on, for the model card
 
@@ -64,6 +65,7 @@ class Checkpoint:
             "step": str(self.step),
             "works": self.works,
             "corpus": self.corpus,
+            "validation": self.validation,
             "start": self.start,
             "facts": json.dumps(self.facts),
         }
@@ -121,6 +123,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         optimizer=_under("optimizer.", tensors),
         works=metadata.get("works", ""),
         corpus=metadata.get("corpus", ""),
+        validation=metadata.get("validation", ""),
         start=metadata.get("start", ""),
         facts=json.loads(metadata.get("facts", "{}")),
     )

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..audio import TruncatedAudio, load_audio
+from ..audio import TruncatedAudio, stream_audio
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES, FrontEnd
 from ..degrade import DEGRADATIONS, chosen_kinds, degrade
 from ..errors import AudioError, ManifestError, SongError
@@ -76,13 +76,7 @@ class FileSource:
 
     def waveform(self) -> NDArray[np.float32]:
         """What is learned from, (n_samples,) at 22 050 Hz."""
-        try:
-            waveform = load_audio(self.path)
-        except MemoryError as error:
-            raise AudioError(f"{self.path}: too long for the memory there is; split it into single tracks") from error
-        limit = round(RECORDING_S * SAMPLE_RATE)
-        start = max(0, (len(waveform) - limit) // 2)
-        waveform = waveform[start : start + limit]
+        waveform = _middle(self.path, round(RECORDING_S * SAMPLE_RATE))
         if self.variant == 0:
             return waveform
         seed = [self.variant, zlib.crc32(waveform.data)]  # recordings differ in what happens to them, copies do not
@@ -96,6 +90,24 @@ class FileSource:
             raise AudioError(f"{self.path}: cannot be read ({error.strerror}); check the path") from error
         degraded = f" {code_digest()} {self.variant} {' '.join(self.kinds)}" if self.variant else ""
         return text_digest(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {RECORDING_S}{degraded}")
+
+
+def _middle(path: Path, limit: int) -> NDArray[np.float32]:
+    """At most `limit` samples, the middle of what is longer; which is decoded twice, as memory should not hold it."""
+    kept, n_samples = bytearray(), 0
+    for block in stream_audio(path):
+        n_samples += block.size
+        if n_samples <= limit:
+            kept += block.data
+    if n_samples > limit:
+        start, at = (n_samples - limit) // 2, 0
+        kept.clear()
+        for block in stream_audio(path):
+            kept += block[max(0, start - at) : max(0, start + limit - at)].data
+            at += block.size
+            if at >= start + limit:
+                break
+    return np.frombuffer(kept, dtype=np.float32)
 
 
 def text_digest(text: str) -> str:
@@ -152,11 +164,17 @@ class Corpus:
         return cls(kept)
 
     @classmethod
-    def of_recordings(cls, paths: Iterable[Path], variants: int, kinds: Iterable[str] | None = None) -> Corpus:
+    def of_recordings(
+        cls,
+        paths: Iterable[Path],
+        variants: int,
+        kinds: Iterable[str] | None = None,
+        known: frozenset[Path] = frozenset(),
+    ) -> Corpus:
         """Every audio file as a work of its own, whose tracks are the file and `variants` degraded copies of it.
 
-        Files of the same bytes are one work. A work is named ``recording/`` and its path: the id of a song holds no
-        slash.
+        Files of the same bytes are one work; with the bytes of a `known` file, none. A work is named ``recording/`` and
+        its path: the id of a song holds no slash.
 
         Raises
         ------
@@ -165,16 +183,17 @@ class Corpus:
         AudioError
             If there is no file.
         """
-        drawn = tuple(chosen_kinds(kinds))
+        drawn, paths = tuple(chosen_kinds(kinds)), list(paths)
+        if not paths:
+            raise AudioError("no recordings: no audio file in what was given to learn from")
         works = {
             f"recording/{path.resolve().as_posix()}": tuple(
                 CorpusTrack(FileSource(path, variant, drawn), f"{path.as_posix()}#{variant}")
                 for variant in range(variants + 1)
             )
-            for path in _distinct(paths)
+            for path in _distinct([*sorted(known), *paths])
+            if path not in known
         }
-        if not works:
-            raise AudioError("no recordings: no audio file in what was given to learn from")
         return cls(works)
 
     def __add__(self, other: Corpus) -> Corpus:
@@ -182,6 +201,13 @@ class Corpus:
         if shared := sorted(self.works.keys() & other.works.keys()):
             raise ManifestError(f"{shared[0]}: a work of the songs and of the manifest; rename it in the manifest")
         return Corpus(self.works | other.works)
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """The audio files, by their resolved paths."""
+        return frozenset(
+            track.source.path.resolve() for _, track in self.tracks() if isinstance(track.source, FileSource)
+        )
 
     def share(self, rank: int, ranks: int) -> Corpus:
         """Every `ranks`-th work, from number `rank` on."""

@@ -47,14 +47,8 @@ class Material:
         if self.songs:
             rendering.prepare(features.front_end)
         labelled = Corpus.of_manifest(read_manifest(self.manifest)) if self.manifest else Corpus({})
-        return corpus + labelled + self._recordings(labelled)
-
-    def _recordings(self, labelled: Corpus) -> Corpus:
-        if not self.unlabelled:
-            return Corpus({})
-        known = {track.source.path.resolve() for _, track in labelled.tracks()}
-        found = find_audio(self.unlabelled)
-        recordings = [path for path in found if path.resolve() not in known]
-        if found and not recordings:  # all are tracks of the manifest's works
-            return Corpus({})
-        return Corpus.of_recordings(recordings, self.variants, self.degradations or None)
+        corpus += labelled
+        if self.unlabelled:
+            kinds = self.degradations or None
+            corpus += Corpus.of_recordings(find_audio(self.unlabelled), self.variants, kinds, labelled.files)
+        return corpus

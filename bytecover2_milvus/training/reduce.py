@@ -26,7 +26,7 @@ from ..model.pca import fit_pca, principal_axes
 from .batches import TrainingBatches
 from .checkpoint import Checkpoint
 from .corpus import Corpus, FeatureCache
-from .train import initial_classifier, lasting_facts, learning_rate, loss_terms, set_phase
+from .train import initial_classifier, lasting_facts, learning_rate, loss_terms, set_phase, works_digest
 
 
 def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float32]) -> Checkpoint:
@@ -145,7 +145,7 @@ def train_head(
     start: Checkpoint,
     training: Training,
     batches: Sequence[tuple[Tensor, Tensor]],
-    n_works: int,
+    works: Sequence[str],
     device: torch.device | str = "cpu",
 ) -> Checkpoint:
     """What `train` makes of `start` in phase "frozen", from the pooled embeddings of its batches.
@@ -157,13 +157,14 @@ def train_head(
         Of phase "frozen", with as many steps as there are batches.
     batches : sequence of (Tensor [shape=(B, 2048)], Tensor of int [shape=(B,)])
         Of `pooled_batches`.
-    n_works : int
-        Works of the corpus.
+    works : sequence of str
+        Names of the corpus' works, in its order.
     device : torch.device or str
     """
     config = replace(start.config, training=training)
     network = copy.deepcopy(start.network).to(device)
-    classifier = initial_classifier(config, start.works, n_works, start).to(device)
+    digest = works_digest(works)
+    classifier = initial_classifier(config, digest, len(works), start).to(device)
     set_phase(network, "frozen")
     learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam([*learned, classifier.weight], weight_decay=training.weight_decay)
@@ -175,4 +176,5 @@ def train_head(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return Checkpoint(config, network.cpu().eval(), classifier=classifier.weight.detach().cpu(), facts=start.facts)
+    learned = classifier.weight.detach().cpu()
+    return Checkpoint(config, network.cpu().eval(), classifier=learned, works=digest, facts=start.facts)

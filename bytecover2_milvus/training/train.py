@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,25 +161,29 @@ def train(
     ------
     ConfigError
         If the configuration, the phase and the checkpoint do not fit together, a batch has fewer works than there are
-        ranks, or a work is to be trained on and validated on.
+        ranks, or a work or a file is to be trained on and validated on.
     CheckpointError
-        If the folder holds a run of another configuration or on other tracks.
+        If the folder holds a run of another configuration, on other tracks or validated on others.
     DeviceError
         If `device` is "cuda" and torch cannot use it, or there are more ranks than GPUs.
     OutputError
         If the folder or a checkpoint cannot be written.
     """
     training, out = config.training, Path(out)
-    if validation and (both := sorted(corpus.works.keys() & validation.works.keys())):
+    validation = validation or Corpus({})
+    if both := sorted(corpus.works.keys() & validation.works.keys()):
         raise ConfigError(f"{both[0]}: a work to train on and to validate on, {len(both)} in all; hold them out")
+    if files := sorted(corpus.files & validation.files):
+        raise ConfigError(f"{files[0]}: a file to train on and to validate on, {len(files)} in all; hold them out")
     fabric = launch(device, training.precision, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
-    content, works = fingerprint(corpus), text_digest("\n".join(corpus.works))
+    works = works_digest(corpus.works)
     start = weights_digest(init.network) if init else ""
-    resumed = _resume(out / LAST, config, content, start)
+    run = {"corpus": fingerprint(corpus), "validation": fingerprint(validation), "start": start}
+    resumed = _resume(out / LAST, config, **run)
     network = resumed.network if resumed else initial_network(config, init)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # on CPUs statistics are those of a rank's share
@@ -204,7 +208,7 @@ def train(
         if fabric.is_global_zero:
             Checkpoint(config, network, works=works, facts=facts | reached, **running).save(path)
 
-    def judge(validation: Corpus) -> Evaluation:
+    def judge() -> Evaluation:
         """Validate; the network is kept if none was better before."""
         nonlocal best
         result = validate(network, config, validation, cache, fabric.device)
@@ -215,8 +219,8 @@ def train(
             save(out / BEST, classifier=classifier.weight)
         return result
 
-    if validation and init and not resumed and fabric.is_global_zero:
-        report(Progress(step, math.nan, 0.0, judge(validation)))
+    if validation.works and init and not resumed and fabric.is_global_zero:
+        report(Progress(step, math.nan, 0.0, judge()))
     shares = TrainingBatches(corpus, cache, training, fabric.global_rank, fabric.world_size)
     batches = DataLoader(
         Subset(shares, range(step, training.steps)),
@@ -251,12 +255,12 @@ def train(
         speed = {"learning_rate": learning_rate(step - 1, training), "tracks_per_s": tracks_per_s}
         fabric.log_dict(logged | speed, step)
         result = None
-        if validation and fabric.is_global_zero and (step % training.validate_every == 0 or step == training.steps):
-            result = judge(validation)
+        due = step % training.validate_every == 0 or step == training.steps
+        if validation.works and fabric.is_global_zero and due:
+            result = judge()
         if step % training.save_every == 0 or step == training.steps:
             moments = optimizer_tensors(optimizer.optimizer, names)
-            running = {"step": step, "optimizer": moments, "corpus": content, "start": start}
-            save(out / LAST, classifier=classifier.weight, **running)
+            save(out / LAST, classifier=classifier.weight, step=step, optimizer=moments, **run)
         if fabric.is_global_zero:
             report(Progress(step, sum(logged.values()), tracks_per_s, result))
         started = time.perf_counter()
@@ -280,6 +284,11 @@ def fingerprint(corpus: Corpus) -> str:
     return digest.hexdigest()[:32]
 
 
+def works_digest(works: Iterable[str]) -> str:
+    """A hash of the works' names, in order: what a classifier tells apart."""
+    return text_digest("\n".join(works))
+
+
 def weights_digest(network: ByteCover2) -> str:
     """A hash of all weights and statistics of a network."""
     digest = hashlib.sha256()
@@ -288,7 +297,7 @@ def weights_digest(network: ByteCover2) -> str:
     return digest.hexdigest()[:32]
 
 
-def _resume(path: Path, config: Config, corpus: str, start: str) -> Checkpoint | None:
+def _resume(path: Path, config: Config, corpus: str, validation: str, start: str) -> Checkpoint | None:
     if not path.exists():
         return None
     last = load_checkpoint(path)
@@ -298,6 +307,11 @@ def _resume(path: Path, config: Config, corpus: str, start: str) -> Checkpoint |
         raise CheckpointError(
             f"{path}: a run on other tracks than those given now (songs or files were added, left out, reordered or "
             "changed, or another version arranges them); give the same, or choose an empty folder with --out"
+        )
+    if last.validation not in ("", validation):
+        raise CheckpointError(
+            f"{path}: a run whose best weights were chosen by another validation; give the same --validation-songs and"
+            " --validation-manifest, or choose an empty folder with --out"
         )
     if last.start != start:
         raise CheckpointError(
