@@ -146,12 +146,15 @@ class Training:
         _require(self.precision in PRECISIONS, f"precision = {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         for name in ("steps", "validate_every", "save_every"):
             _require(getattr(self, name) >= 1, f"{name} = {getattr(self, name)}: at least 1")
-        for name in ("transpose", "tuning", "mask_bins", "mask_s", "equaliser_db", "room_s", "noise", "seed"):
+        not_negative = (
+            *("transpose", "tuning", "mask_bins", "mask_s", "equaliser_db", "room_s", "noise", "seed"),
+            *("warmup_steps", "weight_decay", "triplet_margin"),
+            *("cross_entropy_weight", "triplet_weight", "contrastive_weight"),
+        )
+        for name in not_negative:
             _require(getattr(self, name) >= 0, f"{name} = {getattr(self, name)}: 0 or more")
         for name in ("learning_rate", "temperature"):
             _require(getattr(self, name) > 0, f"{name} = {getattr(self, name)}: above 0")
-        for name in ("warmup_steps", "weight_decay", "triplet_margin"):
-            _require(getattr(self, name) >= 0, f"{name} = {getattr(self, name)}: 0 or more")
         for name in ("compression", "crowd", "silence", "label_smoothing", "final_rate"):
             _require(0 <= getattr(self, name) <= 1, f"{name} = {getattr(self, name)}: between 0 and 1")
         _require(self.tuning <= 1, f"tuning = {self.tuning}: at most 1 bin; transpose does the rest")

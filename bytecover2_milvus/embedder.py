@@ -115,7 +115,7 @@ class Embedder:
         Raises
         ------
         AudioError
-            As `embed`, before anything is computed.
+            As `embed`; before anything is computed, unless it lies in a recording of more than `LONGEST_S`.
         DeviceError
             As `embed`.
         """
@@ -146,8 +146,9 @@ class Embedder:
                 total += self.embed(part)
             except SilentAudio as error:
                 silent = error
-            if isinstance(part, np.memmap):  # what was read of the file would count as memory of this process
-                part._mmap.madvise(mmap.MADV_DONTNEED)
+            mapped = getattr(part, "_mmap", None)  # of a memmap; not of one that astype made
+            if mapped is not None:  # what was read of the file would count as memory of this process
+                mapped.madvise(mmap.MADV_DONTNEED)
         if silent and not total.any():
             raise silent
         return total / np.linalg.norm(total)

@@ -140,13 +140,15 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and columns of each row."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        rows = filter(None, reader)  # an empty line is none
+        header = [name.strip() for name in next(rows, [])]
+        line = f"{path}, line {reader.line_num}"
         if header:
-            _require_columns(f"{path}, line 1", header)
+            _require_columns(line, header)
         for name, count in Counter(header).items():
             if count > 1:
-                raise ManifestError(f"{path}, line 1: column {name!r} stands there {count} times; keep one")
-        for row in filter(None, reader):
+                raise ManifestError(f"{line}: column {name!r} stands there {count} times; keep one")
+        for row in rows:
             if len(row) != len(header):
                 raise ManifestError(
                     f"{path}, line {reader.line_num}: {len(row)} fields under a header of {len(header)}; "

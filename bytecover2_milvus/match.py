@@ -86,7 +86,7 @@ def ranked(hits: Iterable[Hit], limit: int, group_by: str) -> list[Match]:
     """The `limit` closest tracks or works among `hits`.
 
     Equal similarities are ordered by track_id, then by place in the track, a whole track before its segments, so that
-    the same rows give the same answer on every Milvus. A row without a work_id is a work of its own.
+    the same hits give the same answer. A row without a work_id is a work of its own.
     """
     matches: list[Match] = []
     seen: set[tuple[str, str]] = set()

@@ -8,6 +8,7 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -72,5 +73,5 @@ class IngestRun:
 
 
 def _labels(labels: Mapping[str, str]) -> str:
-    """Names and values in braces; the names of collections and statuses hold nothing that needs escaping."""
-    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
+    """Names and values in braces; a value is quoted as JSON does, which is how the format wants it."""
+    return "{" + ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in labels.items()) + "}"

@@ -232,3 +232,5 @@ def test_metrics_are_what_a_reader_of_prometheus_reads() -> None:
     assert (rows.value, rows.labels) == (1_234_567_890, {"collection": "tracks"})
     assert families["bytecover2_ingest_end_timestamp_seconds"].samples[0].value == 1.7e9 + 0.25
     assert families["bytecover2_ingest_duration_seconds"].samples[0].value >= 0
+    (quoted, *_) = text_string_to_metric_families(IngestRun('a "b"\\').text(now=0))
+    assert quoted.samples[0].labels["collection"] == 'a "b"\\'

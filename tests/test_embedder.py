@@ -78,6 +78,8 @@ def test_a_long_recording_may_lie_in_a_file(embedder, long, tmp_path):
     long.tofile(tmp_path / "waveform.f32")
     mapped = np.memmap(tmp_path / "waveform.f32", np.float32, "r")
     np.testing.assert_array_equal(embedder.embed(mapped), embedder.embed(long))
+    converted = mapped.astype(np.float32)  # still a memmap, over no file
+    np.testing.assert_array_equal(embedder.embed(converted), embedder.embed(long))
 
 
 def test_a_long_silence_is_refused(embedder, long):

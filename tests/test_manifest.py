@@ -77,6 +77,7 @@ def test_missing_audio_files_are_not_the_manifest_s_business(tmp_path: Path) -> 
         ("", "no tracks; write a row for each"),
         ("path,work_id\n", "no tracks"),
         ("path,title\na.wav,x\n", "line 1: no column work_id, only path, title;"),
+        ("\npath,title\na.wav,x\n", "line 2: no column work_id, only path, title;"),
         (
             "path;work_id\na.wav;w\n",
             "line 1: no column path and no column work_id, only path;work_id; separate columns by",

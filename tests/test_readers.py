@@ -21,12 +21,14 @@ BACKWARDS = [pitch - 12 for pitch in TUNE[::-1]]
 TICKS = 480
 
 
-def write_midi(path: Path, *, tempo: int = 500_000, beats: int = 4) -> Path:
+def write_midi(
+    path: Path, *, tempo: int = 500_000, beats: int = 4, names: tuple[str, str] = ("Bass", "Melody")
+) -> Path:
     """A tune of quarter notes, named as such, over a bass that comes first."""
     file = mido.MidiFile(ticks_per_beat=TICKS)
-    for name, pitches, channel in (("Bass", BASS, 1), ("Melody", TUNE, 0)):
+    for name, pitches, channel in zip(names, (BASS, TUNE), (1, 0), strict=True):
         track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
-        if name == "Bass":
+        if channel:
             track.append(mido.MetaMessage("set_tempo", tempo=tempo))
             track.append(mido.MetaMessage("time_signature", numerator=beats, denominator=4))
         for pitch in pitches:
@@ -63,8 +65,9 @@ def melody(song: Song) -> list[int]:
     return [note.pitch for index in song.form for note in song.sections[index].melody]
 
 
-def test_a_midi_file_gives_its_melody_not_its_bass(tmp_path: Path) -> None:
-    song = read_song(write_midi(tmp_path / "A Tune.mid"))
+@pytest.mark.parametrize("names", [("Bass", "Melody"), ("Lead Guitar", "Vocals"), ("Piano", "Soprano Sax")])
+def test_a_midi_file_gives_its_melody_not_what_comes_first(tmp_path: Path, names: tuple[str, str]) -> None:
+    song = read_song(write_midi(tmp_path / "A Tune.mid", names=names))
     assert song.song_id == "a-tune"
     assert melody(song)[: len(TUNE)] == TUNE
 
@@ -75,6 +78,8 @@ def test_a_midi_file_gives_its_melody_not_its_bass(tmp_path: Path) -> None:
         (("Flute", "Bassoon"), 0),
         (("Piano", "Electric Bass"), 0),
         (("Trumpet", "Alto Saxophone"), 0),
+        (("Piano", "Soprano Saxophone"), 0),
+        (("Piano", "Soprano"), 1),
         (("Piano", "Tenor"), 1),
         (("Klavier", "Singstimme"), 1),
         (("Violin", "Bass 1"), 1),
@@ -95,6 +100,13 @@ def test_a_folder_of_pop909(shared_data: Path, tmp_path: Path) -> None:
     assert any(section.chords for section in song.sections)
     (folder / "versions").mkdir()  # as the data set comes
     assert [found.song_id for found in read_songs([folder], tmp_path / "cache")] == ["pop909-001"]
+
+
+def test_a_chord_that_is_none_is_refused_with_its_line(shared_data: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sorted((shared_data / "pop909").iterdir())[0], tmp_path / "001"))
+    (folder / "chord_midi.txt").write_text("0.0 1.5 N\n1.5 3.0 C:9\n")
+    with pytest.raises(SongError, match=r"chord_midi\.txt: not a line of start, end, chord: '1\.5 3\.0 C:9'"):
+        read_song(folder)
 
 
 def test_what_is_damaged_is_left_out_by_name_and_the_rest_is_read(

@@ -238,7 +238,11 @@ def test_a_run_may_ask_for_more_blocks_than_it_starts_from_and_for_nothing_else(
 IMPOSSIBLE = [
     *[("training", {"precision": "16-mixed"}), ("training", {"save_every": 0}), ("training", {"noise": -0.1})],
     *[("training", {"mask_bins": 84}), ("training", {"temperature": 0.0}), ("training", {"label_smoothing": 2.0})],
-    *[("training", {"learning_rate": -1.0}), ("network", {"stage_blocks": [1, 0, 1, 1]})],
+    *[
+        ("training", {"learning_rate": -1.0}),
+        ("training", {"triplet_weight": -1.0}),
+        ("network", {"stage_blocks": [1, 0, 1, 1]}),
+    ],
     *[("network", {"gem_exponent": 0.0}), ("network", {"transpositions": []}), ("network", {"transpositions": [90]})],
     *[("front_end", {"hop_length": 0}), ("front_end", {"fmin": -1.0})],
 ]

@@ -99,7 +99,7 @@ def main(folder: Path, cache_folder: Path) -> None:
         train(config, corpus, CutCache(cache_folder, cache.front_end), folder / "parts", init=pca, **arguments)
     except Cut:
         assert load_checkpoint(folder / "parts" / "last.safetensors").step == 2
-    train(config, corpus, cache, folder / "parts", init=pca, **arguments)  # validation changes nothing in what is learned
+    train(config, corpus, cache, folder / "parts", init=pca, **arguments)  # not validated, and learns the same
 
 
 if __name__ == "__main__":

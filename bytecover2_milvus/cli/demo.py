@@ -49,6 +49,8 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
     uri = str(out / "demo.db")
     with open_milvus(Place(uri), make=True) as client:
         covers = TrackCollection.open_or_create(client, "demo", embedder)
+        earlier = {*covers.fetch().track_ids} - {track.track_id for track in stored}  # of a demo with more arrangements
+        covers.delete_tracks(sorted(earlier))
         _ingest(stored, embedder, covers)
         results = _query(queries, embedder, covers)
         score = covers.fetch().evaluate()

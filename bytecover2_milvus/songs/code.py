@@ -8,14 +8,14 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent.parent
 _MAKERS = (
-    *("songs", "degrade.py", "model/cqt.py"),
+    *("songs", "audio.py", "degrade.py", "model/cqt.py"),
     *("training/rendering.py", "training/spectral.py", "training/tone_bank.py"),
 )
 
 
 @cache
 def code_digest() -> str:
-    """Another one whenever a line changes of what reads, composes, arranges, plays, draws or degrades."""
+    """Changes whenever a line of what reads, composes, arranges, plays, draws or degrades changes."""
     digest = hashlib.sha256()
     for place in (_PACKAGE / maker for maker in _MAKERS):
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:

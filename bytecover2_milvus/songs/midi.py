@@ -26,7 +26,8 @@ from .transcript import (
     upper_line,
 )
 
-MELODY_NAME = re.compile(r"melod|vocal|voice|singer|sing[st]|gesang|chant|canto|soprano|lead", re.IGNORECASE)
+MELODY_NAME = re.compile(r"melod|vocal|voice|singer|sing[st]|gesang|chant|canto", re.IGNORECASE)
+LEAD_NAME = re.compile(r"soprano|lead", re.IGNORECASE)  # the melody where nothing is called one: a lead guitar plays it
 DRUM_CHANNEL = 9  # counted from 0
 ACCENT = 10  # MIDI velocity by which downbeats stand out in files that mark them
 
@@ -163,9 +164,10 @@ def _longest(changes: tuple[tuple[int, State], ...], end: int) -> State:
 
 
 def _melody_track(tracks: tuple[MidiTrack, ...], ticks_per_beat: float) -> MidiTrack | None:
-    for track in tracks:
-        if MELODY_NAME.search(track.name):
-            return track
+    for name in (MELODY_NAME, LEAD_NAME):
+        for track in tracks:
+            if name.search(track.name):
+                return track
     lines = [track for track in tracks if is_monophonic([_on_beats(note, ticks_per_beat) for note in track.notes])]
     return max(lines, key=lambda track: median(note.pitch for note in track.notes), default=None)
 

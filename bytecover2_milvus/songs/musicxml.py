@@ -19,7 +19,7 @@ from .transcript import DEFAULT_BPM, Metre, Transcript, bars_between, on_grid, s
 if TYPE_CHECKING:
     from partitura.score import Part, Score
 
-VOICE_NAME = re.compile(r"stimme|voix|voce|alto|tenor|bariton|bass", re.IGNORECASE)
+VOICE_NAME = re.compile(r"soprano|lead|stimme|voix|voce|alto|tenor|bariton|bass", re.IGNORECASE)
 INSTRUMENT_NAME = re.compile(
     r"sax|horn|trombone|posaune|guitar|gitarre|clarinet|klarinette|flute|fl\u00f6te|recorder|bassoon|contra|kontra|double"
     r"|electric|string|synth|drum|tuba|viol",

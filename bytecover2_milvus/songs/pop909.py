@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import SongError
 from .midi import MidiScore, read_midi_score
-from .score import Chord, Note
+from .score import CHORD_QUALITIES, Chord, Note
 from .transcript import Transcript, on_grid, skyline
 
 BEATS = "beat_midi.txt"
@@ -109,7 +109,10 @@ def _parse_chord(label: str) -> tuple[int, str, int | None]:
     bass = None
     if degree:
         bass = (root + DEGREES[int(degree.lstrip("b#")) - 1] + _accidentals(degree)) % 12
-    return root, QUALITIES.get(quality, quality), bass
+    quality = QUALITIES.get(quality, quality)
+    if quality not in CHORD_QUALITIES:
+        raise ValueError(f"{label}: a chord of unknown quality")
+    return root, quality, bass
 
 
 def _accidentals(signs: str) -> int:

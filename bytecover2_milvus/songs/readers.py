@@ -45,11 +45,12 @@ def read_song(path: str | Path) -> Song:
         If the file is missing, damaged, of another kind, or without a melody.
     """
     path = Path(path)
-    if _is_pop909(path):
-        return song_from_transcript(read_pop909(path), f"pop909-{_slug(path.name)}")
-    if path.suffix.lower() not in READERS:
+    pop909 = _is_pop909(path)
+    if not pop909 and path.suffix.lower() not in READERS:
         raise SongError(f"{path}: not a song; known are {', '.join(READERS)} and POP909 folders")
     try:
+        if pop909:
+            return song_from_transcript(read_pop909(path), f"pop909-{_slug(path.name)}")
         return song_from_transcript(READERS[path.suffix.lower()](path), _slug(path.stem))
     except ImportError as error:
         raise SongError(f"{path}: reading it needs {error.name}; pip install 'bytecover2-milvus[train]'") from error

@@ -88,8 +88,9 @@ class FileSource:
             stat = self.path.stat()
         except OSError as error:
             raise AudioError(f"{self.path}: cannot be read ({error.strerror}); check the path") from error
-        degraded = f" {code_digest()} {self.variant} {' '.join(self.kinds)}" if self.variant else ""
-        return text_digest(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {RECORDING_S}{degraded}")
+        degraded = f" {self.variant} {' '.join(self.kinds)}" if self.variant else ""
+        file = f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+        return text_digest(f"{code_digest()} {file} {RECORDING_S}{degraded}")
 
 
 def _middle(path: Path, limit: int) -> NDArray[np.float32]:
