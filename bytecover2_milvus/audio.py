@@ -83,7 +83,7 @@ def load_audio(path: str | Path) -> NDArray[np.float32]:
     ShortAudio
         If it lasts less than `MINIMUM_S`.
     SilentAudio
-        If no sample of the mono mix exceeds `SILENCE`.
+        If no sample of the mono mix reaches `SILENCE`.
     """
     samples = bytearray()  # grows in place, unlike a list of blocks that would have to be joined by a copy
     for block in stream_audio(path):
@@ -94,7 +94,7 @@ def load_audio(path: str | Path) -> NDArray[np.float32]:
 def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
     """What `load_audio` gives, block by block: for recordings that memory should not hold.
 
-    The same is warned of and raised, some of it only at the end: then the blocks until there are of no use.
+    Warns and raises as `load_audio` does. Some errors come only at the end; then discard the blocks already yielded.
     """
     path = Path(path)
     size, peak = 0, np.float32(0)
@@ -122,9 +122,8 @@ def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
 def find_audio(paths: Iterable[str | Path]) -> list[Path]:
     """The audio files at `paths`: files as given, folders walked in sorted order.
 
-    In folders, hidden files and folders are passed over, links to folders, and what has none of `AUDIO_SUFFIXES` (in
-    either case). A path that does not exist and a folder that cannot be read are among what is found: whoever opens
-    them says what is wrong, and goes on.
+    Inside folders, hidden files and folders, linked folders and files without one of `AUDIO_SUFFIXES` (in either case)
+    are skipped. Missing paths and folders that cannot be read are returned, so that whoever opens them reports it.
     """
     found: list[Path] = []
     for path in map(Path, paths):
