@@ -293,9 +293,9 @@ def main(
             raise ConfigError(f"{checkpoint}: has a PCA-FC already; give the ByteCover that it was made from")
         training = start.config.with_settings(settings).training
         features = FeatureCache(cache, start.config.front_end)
-        corpus = prepare(material, features, workers)
+        corpus = prepare(material.corpus(features, workers), features, workers)
         held_out = Material(validation_songs, validation_manifest, arrangements=material.arrangements)
-        validation = prepare(held_out, features, workers)
+        validation = prepare(held_out.corpus(features, workers), features, workers)
         ablation = Ablation(
             start,
             replace(training, phase="frozen", steps=steps_frozen, learning_rate=rate_frozen),

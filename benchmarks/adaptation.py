@@ -11,8 +11,10 @@ query against the others of that half:
 * *with labels*: trained on the works of the first half; neither the recordings nor the works that score were seen.
 
 Songs given by ``--songs`` are mixed in, so that nothing is forgotten; whether it was shows on the songs of ``--guard``,
-which no run may learn from. A gain is the mean over queries of the difference to the start, its interval by work: it
-tells more than two overlapping intervals. Prints one JSON object per set and system on stdout and a table on stderr.
+which no run may learn from. With ``--excerpt`` the queries are the middle seconds of their tracks, the candidates
+whole: where all whole recordings are found, only excerpts can show a gain. A gain is the mean over queries of the
+difference to the start, its interval by work: it tells more than two overlapping intervals. Prints one JSON object per
+set and system on stdout and a table on stderr.
 Run from the repository::
 
     python -m benchmarks.adaptation --manifest recordings.csv --songs composed@0-100 --guard traditional \\
@@ -29,15 +31,17 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
-from bytecover2_milvus.config import Config
+from bytecover2_milvus.cli.training import prepare
+from bytecover2_milvus.config import SAMPLE_RATE, Config
 from bytecover2_milvus.errors import BytecoverError, ConfigError, ManifestError
 from bytecover2_milvus.manifest import Track, read_manifest
-from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, mean_difference
+from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, evaluate, mean_difference
 from bytecover2_milvus.songs.select import select_songs
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
-from bytecover2_milvus.training.corpus import Corpus, FeatureCache
-from bytecover2_milvus.training.train import train, validate
+from bytecover2_milvus.training.corpus import Corpus, CorpusTrack, FeatureCache
+from bytecover2_milvus.training.train import embeddings, train
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,27 @@ def halves(tracks: Sequence[Track], seed: int) -> tuple[list[Track], list[Track]
     return [t for i in first for t in members[works[i]]], [t for i in second for t in members[works[i]]]
 
 
+class Excerpts(FeatureCache):
+    """The middle `excerpt_s` seconds of what another cache holds."""
+
+    def __init__(self, cache: FeatureCache, excerpt_s: float) -> None:
+        super().__init__(cache.folder, cache.front_end)
+        self.n_frames = max(1, round(excerpt_s * SAMPLE_RATE / (cache.front_end.hop_length * self.pooling)))
+
+    def load(self, track: CorpusTrack) -> NDArray[np.float16]:
+        cqt = super().load(track)
+        start = max(0, (cqt.shape[1] - self.n_frames) // 2)
+        return cqt[:, start : start + self.n_frames]
+
+
+def _evaluated(checkpoint: Checkpoint, corpus: Corpus, features: FeatureCache, queries: FeatureCache) -> Evaluation:
+    works, tracks = zip(*corpus.tracks(), strict=True)
+    candidates, asked = (
+        embeddings(checkpoint.network, checkpoint.config, corpus, cache) for cache in (features, queries)
+    )
+    return evaluate(candidates, works, [track.track_id for track in tracks], asked)
+
+
 def score(name: str, system: str, result: Evaluation, start: Evaluation) -> Score:
     def interval(values: np.ndarray) -> tuple[float, float]:
         return bootstrap_interval(values, result.query_work_ids, seed=0)
@@ -99,6 +124,7 @@ def score(name: str, system: str, result: Evaluation, start: Evaluation) -> Scor
 @click.option(
     "--variants", type=click.IntRange(1), default=3, show_default=True, help="Degraded copies of each recording."
 )
+@click.option("--excerpt", "excerpt_s", type=click.FloatRange(10), help="Seconds of a track to query with; else all.")
 @click.option("--seed", default=0, show_default=True, help="Of the halves.")
 @click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/cqt"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the two runs.")
@@ -122,6 +148,7 @@ def _measure(
     learning_rate: float,
     arrangements: int,
     variants: int,
+    excerpt_s: float | None,
     seed: int,
     cache: Path,
     out: Path,
@@ -137,14 +164,6 @@ def _measure(
     def of_songs(specs: Sequence[str]) -> Corpus:
         return Corpus.of_songs((song for spec in specs for song in select_songs(spec)), arrangements)
 
-    def prepared(corpus: Corpus) -> Corpus:
-        usable = []
-        for track in features.fill(corpus, workers):
-            usable.append(track.usable)
-            if track.warning:
-                click.echo(f"{'warning' if track.usable else 'left out'}: {track.warning}", err=True)
-        return corpus.where(usable)
-
     learned, scored = halves(read_manifest(manifest), seed)
     sets = {"recordings": Corpus.of_manifest(scored)} | {spec: of_songs([spec]) for spec in guard}
     mixed = of_songs(songs)
@@ -154,15 +173,18 @@ def _measure(
         "without labels": Corpus.of_recordings([track.path for track in (*learned, *scored)], variants) + mixed,
         "with labels": Corpus.of_manifest(learned) + mixed,
     }
-    sets = {name: prepared(corpus) for name, corpus in sets.items()}
+    sets = {name: prepare(corpus, features, workers) for name, corpus in sets.items()}
+
+    queries = Excerpts(features, excerpt_s) if excerpt_s else features
 
     def evaluated(checkpoint: Checkpoint) -> dict[str, Evaluation]:
-        return {name: validate(checkpoint.network, config, part, features, "cpu") for name, part in sets.items()}
+        return {name: _evaluated(checkpoint, part, features, queries) for name, part in sets.items()}
 
     results = {"start": evaluated(start)}
     for system, corpus in corpora.items():
         run = out / system.replace(" ", "-")
-        best = train(config, prepared(corpus), features, run, init=start, device=device, data_workers=workers)
+        prepared = prepare(corpus, features, workers)
+        best = train(config, prepared, features, run, init=start, device=device, data_workers=workers)
         results[system] = evaluated(load_checkpoint(best))
 
     click.echo(f"{'set':30} {'system':15} {'MAP':>6} {'95 %':>13} {'MR1':>6} {'gain':>7} {'95 %':>16}", err=True)

@@ -125,10 +125,10 @@ def main(
         training = replace(training, steps=steps, learning_rate=learning_rate)
         configs = _configs(replace(start.config, training=training), choices)
         features = FeatureCache(cache, start.config.front_end)
-        corpus = prepare(material, features, workers)
+        corpus = prepare(material.corpus(features, workers), features, workers)
         held_out = Material(validation_songs, arrangements=material.arrangements)
         sets = {
-            name: prepare(replace(held_out, degraded=degraded), features, workers)
+            name: prepare(replace(held_out, degraded=degraded).corpus(features, workers), features, workers)
             for name, degraded in (("played", 0.0), ("degraded", 1.0))
         }
         results = {START: _scores(start, sets, features)}

@@ -240,6 +240,16 @@ class Config:
                 table[part] = table.get(part, {}) | values
         return self.changed(table)
 
+    def differences(self, before: Config) -> list[str]:
+        """What is set otherwise than `before`, as ``training.steps 2 -> 4``."""
+        mine, theirs = self.to_dict(), before.to_dict()
+        return [
+            f"{table}.{key} {theirs[table][key]} -> {value}"
+            for table, values in mine.items()
+            for key, value in values.items()
+            if theirs[table][key] != value
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

@@ -149,11 +149,26 @@ def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path,
 
 def test_a_folder_of_another_run_is_refused(corpus, cache, tmp_path):
     train(with_training(CONFIG, steps=1), corpus, cache, tmp_path, data_workers=0, device="cpu")
-    with pytest.raises(CheckpointError, match="another configuration"):
+    with pytest.raises(CheckpointError, match=r"another configuration \(training.steps 1 -> 2\)"):
         train(with_training(CONFIG, steps=2), corpus, cache, tmp_path, data_workers=0, device="cpu")
     exchanged = Corpus(dict(reversed(corpus.works.items())))  # as many works, but labels would mean others
     with pytest.raises(CheckpointError, match="on other tracks"):
         train(with_training(CONFIG, steps=1), exchanged, cache, tmp_path, data_workers=0, device="cpu")
+
+
+def test_what_a_cache_holds_damaged_is_computed_again(corpus, cache, tmp_path):
+    damaged = FeatureCache(tmp_path, CONFIG.front_end)
+    _, track = next(corpus.tracks())
+    whole = damaged.load(track)
+    for content in (b"", damaged.path(track).read_bytes()[:300]):
+        damaged.path(track).write_bytes(content)
+        np.testing.assert_array_equal(damaged.load(track), whole)
+
+
+def test_the_folder_of_a_run_is_no_checkpoint_but_has_one(corpus, cache, tmp_path):
+    best = train(with_training(CONFIG, steps=1), corpus, cache, tmp_path, data_workers=0, device="cpu")
+    with pytest.raises(CheckpointError, match=f"the folder of a run; name its checkpoint, {best}"):
+        load_checkpoint(tmp_path)
 
 
 def test_a_run_whose_best_another_validation_chose_is_another_run(corpus, cache, tmp_path):
@@ -231,7 +246,7 @@ def test_a_run_may_ask_for_more_blocks_than_it_starts_from_and_for_nothing_else(
 
     start("deeper", stage_blocks=(1, 2, 1, 1))
     assert len(load_checkpoint(tmp_path / "deeper" / "best.safetensors").network.backbone.groups[1]) == 2
-    with pytest.raises(ConfigError, match="the run asks for"):
+    with pytest.raises(ConfigError, match=r"another network .*: network.base_width 8 -> 16$"):
         start("wider", base_width=16)
 
 

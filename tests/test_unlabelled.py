@@ -22,7 +22,7 @@ from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.songs.render import render
 from bytecover2_milvus.training import corpus as corpus_module
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
-from bytecover2_milvus.training.corpus import Corpus, FeatureCache, FileSource
+from bytecover2_milvus.training.corpus import Corpus, FeatureCache, FileSource, same_files
 from bytecover2_milvus.training.train import initial_network, train, validate
 
 N_RECORDINGS = 6
@@ -127,8 +127,12 @@ def test_what_the_manifest_names_is_no_work_of_its_own_under_another_name_either
 
 def test_a_file_that_is_trained_on_cannot_choose_the_best_weights(folder, recordings, cache, tmp_path):
     tracks = [Track(folder / f"{number}.flac", str(number), work_id="labelled") for number in range(2)]
-    with pytest.raises(ConfigError, match=r"0\.flac: a file to train on and to validate on, 2 in all"):
-        train(CONFIG, recordings, cache, tmp_path / "run", init=start(), validation=Corpus.of_manifest(tracks))
+    copies = [Track(Path(shutil.copy(track.path, tmp_path)), track.track_id, track.work_id) for track in tracks]
+    for held_out in (tracks, copies):
+        with pytest.raises(ConfigError, match=r"0\.flac: a file to train on and to validate on, 2 in all"):
+            train(CONFIG, recordings, cache, tmp_path / "run", init=start(), validation=Corpus.of_manifest(held_out))
+    for pair in (copies, [*tracks, *copies]):  # that validation has a recording twice is its own business
+        assert same_files([folder / "2.flac"], Corpus.of_manifest(pair).files) == []
 
 
 def test_names_of_recordings_are_no_names_of_songs(folder, recordings):

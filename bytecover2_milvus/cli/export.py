@@ -115,9 +115,9 @@ def _render(
     from .training import prepare
 
     features = FeatureCache(cache, front_end)
+    both = Material(songs, arrangements=2), Material(validation_songs, arrangements=4)
     return Songs.of(
-        prepare(Material(songs, arrangements=2), features, workers),
-        prepare(Material(validation_songs, arrangements=4), features, workers),
+        *(prepare(material.corpus(features, workers), features, workers) for material in both),
         features,
         ", ".join(Path(spec).name for spec in validation_songs),
     )

@@ -172,27 +172,38 @@ def train(
       torchrun --nproc-per-node 4 -m bytecover2_milvus train --songs composed@0-1000 \\
         --set 'network.feature_dim="none"' --out runs/bytecover
     """
-    from ..training.checkpoint import load_checkpoint
+    from ..training.checkpoint import LAST, load_checkpoint
     from ..training.corpus import FeatureCache
     from ..training.material import Material
-    from ..training.ranks import launched
-    from ..training.train import VALIDATION, check_start
+    from ..training.ranks import launched, torch_device
+    from ..training.train import VALIDATION, check_apart, check_start
     from ..training.train import train as run
+    from ..writing import check_writable
 
     initial = load_checkpoint(init) if init else None
     config = _config(config_file, settings, initial.config if initial else None)
     check_start(config, initial)
+    torch_device(device)
+    check_writable(out / LAST)
     features = FeatureCache(cache, config.front_end)
-    corpus = prepare(material, features, workers)
-    validation = None
+    corpus, validation = material.corpus(features, workers), None
     if validation_songs or validation_manifest:
         held_out = Material(validation_songs, validation_manifest, arrangements=material.arrangements)
-        validation = prepare(held_out, features, workers)
+        validation = held_out.corpus(features, workers)
+        check_apart(corpus, validation)
+        validation = prepare(validation, features, workers)
+    corpus = prepare(corpus, features, workers)
 
     rank, _ = launched()
+    if rank == 0:
+        judged = f", validated on {len(validation.works)} works with {validation.n_tracks}" if validation else ""
+        click.echo(f"training on {len(corpus.works)} works with {corpus.n_tracks} tracks{judged}", err=True)
+    done = 0  # steps
     with progress_bar("train", config.training.steps, quiet=rank > 0) as bar:
 
         def report(progress: Any) -> None:
+            nonlocal done
+            done = progress.step
             loss = f"loss {progress.loss:.3f}, {progress.tracks_per_s:.0f} tracks/s" if progress.step else "the start"
             if progress.validation:
                 bar.print(f"step {progress.step}: {loss}, validation MAP {progress.validation.map:.3f}")
@@ -203,18 +214,26 @@ def train(
             "Works": str(len(corpus.works)),
             "Tracks": str(corpus.n_tracks),
         }
-        best = run(
-            config,
-            corpus,
-            features,
-            out,
-            init=initial,
-            validation=validation,
-            device=device,
-            data_workers=workers,
-            facts=(initial.facts if initial else {}) | facts,
-            report=report,
-        )
+        try:
+            best = run(
+                config,
+                corpus,
+                features,
+                out,
+                init=initial,
+                validation=validation,
+                device=device,
+                data_workers=workers,
+                facts=(initial.facts if initial else {}) | facts,
+                report=report,
+            )
+        except KeyboardInterrupt:
+            if rank == 0:
+                saved = (
+                    f"saved every {config.training.save_every} steps" if (out / LAST).exists() else "nothing saved yet"
+                )
+                click.echo(f"\nstopped after step {done}, {saved}; the same command goes on", err=True)
+            raise
     if rank > 0:
         return
     reached = load_checkpoint(best).facts.get(VALIDATION)
@@ -276,7 +295,7 @@ def fit_pca(
     check_writable(out)
     on = torch_device(device)
     features = FeatureCache(cache, start.config.front_end)
-    corpus = prepare(material, features, workers)
+    corpus = prepare(material.corpus(features, workers), features, workers)
     if corpus.n_tracks <= dim:
         raise ConfigError(f"{corpus.n_tracks} tracks tell no {dim} axes: give more than {dim}, or a smaller --dim")
     with progress_bar("embed", corpus.n_tracks) as bar:
@@ -305,11 +324,10 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
     return config.with_settings(settings)
 
 
-def prepare(material: Material, features: FeatureCache, workers: int) -> Corpus:
-    """The works of `material` with every CQT in the cache, without what gives none; each file's fault is said once."""
+def prepare(corpus: Corpus, features: FeatureCache, workers: int) -> Corpus:
+    """The works of `corpus` with every CQT in the cache, without what gives none; each file's fault is said once."""
     from ..training.ranks import launched
 
-    corpus = material.corpus(features, workers)
     rank, ranks = launched()
     usable, said = [], set()
     if ranks > 1:  # each computes its share, then sees what the others made of theirs

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, count
@@ -97,7 +98,7 @@ def _read_or_reason(cache: Path | None, path: Path) -> Song | str:
         if cache is None:
             return read_song(path)
         kept = cache / f"{_content_hash(path)}.json"
-        if kept.exists():
+        with suppress(FileNotFoundError, ValueError, LookupError, TypeError):  # or damaged, as when the power failed
             return Song.from_json(kept.read_text(encoding="utf-8"))
         song = read_song(path)
     except SongError as error:

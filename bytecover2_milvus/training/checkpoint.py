@@ -23,6 +23,9 @@ from ..errors import CheckpointError, ConfigError
 from ..model.network import ByteCover2
 from ..writing import whole_file
 
+LAST = "last.safetensors"  # of a run: all that resuming needs
+BEST = "best.safetensors"  # of a run: the network of the best validation so far; of the end, without validation
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -93,6 +96,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         its configuration calls for.
     """
     if Path(path).is_dir():
+        if (best := Path(path, BEST)).is_file():
+            raise CheckpointError(f"{path}: the folder of a run; name its checkpoint, {best}")
         path = open_bundle(path).checkpoint
     try:
         with safe_open(path, framework="pt") as file:

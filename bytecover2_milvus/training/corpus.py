@@ -244,6 +244,13 @@ class Corpus:
                 yield work_id, track
 
 
+def same_files(paths: Iterable[Path], others: Iterable[Path]) -> list[Path]:
+    """Those of `others` that hold the same bytes as one of `paths`."""
+    known, others = set(paths), _distinct(others)
+    new = set(_distinct([*known, *others])) - known
+    return [path for path in others if path not in new]
+
+
 def _distinct(paths: Iterable[Path]) -> list[Path]:
     """The first of all files that hold the same bytes; what cannot be read is kept, to be reported when it is used."""
     sizes = {path: path.stat().st_size if path.is_file() else -1 for path in paths}
@@ -301,7 +308,7 @@ class FeatureCache:
         path = self.path(track)
         try:
             return np.load(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, EOFError, ValueError):  # or damaged, as when the power failed
             cqt = track.source.cqt(self.front_end, self.pooling)
             cqt = (cqt / max(cqt.max(), 1e-12)).astype(np.float16)
         with whole_file(path) as part, part.open("wb") as file:

@@ -16,9 +16,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -107,12 +109,12 @@ class ToneBank:
                 f"by {FRAME_HOPS}"
             )
         path = bank_path(folder, front_end, sound_fonts)
-        if not path.exists():
-            bank = _measure(front_end, sound_fonts)
-            with whole_file(path) as part, part.open("wb") as file:
-                np.savez(file, **{name: getattr(bank, name) for name in cls.__dataclass_fields__})
-        with np.load(path) as arrays:
+        with suppress(FileNotFoundError, EOFError, ValueError, TypeError, BadZipFile), np.load(path) as arrays:
             return cls(**arrays)
+        bank = _measure(front_end, sound_fonts)  # not there, or damaged, as when the power failed
+        with whole_file(path) as part, part.open("wb") as file:
+            np.savez(file, **{name: getattr(bank, name) for name in cls.__dataclass_fields__})
+        return bank
 
 
 def bank_path(folder: Path, front_end: FrontEnd, sound_fonts: Sequence[Path]) -> Path:

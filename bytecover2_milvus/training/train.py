@@ -12,7 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +29,13 @@ from ..model.cqt import scale_magnitude
 from ..model.losses import batch_hard_triplet, supervised_contrastive
 from ..model.network import ByteCover2
 from .batches import TrainingBatches
-from .checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
-from .corpus import Corpus, FeatureCache, pool_track, text_digest
+from .checkpoint import BEST, LAST, Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
+from .corpus import Corpus, FeatureCache, pool_track, same_files, text_digest
 from .optimizer import make_optimizer
 from .ranks import gather, launch
 
-LAST = "last.safetensors"  # all that resuming needs
 VALIDATION = "Validation MAP"  # the fact that says how good a checkpoint is
 OF_THESE_WEIGHTS = (VALIDATION, "Scores", "PCA-FC")  # facts that are not true of weights that follow from these
-BEST = "best.safetensors"  # the network of the best validation so far; of the end, without validation
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,9 @@ def check_start(config: Config, init: Checkpoint | None) -> None:
     """
     if init is not None:
         if init.config.front_end != config.front_end or not init.network.fits(config.network):
+            changes = ", ".join(config.differences(replace(init.config, training=config.training)))
             raise ConfigError(
-                f"the initial checkpoint has {init.config.network} and {init.config.front_end}, "
-                f"the run asks for {config.network} and {config.front_end}"
+                f"the initial checkpoint has another network or front end than the run asks for: {changes}"
             )
     elif config.training.phase != "bytecover":
         raise ConfigError(f'phase "{config.training.phase}" starts from a checkpoint: give one with --init')
@@ -78,6 +76,21 @@ def check_start(config: Config, init: Checkpoint | None) -> None:
         raise ConfigError(
             'phase "bytecover" has no PCA-FC, which fit-pca inserts later: add --set \'network.feature_dim="none"\''
         )
+
+
+def check_apart(corpus: Corpus, validation: Corpus) -> None:
+    """Make sure that nothing of what is validated on is trained on.
+
+    Raises
+    ------
+    ConfigError
+        If both have a work of one name, or a file of the same bytes.
+    """
+    works = sorted(corpus.works.keys() & validation.works.keys())
+    shared = works or sorted(map(str, same_files(corpus.files, validation.files)))
+    if shared:
+        kind = "work" if works else "file"
+        raise ConfigError(f"{shared[0]}: a {kind} to train on and to validate on, {len(shared)} in all; hold them out")
 
 
 def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
@@ -171,10 +184,7 @@ def train(
     """
     training, out = config.training, Path(out)
     validation = validation or Corpus({})
-    if both := sorted(corpus.works.keys() & validation.works.keys()):
-        raise ConfigError(f"{both[0]}: a work to train on and to validate on, {len(both)} in all; hold them out")
-    if files := sorted(corpus.files & validation.files):
-        raise ConfigError(f"{files[0]}: a file to train on and to validate on, {len(files)} in all; hold them out")
+    check_apart(corpus, validation)
     fabric = launch(device, training.precision, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -276,7 +286,7 @@ def lasting_facts(facts: dict[str, str]) -> dict[str, str]:
 
 
 def fingerprint(corpus: Corpus) -> str:
-    """A hash of all works, tracks and what the tracks sound like, in order: another one, another set of batches."""
+    """A hash of works, tracks and their sound, in order: another hash means other batches."""
     digest = hashlib.sha256()
     for work_id, track in corpus.tracks():
         line = f"{work_id}\n{track.track_id}\n{track.source.fingerprint}\n"
@@ -302,7 +312,10 @@ def _resume(path: Path, config: Config, corpus: str, validation: str, start: str
         return None
     last = load_checkpoint(path)
     if last.config != config:
-        raise CheckpointError(f"{path}: a run of another configuration; choose an empty folder with --out")
+        changes = ", ".join(config.differences(last.config))
+        raise CheckpointError(
+            f"{path}: a run of another configuration ({changes}); give the same, or choose an empty folder with --out"
+        )
     if last.corpus not in ("", corpus):  # "": saved before checkpoints told
         raise CheckpointError(
             f"{path}: a run on other tracks than those given now (songs or files were added, left out, reordered or "
@@ -365,8 +378,15 @@ def validate(
 
     So the MAP of a checkpoint is the one its network has wherever it is evaluated.
     """
-    pooled = pooled_embeddings(network, config, corpus, cache, device)
-    with torch.inference_mode():
-        embeddings = F.normalize(network.head(torch.from_numpy(pooled).to(device))[1], dim=1).cpu().numpy()
     tracks = list(corpus.tracks())
-    return evaluate(embeddings, [work for work, _ in tracks], [track.track_id for _, track in tracks])
+    rows = embeddings(network, config, corpus, cache, device)
+    return evaluate(rows, [work for work, _ in tracks], [track.track_id for _, track in tracks])
+
+
+@torch.inference_mode()
+def embeddings(
+    network: ByteCover2, config: Config, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
+) -> NDArray[np.float32]:
+    """The unit embeddings (N, D) of the whole tracks of a corpus in its order."""
+    pooled = torch.from_numpy(pooled_embeddings(network, config, corpus, cache, device)).to(device)
+    return F.normalize(network.head(pooled)[1], dim=1).cpu().numpy()
