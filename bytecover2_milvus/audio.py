@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
@@ -131,6 +132,21 @@ def find_audio(paths: Iterable[str | Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def check_regular(path: Path) -> None:
+    """Refuse pipes, sockets and devices: to open one may wait for ever.
+
+    Raises
+    ------
+    UnreadableAudio
+        If `path` is one of those.
+    OSError
+        If there is nothing, or one may not look.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder says what is wrong
+        raise UnreadableAudio(f"{path}: no file but a pipe, socket or device; name a file")
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     closed: list[OSError] = []
     for parent, folders, names in os.walk(folder, onerror=closed.append):
@@ -154,6 +170,7 @@ def _resample(blocks: Iterable[_Block]) -> Iterator[NDArray[np.float32]]:
 
 
 def _decode(path: Path) -> Iterator[_Block]:
+    check_regular(path)
     with path.open("rb") as raw:  # a handle takes any spelling of a path, and its OSError says what is wrong
         if os.fstat(raw.fileno()).st_size == 0:
             raise EmptyAudio(f"{path}: a file of 0 bytes; fetch or export it again")

@@ -114,7 +114,7 @@ class _Started:
 class Cluster:
     """A Ray cluster that decodes and embeds, for `ingest_with`; leave its ``with`` block to end its workers.
 
-    A file is embedded before it is known whether another name of it is stored already, and then in vain.
+    A file that is stored under another name is embedded in vain, because that is found out only afterwards.
 
     Parameters
     ----------

@@ -106,7 +106,13 @@ class TrackCollection:
 
     @classmethod
     def create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
-        """A new, empty collection for the embeddings of `model`."""
+        """A new, empty collection for the embeddings of `model`.
+
+        Raises
+        ------
+        CollectionError
+            If there is one of that name, it cannot be a name, or Milvus fails.
+        """
         if has_collection(client, name):
             raise CollectionError(f"{name}: exists already; choose another name, or drop it first")
         ask(
@@ -198,7 +204,8 @@ class TrackCollection:
         Parameters
         ----------
         queries : np.ndarray [shape=(n_queries, D) or (D,)], or sequence of Query
-            Embeddings, or what `embed_query` gives: of a query in segments, the closest segment counts, the whole too.
+            Embeddings, or what `embed_query` gives: for a query in segments, the closest of the whole and its segments
+            counts.
         limit : int
             Matches per query; fewer come back where the collection, or the filter, has no more, and where the 16 384
             rows that Milvus gives at most are segments of fewer tracks or works.

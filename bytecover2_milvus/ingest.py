@@ -7,8 +7,8 @@ title, artist and metadata, an empty field of a manifest says nothing: what is s
 A track_id that was made from the path gives way: a file that is stored keeps the track_id that it has, and where
 another file has taken that track_id, the path is the track_id.
 
-Beside the whole, a track has the segments that the collection asks for. Where those that are stored are others, what is
-missing is embedded and what is too much deleted. A silent segment cannot be embedded: a track with one is decoded
+Beside the whole, a track has the segments that the collection asks for. If the stored segments differ, missing ones are
+embedded and surplus ones deleted. A silent segment cannot be embedded: a track with one is decoded
 again, to see that it is silent.
 """
 
@@ -116,6 +116,8 @@ def ingest(
         If the collection belongs to another model.
     CollectionError
         If Milvus fails; all records given until then stay true.
+    DeviceError
+        If ONNX Runtime fails, as where memory is short: the next track would hardly fare better.
     """
     return ingest_with(Here(embedder, workers), tracks, collection, batch_size=batch_size)
 
@@ -183,7 +185,7 @@ class _Seen:
 
     def __init__(self) -> None:
         self._path_of: dict[str, str] = {}  # by track_id
-        self._track_at: dict[str, str] = {}  # by path
+        self._track_at: dict[str, Track] = {}  # by path
 
     def taken(self, track_id: str, path: str) -> bool:
         """Whether another file came with that track_id."""
@@ -195,10 +197,18 @@ class _Seen:
         if self.taken(track_id, path):
             return _taken(listed, self._path_of[track_id])
         if (known := self._track_at.get(path)) is not None:
-            reason = "listed twice" if known == track_id else f"listed already as track {known}"
-            return Outcome(listed.done("skipped", reason))
-        self._path_of[track_id], self._track_at[path] = path, track_id
+            reason = "listed twice" if known.track_id == track_id else f"listed already as track {known.track_id}"
+            return Outcome(listed.done("skipped", reason, warning=_unlike(listed, "listed before", known.work_id)))
+        self._path_of[track_id], self._track_at[path] = path, listed.track
         return None
+
+
+def _unlike(listed: _Listed, what: str, work_id: str | None) -> str:
+    """A warning where the label of a track that is not stored is another one than that of what is."""
+    own = listed.track.work_id
+    if own in (None, work_id):
+        return ""
+    return f"{listed.path}: {what}, with work_id {work_id or ''!r}; {own!r} is not stored, so say which is right"
 
 
 def _taken(listed: _Listed, path: str) -> Outcome:
@@ -232,16 +242,17 @@ def _read(listed: _Listed, heard: Heard | AudioError, collection: Store, batch: 
     own = listed.rows_with(content)
     replaces = len(own) < len(listed.rows)
     if not own:
-        twin = batch.paths.get(content)
+        twin = batch.waiting.get(content)
         for row in [] if twin else collection.rows_with([content]):
             if row.path == listed.path or not _is_still(row):
                 own = [part for part in collection.rows_of([row.track_id]) if part.content_hash == content]
             else:
-                twin = row.path
+                twin = row
         if not own and (others := [row.path for row in listed.rows if row.path != listed.path and _is_still(row)]):
             return _taken(listed, others[0])
         if twin:
-            return Outcome(listed.done("skipped", f"same content as {twin}"), replaces=replaces)
+            warning = _unlike(listed, f"the same recording as {twin.path}", twin.work_id)
+            return Outcome(listed.done("skipped", f"same content as {twin.path}", warning=warning), replaces=replaces)
     if not heard.spans or (own and _are_all(own, segments)):
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
     return _embedded(listed, own, segments, heard, replaces)

@@ -78,13 +78,14 @@ def read_manifest(path: str | Path) -> list[Track]:
     if not tracks:
         raise ManifestError(f"{path}: no tracks; write a row for each, with the columns {', '.join(REQUIRED)}")
     tracks = _with_ids(tracks, [track.path for track in tracks])
-    first: dict[str, str] = {}
+    first: dict[str, tuple[str, Track]] = {}
     for place, track in zip(places, tracks, strict=True):
-        if track.track_id in first:
-            raise ManifestError(
-                f"{place}: track_id {track.track_id!r} is taken ({first[track.track_id]}); give each track its own"
-            )
-        first[track.track_id] = place
+        there, other = first.setdefault(track.track_id, (place, track))
+        if other is track:
+            continue
+        if other.path == track.path:
+            raise ManifestError(f"{place}: {track.path} is listed already ({there}); delete one of the two")
+        raise ManifestError(f"{place}: track_id {track.track_id!r} is taken ({there}); give each track its own")
     chosen = [replace(track, path=path.parent / track.path) for track in tracks if split in (None, track.split)]
     if not chosen:
         known = ", ".join(sorted({track.split for track in tracks} - {""})) or "none"
@@ -154,7 +155,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     f"{path}, line {reader.line_num}: {len(row)} fields under a header of {len(header)}; "
                     "put values that hold a comma in double quotes"
                 )
-            yield reader.line_num, dict(zip(header, row, strict=True))
+            yield reader.line_num, dict(zip(header, map(str.strip, row), strict=True))
     except csv.Error as error:
         raise ManifestError(f"{path}, line {reader.line_num}: not CSV ({error}); check the quotes") from error
 

@@ -21,7 +21,13 @@ MODEL_ID_LETTERS = 12  # of a model's id, in the name of its collection
 
 
 def has_collection(client: MilvusClient, name: str) -> bool:
-    """Whether there is a collection or an alias of that name."""
+    """Whether there is a collection or an alias of that name.
+
+    Raises
+    ------
+    CollectionError
+        If no collection can have that name, or Milvus fails.
+    """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
         raise CollectionError(f"{name!r}: a collection's name has only letters, digits and _, and no digit first")
     return ask(client.has_collection, collection_name=name)

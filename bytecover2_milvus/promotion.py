@@ -299,7 +299,7 @@ def _by_track(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def _pending(source: TrackCollection, target: TrackCollection, failed: dict[str, str]) -> Iterator[Track]:
-    """The tracks of `source` that `target` has not, or otherwise, but those that have failed."""
+    """The tracks of `source` that `target` lacks or stores differently, except those that failed."""
     for rows, known in _pairs(source, target):
         row = rows[0]
         if row.track_id in failed or not row.path:

@@ -70,9 +70,9 @@ class Batch:
     def __init__(self, collection: Store, size: int) -> None:
         self._collection = collection
         self._size = size
-        self._waiting: list[Outcome] = []
+        self._outcomes: list[Outcome] = []
         self._since = 0.0  # when the first of them came
-        self.paths: dict[str, str] = {}  # content hash -> path, of the rows that wait
+        self.waiting: dict[str, Row] = {}  # by content hash
         self.n_stored = 0  # rows
 
     def take(self, outcome: Outcome) -> Iterator[IngestRecord]:
@@ -80,31 +80,31 @@ class Batch:
         if not outcome.rows and not outcome.replaces:
             yield outcome.record
             return
-        if not self._waiting:
+        if not self._outcomes:
             self._since = time.monotonic()
-        self._waiting.append(outcome)
-        self.paths |= {row.content_hash: row.path for row in outcome.rows}
-        if len(self._waiting) >= self._size or time.monotonic() - self._since >= STORE_AFTER_S:
+        self._outcomes.append(outcome)
+        self.waiting |= {row.content_hash: row for row in outcome.rows}
+        if len(self._outcomes) >= self._size or time.monotonic() - self._since >= STORE_AFTER_S:
             yield from self.store()
 
     def store(self) -> Iterator[IngestRecord]:
         """Upsert what is new, then delete what it replaces: a track is at worst stored twice, never missing."""
-        if not self._waiting:
+        if not self._outcomes:
             return
-        rows = [row for outcome in self._waiting for row in outcome.rows]
+        rows = [row for outcome in self._outcomes for row in outcome.rows]
         embedding_of: dict[str, NDArray[np.float32]] = {}
-        for outcome in self._waiting:
+        for outcome in self._outcomes:
             embedding_of |= outcome.embeddings
         embedding_of |= self._collection.embeddings_of([row.id for row in rows if row.id not in embedding_of])
         if lost := [row.path for row in rows if row.id not in embedding_of]:
             raise CollectionError(f"{lost[0]}: deleted from {self._collection.name} during the ingest; run it again")
         if rows:
             self._collection.upsert(rows, np.stack([embedding_of[row.id] for row in rows]))
-        replacing = [outcome for outcome in self._waiting if outcome.replaces]
+        replacing = [outcome for outcome in self._outcomes if outcome.replaces]
         if replacing:
             kept = [row.id for outcome in replacing for row in outcome.rows]
             self._collection.delete_tracks([outcome.record.track_id for outcome in replacing], keep=kept)
-        records = [outcome.record for outcome in self._waiting]
-        self._waiting, self.paths = [], {}
+        records = [outcome.record for outcome in self._outcomes]
+        self._outcomes, self.waiting = [], {}
         self.n_stored += len(rows)
         yield from records

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 DIM = "bytecover2.dim"  # in the file's metadata
 ROWS_PER_BATCH = 1_000
 
-# Of a track is said what became of one of its rows: the last of these that did.
+# A track's status is the last of these that any of its rows has.
 _TELLING = ("skipped", "added", "updated", "failed")
 
 
@@ -63,7 +63,7 @@ def write_vectors(collection: TrackCollection | Staging, path: str | Path, filte
     OutputError
         If the file cannot be written; what was there before stays.
     CollectionError
-        If Milvus fails or does not understand the filter.
+        If Milvus fails or does not understand the filter, or no row passes it.
     """
     path = Path(path)
     pa, parquet = _pyarrow(path)
@@ -77,6 +77,8 @@ def write_vectors(collection: TrackCollection | Staging, path: str | Path, filte
             if page:
                 writer.write_table(pa.Table.from_pylist(page, schema))
             n_rows += len(page)
+        if filter and not n_rows:
+            raise CollectionError(f"{collection.name}: no row passes {filter}; nothing was written")
     return n_rows
 
 

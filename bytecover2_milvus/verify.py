@@ -50,6 +50,7 @@ TRAINING_ONLY = {"BatchNormalization", "Dropout"}  # folded, and without effect:
 # Half precision rounds twice on the way to the checkpoint and the model: 3 x 2^-11 of a weight at most. What is too
 # small for half precision's full accuracy is judged by its layer's largest weight.
 ROUNDING, ROUNDING_OF_LARGEST = 2**-9, 2**-16
+HALF_STEP = 2**-24  # half precision's smallest number: all that a layer has which began at zero and has hardly learned
 CONSUMER_TIMEOUT_S = 120.0
 
 _ABSOLUTE_PATH = re.compile(r"(?:^|[\s\"'=:(])(?:/[\w.+-]+){2,}|\b[A-Za-z]:\\|\.py\b")
@@ -363,9 +364,9 @@ def _check_checkpoint(bundle: Bundle, models: Models) -> str:
         raise BundleError(f"{another}, its front end differs; {_COPY_AGAIN}")
     if folded.keys() != stored.keys() and not _stored_once(models[bundle.model]):
         raise BundleError(f"{another}: {min(folded.keys() ^ stored.keys())} is in one only; {_COPY_AGAIN}")
-    for name in folded.keys() & stored.keys():
-        ours, (theirs, half_step) = folded[name].numpy(), stored[name]
-        allowed = ROUNDING_OF_LARGEST * np.abs(theirs).max() + half_step
+    for name in sorted(folded.keys() & stored.keys()):
+        ours, (theirs, integer_step) = folded[name].numpy(), stored[name]
+        allowed = ROUNDING_OF_LARGEST * np.abs(theirs).max() + integer_step + HALF_STEP
         if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=ROUNDING, atol=allowed):
             raise BundleError(f"{another}: {name} differs; {_COPY_AGAIN}")
     return f"folds to the {len(folded)} weights of {MODEL}"

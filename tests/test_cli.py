@@ -328,7 +328,12 @@ class TestRefusals:
         command = ("train", "--songs", "composed@0-2", "--arrangements", 2, "--set", 'network.feature_dim="none"')
         refused(run(*command, *options), "file/folder")
 
-    def test_ctrl_c_is_one_word_and_no_traceback_of_any_process(self, tmp_path):
+    @pytest.mark.parametrize(
+        "stop",
+        [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)],
+        ids=["a terminal, to all processes", "a service manager, to one"],
+    )
+    def test_what_stops_a_run_is_one_word_and_no_traceback_of_any_process(self, stop, tmp_path):
         command = [sys.executable, "-m", "bytecover2_milvus", "train", "--songs", "composed@0-500"]
         command += ["--set", 'network.feature_dim="none"']
         process = subprocess.Popen(
@@ -340,7 +345,7 @@ class TestRefusals:
         while not list(tmp_path.glob("cache/*/*")):  # until the workers are at work
             assert process.poll() is None
             time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to all processes
+        stop(process.pid)
         assert process.communicate(timeout=60)[1].split() == ["Aborted!"]
         assert process.returncode == 1
 

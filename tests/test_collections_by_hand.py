@@ -135,6 +135,15 @@ def test_a_filter_that_is_none_deletes_and_exports_nothing(
     assert covers.count() == len(ROWS) and not out.exists()
 
 
+def test_an_export_of_nothing_leaves_what_is_there(covers: TrackCollection, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "rows.parquet"
+    out.write_text("a backup")
+    result = run("collections", "export", covers.name, "--filter", 'artist == "nobody"', "--out", out)
+    assert result.exit_code == 1 and f'{covers.name}: no row passes artist == "nobody"' in result.stderr
+    assert out.read_text() == "a backup"
+    assert run("collections", "export", covers.name, "--out", tmp_path / "rows.csv").exit_code == 2
+
+
 def test_which_tracks_must_be_said_in_one_way(covers: TrackCollection, run: Run) -> None:
     for how in ([], ["--filter", " "], [TEXTS[0], "--filter", "size == 0"]):
         assert run("collections", "delete-tracks", covers.name, *how, "--yes").exit_code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,6 +200,20 @@ def test_names_that_clash_in_one_run_with_a_written_one(collection: TrackCollect
     both = [Track(folder / "a.wav", "named"), *tracks_in([folder / "a.wav"])]  # by a manifest and by its folder
     records = list(ingest(both, NoEmbedder(), collection, workers=0))
     assert [(record.track_id, record.status) for record in records] == [("b", "skipped"), ("named", "updated")]
+
+
+def test_a_label_that_is_not_stored_is_warned_of(collection: TrackCollection, folder: Path, tmp_path: Path) -> None:
+    again = Path(shutil.copy(folder / "a.wav", tmp_path / "again.wav"))
+    tracks = [Track(folder / "a.wav", "a", "w1"), Track(again, "again", "w2"), Track(folder / "a.wav", "third", "w3")]
+    for _ in range(2):  # in one run, then against what is stored
+        warnings = {name: record.warning for name, record in run(tracks, collection).items()}
+        assert warnings == {
+            "a": "",
+            "again": f"{again}: the same recording as {folder / 'a.wav'}, with work_id 'w1'; 'w2' is not stored, "
+            "so say which is right",
+            "third": f"{folder / 'a.wav'}: listed before, with work_id 'w1'; 'w3' is not stored, so say which is right",
+        }
+    assert [record.warning for record in run([Track(again, "again", "w1")], collection).values()] == [""]
 
 
 def test_a_manifest_takes_a_work_back_and_a_folder_does_not(collection: TrackCollection, folder: Path) -> None:

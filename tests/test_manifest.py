@@ -32,6 +32,11 @@ def test_csv_with_the_required_columns(tmp_path: Path) -> None:
     ]
 
 
+def test_blanks_around_the_values_of_a_csv_are_not_part_of_them(tmp_path: Path) -> None:
+    tracks = read_manifest(manifest(tmp_path, "path, work_id\na.wav, w1\nb.wav ,w1\n"))
+    assert [(track.path.name, track.work_id) for track in tracks] == [("a.wav", "w1"), ("b.wav", "w1")]
+
+
 def test_csv_with_every_column_in_any_order(tmp_path: Path) -> None:
     content = 'year,work_id,path,track_id,artist,title,split\n1967,w1,a.ogg,t1,"Ann, Bob","She said ""no""",test\n'
     (track,) = read_manifest(manifest(tmp_path, content))
@@ -94,7 +99,7 @@ def test_missing_audio_files_are_not_the_manifest_s_business(tmp_path: Path) -> 
             "path,work_id,track_id\na,w,t\nb,w,u\nc,w,t\n",
             r"line 4: track_id 't' is taken \(.*, line 2\); give each track",
         ),
-        ("path,work_id\na.wav,w\na.wav,v\n", "line 3: track_id 'a.wav' is taken"),
+        ("path,work_id\na.wav,w\na.wav,v\n", r"line 3: a.wav is listed already \(.*, line 2\); delete one"),
         (b"path,work_id\nf\xfchn.wav,w\n", "not UTF-8 at byte 14; save it as UTF-8"),
         ('{"path": "a.wav"}\n', "line 1: no column work_id, only path"),
         ('{"path": "a.wav", "work_id": "w"}\n{"path": \n', "line 2, character 10: not JSON"),

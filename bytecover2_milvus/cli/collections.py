@@ -122,6 +122,8 @@ def export(name: str, milvus: Place, out: Path, expression: str, as_json: bool) 
     from ..collection import TrackCollection
     from ..vectors import write_vectors
 
+    if out.suffix != ".parquet":
+        raise click.UsageError(f"--out {out}: its name must end in .parquet")
     with open_milvus(milvus) as client:
         collection = TrackCollection.open(client, name)
         rows = write_vectors(collection, out, expression)

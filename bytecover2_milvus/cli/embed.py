@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import bundle_option, device_option, progress_bar, segment_options
+from .output import bundle_option, device_option, progress_bar, segment_options, tracks_at
 
 if TYPE_CHECKING:
     from ..embedder import Embedder
@@ -75,12 +75,11 @@ def _write_npz(files: tuple[Path, ...], manifest: Path | None, out: Path, embedd
     """How many files were embedded, and how many failed."""
     import numpy as np
 
-    from ..audio import find_audio, load_audio
+    from ..audio import load_audio
     from ..errors import AudioError
-    from ..manifest import read_manifest
     from ..writing import whole_file
 
-    paths = ([track.path for track in read_manifest(manifest)] if manifest else []) + find_audio(files)
+    paths = [track.path for track in tracks_at(files, manifest)]
     embeddings, embedded = [], []
     with whole_file(out) as part, part.open("wb") as file:  # first: that it cannot be written is known at once
         with progress_bar("embed", len(paths)) as bar:
@@ -92,7 +91,7 @@ def _write_npz(files: tuple[Path, ...], manifest: Path | None, out: Path, embedd
                     bar.print(f"Error: {error}")
                 bar.update(advance=1, note=path.name)
         if not embedded:
-            raise click.ClickException("no embedding to write")
+            raise click.ClickException(f"{out}: no embedding to write, as every file failed")
         np.savez(file, embeddings=np.stack(embeddings), paths=np.array(embedded), model_id=embedder.model_id)
     return len(embedded), len(paths) - len(embedded)
 
@@ -107,11 +106,10 @@ def _write_parquet(
 ) -> tuple[int, int]:
     """How many rows are in the file, and how many tracks failed."""
     from ..ingest import ingest
-    from ..manifest import read_manifest, tracks_in
     from ..segments import WHOLE
     from ..vectors import staging_for, write_vectors
 
-    tracks = (read_manifest(manifest) if manifest else []) + tracks_in(files)
+    tracks = tracks_at(files, manifest)
     statuses: Counter[str] = Counter()
     listed = set()
     with staging_for(out, embedder) as staging:
@@ -125,7 +123,7 @@ def _write_parquet(
                 bar.update(advance=1, note=record.track_id)
         staging.keep_only(sorted(listed))  # a run that was cut off may have had others
         if not staging.count():
-            raise click.ClickException("no embedding to write")
+            raise click.ClickException(f"{out}: no embedding to write, as every file failed")
         n_rows = write_vectors(staging, out)
         staging.delete()
     return n_rows, statuses["failed"]

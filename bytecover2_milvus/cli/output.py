@@ -18,6 +18,7 @@ from ..milvus import without_password
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
+    from ..manifest import Track
     from ..segments import Segments
 
 ASK = "\0"  # what --token without a value stands for; no command line can hold it
@@ -158,6 +159,16 @@ def _segments(segment: float | None, hop: float | None) -> Segments | None:
         return Segments(segment, segment / 2 if hop is None else hop)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+
+
+def tracks_at(paths: Sequence[Path], manifest: Path | None = None) -> list[Track]:
+    """The tracks of a manifest, then those of files and folders; that there are none is an error."""
+    from ..manifest import read_manifest, tracks_in
+
+    tracks = (read_manifest(manifest) if manifest else []) + tracks_in(paths)
+    if not tracks:
+        raise click.ClickException(f"{', '.join(map(str, paths))}: no audio files there")
+    return tracks
 
 
 @contextmanager

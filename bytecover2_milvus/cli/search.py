@@ -23,6 +23,7 @@ from .output import (
     print_table,
     progress_bar,
     segment_options,
+    tracks_at,
 )
 
 if TYPE_CHECKING:
@@ -171,11 +172,8 @@ def _of_audio(
     from ..embedder import Embedder
     from ..hearing import Here
     from ..ingest import ingest_with
-    from ..manifest import read_manifest, tracks_in
 
-    tracks = (read_manifest(manifest) if manifest else []) + tracks_in(paths)
-    if not tracks:
-        raise click.ClickException(f"{', '.join(map(str, paths))}: no audio files there")
+    tracks = tracks_at(paths, manifest)
     if ray:
         model = listener = Cluster(ray, bundle, device, workers)
     else:
@@ -238,16 +236,14 @@ def query(
     Example:
       bytecover2-milvus query cover.mp3 --uri bytecover2.db --limit 5
     """
-    from ..audio import find_audio, load_audio
+    from ..audio import load_audio
     from ..collection import WHOLE_TRACKS, TrackCollection
     from ..embedder import Embedder
     from ..errors import AudioError
     from ..milvus import both
     from ..segments import WHOLE, embed_query
 
-    audio = find_audio(files)
-    if not audio:
-        raise click.ClickException(f"{', '.join(map(str, files))}: no audio files there")
+    audio = [track.path for track in tracks_at(files)]
     embedder = Embedder(bundle, device)
     filter = both(expression, WHOLE_TRACKS) if whole else expression
     matches, failures = [], 0
