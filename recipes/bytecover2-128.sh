@@ -10,9 +10,12 @@
 # CONFIG is bytecover2-128.toml (two CPU cores) unless given: bytecover2-128-gpu.toml has the paper's backbone.
 #
 # From the environment, all optional:
+#   DIM           width of the embedding, 128 unless given; the paper's other one is 1536
 #   INIT          a checkpoint or bundle of the same backbone to go on from, without its PCA-FC
 #   SOUND_FONT    a General MIDI sound font that plays some of the parts, which needs FluidSynth
 #   COMPOSED      how many songs are composed
+#   SONGS         the songs in place of those named here, as --songs takes them, with blanks between; HELD_OUT for validation
+#   FROZEN_STEPS, JOINT_STEPS   length of the last two phases
 #   ARRANGEMENTS  tracks of each song
 #   PYTHON        the interpreter
 set -euo pipefail
@@ -20,20 +23,21 @@ scores=${1:?"folder with pop909, cre and lieder"}
 run=${2:?"folder for checkpoints"}
 config=${3:-$(dirname "$0")/bytecover2-128.toml}
 bytecover2=("${PYTHON:-python}" -m bytecover2_milvus)
+dim=${DIM:-128}
+sources=("composed@0-${COMPOSED:-2500}" "$scores/pop909@0-850" "$scores/cre@0-1000" "$scores/lieder@0-1250")
+validation=(composed@1000000-1000020 "$scores/pop909@850-865" "$scores/cre@1100-1110" "$scores/lieder@1250-1265")
+[ -z "${SONGS:-}" ] || read -ra sources <<< "$SONGS"
+[ -z "${HELD_OUT:-}" ] || read -ra validation <<< "$HELD_OUT"
 songs=(
-  --songs "composed@0-${COMPOSED:-2500}" --songs "$scores/pop909@0-850" --songs "$scores/cre@0-1000"
-  --songs "$scores/lieder@0-1250" --arrangements "${ARRANGEMENTS:-18}" --spectral 0.995 --degraded 0.8
+  "${sources[@]/#/--songs=}" --arrangements "${ARRANGEMENTS:-18}" --spectral 0.995 --degraded 0.8
   ${SOUND_FONT:+--sound-font "$SOUND_FONT"} --cache "$run/cache"
 )
-held_out=(
-  --validation-songs composed@1000000-1000020 --validation-songs "$scores/pop909@850-865"
-  --validation-songs "$scores/cre@1100-1110" --validation-songs "$scores/lieder@1250-1265"
-)
+held_out=("${validation[@]/#/--validation-songs=}")
 settings=(--config "$config")
 settled=(  # what augments a crop costs more than it gives once a network has learned; a lower temperature goes with it
   --set training.seed=1 --set training.temperature=0.07 --set training.tuning=0.2 --set training.tempo=1.0
   --set 'training.crop_s=[25.0, 50.0, 75.0, 95.0, 115.0]'
-  --set training.equaliser_db=3.0 --set training.compression=0.0 --set training.room_s=0.0 --set training.crowd=0.0
+  --set training.equaliser_db=3.0 --set training.compression=0.0 --set training.room_s=0.5 --set training.crowd=0.0
   --set training.silence=0.0
 )
 
@@ -42,14 +46,15 @@ settled=(  # what augments a crop costs more than it gives once a network has le
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" "${settled[@]}" \
   --init "$run/bytecover/best.safetensors" --out "$run/settled"
 [ -e "$run/pca.safetensors" ] ||
-  "${bytecover2[@]}" fit-pca "$run/settled/best.safetensors" "${songs[@]}" --arrangements 2 --dim 128 \
+  "${bytecover2[@]}" fit-pca "$run/settled/best.safetensors" "${songs[@]}" --arrangements 2 --dim "$dim" \
     --out "$run/pca.safetensors"  # half as many tracks as there are songs are enough for the axes
 # pca-128 is the bundle that ships, as it validated best; on a backbone that has converged the next two steps should gain.
-"${bytecover2[@]}" export "$run/pca.safetensors" --out "$run/pca-128"
-"${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/pca.safetensors" \
-  --set 'training.phase="frozen"' --set training.steps=150 --set training.learning_rate=1e-3 --out "$run/frozen"
+"${bytecover2[@]}" export "$run/pca.safetensors" --out "$run/pca-$dim"
+"${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" "${settled[@]}" \
+  --init "$run/pca.safetensors" --set 'training.phase="frozen"' --set training.steps="${FROZEN_STEPS:-150}" \
+  --set training.learning_rate=1e-3 --out "$run/frozen"
 # last, not best: where PCA-FC alone gains nothing, best is what it began with, and no classifier would be trained.
-"${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" --init "$run/frozen/last.safetensors" \
-  --set 'training.phase="joint"' --set training.steps=300 --set training.learning_rate=3e-4 \
-  --set training.triplet_weight=0.1 --out "$run/joint"
-"${bytecover2[@]}" export "$run/joint/best.safetensors" --out "$run/joint-128"
+"${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" "${settled[@]}" \
+  --init "$run/frozen/last.safetensors" --set 'training.phase="joint"' --set training.steps="${JOINT_STEPS:-300}" \
+  --set training.learning_rate=3e-4 --set training.triplet_weight=0.1 --out "$run/joint"
+"${bytecover2[@]}" export "$run/joint/best.safetensors" --out "$run/joint-$dim"

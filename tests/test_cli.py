@@ -33,6 +33,7 @@ from bytecover2_milvus.songs.tracks import render_tracks
 from bytecover2_milvus.training.checkpoint import load_checkpoint
 
 README = Path(__file__).parents[1] / "README.md"
+RECIPE = Path(__file__).parents[1] / "recipes" / "bytecover2-128.sh"
 
 
 def commands(group: click.Group = main, prefix: str = "") -> list[tuple[str, click.Command]]:
@@ -368,38 +369,26 @@ class TestRefusals:
 
 
 def test_the_recipe_from_songs_to_a_bundle_that_embeds(catalogue, tmp_path):
-    """The paper's four steps as commands, on a network and a number of steps so small that it learns nothing."""
-    songs = ("--songs", "composed@0-3", "--arrangements", 2, "--cache", tmp_path / "cache", "--device", "cpu")
-    small = (
-        "front_end.time_pooling=40",
-        'network.feature_dim="none"',
-        "network.base_width=8",
-        "network.stage_blocks=[1, 1, 1, 1]",
+    """The script of the recipe, on a network and a number of steps so small that it learns nothing."""
+    config = tmp_path / "tiny.toml"
+    config.write_text(
+        '[front_end]\ntime_pooling = 40\n[network]\nfeature_dim = "none"\nbase_width = 8\nstage_blocks = [1, 1, 1, 1]\n'
+        "[training]\nsteps = 2\nworks_per_batch = 2\ntracks_per_work = 2\ncrop_s = [20.0]\nvalidate_every = 2\n"
     )
-    short = ("training.steps=2", "training.crop_s=[20.0]")
-
-    def settings(*pairs: str) -> list[str]:
-        return [word for pair in pairs for word in ("--set", pair)]
-
-    def checkpoint(*arguments: object) -> str:
-        process = run("train", *songs, *arguments, "--json")
-        assert process.returncode == 0, process.stderr
-        (line,) = lines(process, "training_run")
-        return line["checkpoint"]
-
-    bytecover = checkpoint(
-        *settings(*small, *short), "--validation-songs", "traditional@0-2", "--out", tmp_path / "bytecover"
-    )
-    pca = tmp_path / "pca.safetensors"
-    refused(run("fit-pca", bytecover, *songs[:-2], "--dim", 6, "--out", pca), "6 tracks tell no 6 axes")
-    assert run("fit-pca", bytecover, *songs[:-2], "--dim", 4, "--out", pca).returncode == 0
-    frozen = checkpoint(*settings(*short, 'training.phase="frozen"'), "--init", pca, "--out", tmp_path / "frozen")
-    joint = checkpoint(*settings(*short, 'training.phase="joint"'), "--init", frozen, "--out", tmp_path / "joint")
+    small = {"SONGS": "composed@0-3", "HELD_OUT": "traditional@0-2 composed@8-9", "ARRANGEMENTS": "2", "DIM": "4"}
+    small |= {"FROZEN_STEPS": "2", "JOINT_STEPS": "2", "PYTHON": sys.executable}
+    command = [RECIPE, tmp_path / "no scores", tmp_path / "run", config]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | small, check=False)
+    assert done.returncode == 0, done.stderr
+    place = ("--songs", "composed@0-3", "--arrangements", 2, "--cache", tmp_path / "run" / "cache")
+    settled = tmp_path / "run" / "settled" / "best.safetensors"
+    refused(run("fit-pca", settled, *place, "--dim", 6, "--out", tmp_path / "pca"), "6 tracks tell no 6 axes")
     bundle = tmp_path / "bundle"
-    exported = run("export", joint, "--out", bundle, "--fact", "Limits=untrained")
+    exported = run("export", tmp_path / "run" / "joint-4", "--out", bundle, "--fact", "Limits=untrained")
     assert exported.returncode == 0, exported.stderr
     assert (bundle / "checkpoint.safetensors").is_file()
     assert "| Limits | untrained |" in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert run("verify", bundle).returncode == 0
     out = tmp_path / "v.npz"
     assert run("embed", catalogue / "audio" / "composed-0", "--bundle", bundle, "--out", out).returncode == 0
     assert np.load(out)["embeddings"].shape == (2, 4)

@@ -269,13 +269,20 @@ def test_settings_that_no_run_can_have_are_refused(table, setting):
         Config.from_dict(CONFIG.to_dict() | {table: CONFIG.to_dict()[table] | setting})
 
 
-@pytest.mark.parametrize("recipe", sorted(Path(__file__).parents[1].glob("recipes/*.toml")), ids=lambda path: path.stem)
+RECIPES = sorted(Path(__file__).parents[1].glob("recipes/*.toml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_phase_of_a_recipe_learns_at_the_rate_it_names(recipe):
     config = Config.from_toml(recipe)
-    assert config.network.feature_dim is None
     for steps in (150, 300, config.training.steps):  # of the phases in the script
         training = replace(config.training, steps=steps)
         assert max(learning_rate(step, training) for step in range(steps)) > 0.9 * training.learning_rate
+
+
+def test_the_papers_recipe_is_what_the_defaults_are_before_pca_fc():
+    paper = Config.from_toml(next(recipe for recipe in RECIPES if recipe.stem == "paper"))
+    assert paper.differences(Config()) == ["network.feature_dim 128 -> None"]
 
 
 def test_a_work_to_train_on_is_not_validated_on(corpus, cache, tmp_path):

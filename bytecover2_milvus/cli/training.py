@@ -167,8 +167,7 @@ def train(
       bytecover2-milvus train --songs composed@0-1000 --validation-songs traditional \\
         --set 'network.feature_dim="none"' --out runs/bytecover
       bytecover2-milvus train --unlabelled music/ --songs composed@0-200 --init bundles/mine \\
-        --config recipes/bytecover2-128.toml --set 'training.phase="joint"' --set training.steps=300 \\
-        --set training.learning_rate=3e-5 --out runs/adapted
+        --config recipes/finetune.toml --out runs/adapted
       torchrun --nproc-per-node 4 -m bytecover2_milvus train --songs composed@0-1000 \\
         --set 'network.feature_dim="none"' --out runs/bytecover
     """
