@@ -12,7 +12,9 @@ ByteCoverFC-D
 ByteCoverPCA-D
     A fixed PCA of ByteCover's embedding, nothing trained after it.
 ByteCover2-D
-    PCA-FC: the layer starts as the PCA of the pooled embedding and is trained.
+    PCA-FC: the layer starts as the PCA of the pooled embedding and is trained. "Untrained" is that start.
+ByteCoverPCA-D and ByteCover2-D, whitened
+    Both from the axes of ByteCover's embedding, half whitened, as `fit-pca` does unless told otherwise.
 
 "Trained" is the paper's two phases: first the layer, BNNeck and classifier, then everything at a lower rate. Seeds and
 batches are the same for all, and the weights of the last step are those that are scored, so that the validation works
@@ -39,7 +41,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.ablation_table import REDUCTIONS, Score, comparisons, plot, table_markdown
+from benchmarks.ablation_table import REDUCTIONS, TRAINED, Score, comparisons, plot, table_markdown
 from bytecover2_milvus.cli.output import device_option, progress_bar
 from bytecover2_milvus.cli.training import corpus_options, prepare
 from bytecover2_milvus.config import Training
@@ -60,6 +62,7 @@ from bytecover2_milvus.training.train import pooled_embeddings, train
 from bytecover2_milvus.writing import whole_file
 
 DIMS = (32, 64, 128, 256, 512, 1024, 1536, 2048)  # of Figure 2
+WHITENING = 0.5  # as `fit-pca`
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class System:
 
     @property
     def name(self) -> str:
-        name = f"{REDUCTIONS[self.reduction] if self.reduction else 'ByteCover'}-{self.dim}"
+        name = REDUCTIONS[self.reduction].format(self.dim) if self.reduction else f"ByteCover-{self.dim}"
         return name if self.reduction or not self.trained else f"{name}, trained on"
 
     @property
@@ -130,8 +133,10 @@ class Ablation:
                 return insert_random_fc(self.checkpoint, shared.tracks, system.dim, self.frozen.seed)
             case "PCA":
                 return insert_embedding_pca(self.checkpoint, shared.tracks, system.dim)
-            case "PCA-FC":
+            case "PCA-FC" | "PCA-FC's start":
                 return insert_pca_fc(self.checkpoint, shared.tracks, system.dim)
+            case "whitened PCA" | "whitened PCA-FC":
+                return insert_embedding_pca(self.checkpoint, shared.tracks, system.dim, WHITENING)
             case _:
                 return self.checkpoint
 
@@ -213,7 +218,7 @@ def systems(pooled_dim: int, dims: Sequence[int]) -> list[System]:
     """ByteCover, ByteCover trained on, and every reduction to every dimension that the backbone has."""
     lines = [System(None, pooled_dim, False), System(None, pooled_dim, True)]
     for dim in sorted({dim for dim in dims if dim <= pooled_dim}):
-        lines += [System(reduction, dim, reduction != "PCA") for reduction in REDUCTIONS]
+        lines += [System(reduction, dim, reduction in TRAINED) for reduction in REDUCTIONS]
     return lines
 
 
@@ -253,7 +258,7 @@ def _dims(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int,
     default=",".join(map(str, DIMS)),
     show_default=True,
     callback=_dims,
-    help="D of FC, PCA and PCA-FC; what exceeds the backbone's width is left out.",
+    help="D of every layer; what exceeds the backbone's width is left out.",
 )
 @click.option("--steps-frozen", type=click.IntRange(1), default=150, show_default=True)
 @click.option("--steps-joint", type=click.IntRange(1), default=150, show_default=True)

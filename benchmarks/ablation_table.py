@@ -10,7 +10,21 @@ from bytecover2_milvus.metrics import mean_difference
 from bytecover2_milvus.writing import whole_file
 
 TABLE_DIMS = (128, 1536)  # of the paper's table
-REDUCTIONS = {"FC": "ByteCoverFC", "PCA": "ByteCoverPCA", "PCA-FC": "ByteCover2"}
+REDUCTIONS = {  # the name of the system to D dimensions; the first three are the paper's
+    "FC": "ByteCoverFC-{}",
+    "PCA": "ByteCoverPCA-{}",
+    "PCA-FC": "ByteCover2-{}",
+    "PCA-FC's start": "ByteCover2-{}, untrained",
+    "whitened PCA": "ByteCoverPCA-{}, whitened",
+    "whitened PCA-FC": "ByteCover2-{}, whitened",
+}
+TRAINED = ("FC", "PCA-FC", "whitened PCA-FC")
+TRAINED_ON = None  # stands for ByteCover trained on
+COMPARED = (
+    *(("PCA-FC", "PCA"), ("PCA", "FC"), ("PCA-FC", TRAINED_ON)),  # the paper's order
+    *(("PCA-FC", "PCA-FC's start"), ("whitened PCA-FC", "whitened PCA")),  # what training alone does
+    *(("whitened PCA", "PCA"), ("whitened PCA-FC", TRAINED_ON)),
+)
 
 
 @dataclass(frozen=True)
@@ -48,13 +62,14 @@ class Comparison:
 
 
 def comparisons(scores: Sequence[Score]) -> list[Comparison]:
-    """The order that the paper finds, at every dimension: PCA-FC above PCA above FC, PCA-FC not below ByteCover."""
+    """At every dimension the order that the paper finds (PCA-FC above PCA above FC, PCA-FC not below ByteCover), and
+    what training alone does from either start."""
     by_system = {(score.reduction, score.dim): score for score in scores if score.reduction}
     trained_on = next(score for score in scores if score.reduction is None and score.further_steps)
     found = []
     for dim in sorted({dim for _, dim in by_system}):
-        fc, pca, pca_fc = (by_system[reduction, dim] for reduction in REDUCTIONS)
-        for one, other in ((pca_fc, pca), (pca, fc), (pca_fc, trained_on)):
+        for compared in COMPARED:
+            one, other = (trained_on if name is TRAINED_ON else by_system[name, dim] for name in compared)
             difference = mean_difference(one.average_precisions, other.average_precisions, one.query_work_ids, seed=0)
             found.append(Comparison(one.system, other.system, *difference))
     return found

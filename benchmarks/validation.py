@@ -118,6 +118,8 @@ class Score:
     map_low: float  # 95 % bootstrap interval by work
     map_high: float
     mr1: float
+    mr1_low: float
+    mr1_high: float
     precision_at_10: float
     queries: int
     candidates: int
@@ -183,7 +185,6 @@ def _embedder(system: str) -> Callable[[Waveform], Embedding]:
 def score(name: str, condition: str, system: str, heard: Sequence[Heard], first: str = RANDOM) -> Score:
     """The score of a system on a set, with its gain over the `first` one unless that is it, or random."""
     result = _evaluation(name, condition, system, heard)
-    low, high = bootstrap_interval(result.average_precisions, result.query_work_ids, seed=0)
     gain: tuple[float, ...] = ()
     if first not in (RANDOM, system):
         others = _evaluation(name, condition, first, heard).average_precisions
@@ -193,9 +194,9 @@ def score(name: str, condition: str, system: str, heard: Sequence[Heard], first:
         condition,
         system or "bundle that ships",
         result.map,
-        low,
-        high,
+        *bootstrap_interval(result.average_precisions, result.query_work_ids, seed=0),
         result.mr1,
+        *bootstrap_interval(result.first_ranks, result.query_work_ids, seed=0),
         result.precision_at_10,
         result.queries,
         result.tracks - 1,
@@ -246,17 +247,32 @@ def validate(
 
 
 def markdown(scores: Sequence[Score]) -> str:
-    """A table for people, a row per score."""
-    lines = ["| set | queries | system | MAP | gain | MR1 | P@10 |", "|---|---|---|---|---|---|---|"]
-    previous = ("", "")
-    for row in scores:
-        name = f"{row.set}: {row.queries} queries, {row.candidates} candidates each" if row.set != previous[0] else ""
-        condition = row.condition if (row.set, row.condition) != previous else ""
-        previous = (row.set, row.condition)
-        interval = f"{row.map:.3f} [{row.map_low:.3f}, {row.map_high:.3f}]"
-        gain = "" if row.gain is None else f"{row.gain:+.3f} [{row.gain_low:+.3f}, {row.gain_high:+.3f}]"
-        figures = f"{interval} | {gain} | {row.mr1:.1f} | {row.precision_at_10:.3f}"
-        lines.append(f"| {name} | {condition} | {row.system} | {figures} |")
+    """A table for people: a row per set and condition, of each system MAP and MR1 with their intervals.
+
+    Gains are those over the first system, of all but the floor; P@10 is the last one's.
+    """
+    of = {(row.set, row.condition, row.system): row for row in scores}
+    systems = [system for system in dict.fromkeys(row.system for row in scores) if system != RANDOM]
+    *others, last = [system for system in systems if system != FLOOR] or systems
+    gaining = [*others, last][1:]
+    columns = ["set", "query", *systems, *(f"gain of {system}" for system in gaining), "P@10"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    previous = ""
+    for name, condition in dict.fromkeys((row.set, row.condition) for row in scores):
+        row, random = of[name, condition, last], of[name, "whole", RANDOM]
+        candidates = (
+            f"{name}: {row.queries} queries, {row.candidates} candidates; random {random.map:.3f} / {random.mr1:.1f}"
+        )
+        cells = [candidates if name != previous else "", condition]
+        for found in (of[name, condition, system] for system in systems):
+            cells.append(
+                f"{found.map:.3f} [{found.map_low:.3f}, {found.map_high:.3f}] / "
+                f"{found.mr1:.1f} [{found.mr1_low:.1f}, {found.mr1_high:.1f}]"
+            )
+        for found in (of[name, condition, system] for system in gaining):
+            cells.append(f"{found.gain:+.3f} [{found.gain_low:+.3f}, {found.gain_high:+.3f}]")
+        lines.append(f"| {' | '.join(cells)} | {row.precision_at_10:.3f} |")
+        previous = name
     return "\n".join(lines) + "\n"
 
 

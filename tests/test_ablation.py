@@ -141,8 +141,14 @@ def test_dimensions_beyond_the_backbone_are_left_out():
     assert [system.name for system in systems(POOLED_DIM, [2048, 256, 128, 128])] == [
         "ByteCover-256",
         "ByteCover-256, trained on",
-        *("ByteCoverFC-128", "ByteCoverPCA-128", "ByteCover2-128"),
-        *("ByteCoverFC-256", "ByteCoverPCA-256", "ByteCover2-256"),
+        *(
+            f"{system}-{dim}{how}"
+            for dim in (128, 256)
+            for system, how in (
+                *(("ByteCoverFC", ""), ("ByteCoverPCA", ""), ("ByteCover2", ""), ("ByteCover2", ", untrained")),
+                *(("ByteCoverPCA", ", whitened"), ("ByteCover2", ", whitened")),
+            )
+        ),
     ]
 
 
@@ -164,7 +170,7 @@ class TestCommand:
     def out(arguments) -> Path:
         """What the command wrote when it was run once."""
         result = call(arguments)
-        assert len(result.stdout.splitlines()) == 8
+        assert len(result.stdout.splitlines()) == 14
         return Path(arguments[-1])
 
     def test_writes_the_table_and_the_plot(self, out):
@@ -191,7 +197,7 @@ class TestCommand:
     def test_trains_nothing_twice(self, out, arguments):
         before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
         table = (out / "ablation.md").read_text()
-        assert sum(path.name == "last.safetensors" for path in before) == 5  # all but ByteCover and its PCAs
+        assert sum(path.name == "last.safetensors" for path in before) == 7  # all but ByteCover and its PCAs
         call(arguments)
         assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == before
         assert (out / "ablation.md").read_text() == table

@@ -118,7 +118,13 @@ def test_a_system_is_compared_with_the_first_on_the_same_queries() -> None:
     ]
     first, second = (score("cre", "whole", system, heard, "bad") for system in ("bad", "good"))
     assert first.gain is None and second.gain == pytest.approx(second.map - first.map) and second.gain_low > 0
-    assert f"{second.gain:+.3f}" in markdown([first, second])
+    assert second.mr1_low <= second.mr1 <= second.mr1_high
+    random = score("cre", "whole", RANDOM, heard)
+    header, _, row = markdown([random, first, second]).splitlines()
+    assert header == "| set | query | bad | good | gain of good | P@10 |"
+    assert (
+        f"random {random.map:.3f}" in row and f"| whole | {first.map:.3f} [" in row and f"| {second.gain:+.3f} [" in row
+    )
 
 
 def test_recordings_are_sought_among_the_tracks_of_all_sets() -> None:
