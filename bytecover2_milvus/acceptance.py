@@ -104,4 +104,4 @@ def _is_as_stored(row: Row) -> bool:
         status = os.stat(row.path)
     except OSError:
         return False
-    return row.id == row.content_hash and (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns)
+    return row.is_whole and (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns)

@@ -46,7 +46,7 @@ class Match:
     query_end_s: float | None = None
 
 
-STORED = [entry.name for entry in fields(Match) if entry.name in FIELDS]
+MATCH_FIELDS = [entry.name for entry in fields(Match) if entry.name in FIELDS]
 
 
 def find_matches(
@@ -102,7 +102,7 @@ def ranked(hits: Iterable[Hit], limit: int, group_by: str) -> list[Match]:
             Match(
                 len(matches) + 1,
                 similarity=similarity,
-                **{name: stored[name] for name in STORED},
+                **{name: stored[name] for name in MATCH_FIELDS},
                 query_start_s=query_start_s,
                 query_end_s=query_end_s,
             )
@@ -136,7 +136,7 @@ def closest_rows(
             limit=n_hits,
             filter=filter,
             search_params=search_params(collection.index_type, n_hits),
-            output_fields=STORED,
+            output_fields=MATCH_FIELDS,
             **collection.consistency,
         )
     doubtful = collection.index_type != EXACT and (filter or min(map(len, hits)) < n_hits)
@@ -151,7 +151,7 @@ def _scan(collection: TrackCollection, queries: NDArray[np.float32], n_hits: int
         collection_name=collection.name,
         filter=filter,
         limit=SCAN_ROWS,
-        output_fields=[*STORED, "embedding"],
+        output_fields=[*MATCH_FIELDS, "embedding"],
         **collection.consistency,
     )
     embeddings = np.asarray([entity["embedding"] for entity in rows], dtype=np.float32)

@@ -109,22 +109,22 @@ def promote(
         was faster, or Milvus fails. The alias has not moved then, and what is done is kept for the next run.
     """
     live = _put_behind_alias(client, alias)
-    told = _Told(watch)
+    tally = _Tally(watch)
     if live.model_id == embedder.model_id:
-        return _finish(live, alias, embedder, workers, told)
+        return _finish(live, alias, embedder, workers, tally)
     source, target = live, _target(client, alias, embedder)
     target.cut_into(source.segments)
-    while _catch_up(source, target, embedder, workers, told) > BATCH_SIZE:
+    while _catch_up(source, target, embedder, workers, tally) > BATCH_SIZE:
         pass  # others may ingest meanwhile
     recall, files_asked = check(target, embedder)
-    _catch_up(source, target, embedder, workers, told)
+    _catch_up(source, target, embedder, workers, tally)
     left_out = 0
     for row in lacking(source, target):
-        if row.path and row.track_id not in told.failed:
+        if row.path and row.track_id not in tally.failed:
             continue  # was ingested this moment: `_follow_up` takes it
         left_out += 1
         if not leave_out:
-            reason = told.failed.get(row.track_id, "no path is recorded")
+            reason = tally.failed.get(row.track_id, "no path is recorded")
             raise CollectionError(
                 f"{target.name}: lacks tracks of {source.name}, such as {row.track_id!r} ({reason}); mend them and run"
                 f" again, or leave out what fails; {alias} has not moved"
@@ -137,8 +137,8 @@ def promote(
         set_property(client, target.name, STAGE, MOVED)
         set_property(client, source.name, STAGE, DONE)  # it was in use
         _move(client, alias, source.name, target.name)
-        left_out += _follow_up(_pending(source, target, told.failed), target, embedder, workers, told)
-    return _report(alias, source, target, told, deleted, left_out, recall, files_asked, moved=not hold)
+        left_out += _follow_up(_pending(source, target, tally.failed), target, embedder, workers, tally)
+    return _report(alias, source, target, tally, deleted, left_out, recall, files_asked, moved=not hold)
 
 
 def roll_back(client: MilvusClient, alias: str) -> Rollback:
@@ -213,42 +213,42 @@ def _target(client: MilvusClient, alias: str, embedder: Embedder) -> TrackCollec
     return target
 
 
-def _finish(live: TrackCollection, alias: str, embedder: Embedder, workers: int | None, told: _Told) -> Promotion:
+def _finish(live: TrackCollection, alias: str, embedder: Embedder, workers: int | None, tally: _Tally) -> Promotion:
     """What is left to do where the alias has moved already: mostly nothing.
 
     The new collection has been in use since: what it has of a track stays as it is.
     """
     properties = _properties(live.client, live.name)
     if properties.get(STAGE) != MOVED or not has_collection(live.client, properties[PREVIOUS]):
-        return _report(alias, live, live, told)
+        return _report(alias, live, live, tally)
     source = TrackCollection.open(live.client, properties[PREVIOUS])
     missing = (_track(row) for row in lacking(source, live) if row.path)
-    left_out = _follow_up(missing, live, embedder, workers, told)
-    return _report(alias, source, live, told, left_out=left_out, moved=True)
+    left_out = _follow_up(missing, live, embedder, workers, tally)
+    return _report(alias, source, live, tally, left_out=left_out, moved=True)
 
 
 def _follow_up(
-    tracks: Iterator[Track], target: TrackCollection, embedder: Embedder, workers: int | None, told: _Told
+    tracks: Iterator[Track], target: TrackCollection, embedder: Embedder, workers: int | None, tally: _Tally
 ) -> int:
     """Embed what an ingest stored in the old collection just before the alias moved; how many tracks failed."""
-    before = len(told.failed)
-    told.follow(ingest(tracks, embedder, target, workers=workers))
+    before = len(tally.failed)
+    tally.follow(ingest(tracks, embedder, target, workers=workers))
     set_property(target.client, target.name, STAGE, DONE)
-    return len(told.failed) - before
+    return len(tally.failed) - before
 
 
 def _catch_up(
-    source: TrackCollection, target: TrackCollection, embedder: Embedder, workers: int | None, told: _Told
+    source: TrackCollection, target: TrackCollection, embedder: Embedder, workers: int | None, tally: _Tally
 ) -> int:
     """Embed what `target` lacks; how many tracks were stored."""
-    return told.follow(ingest(_pending(source, target, told.failed), embedder, target, workers=workers))
+    return tally.follow(ingest(_pending(source, target, tally.failed), embedder, target, workers=workers))
 
 
 def _report(
     alias: str,
     source: TrackCollection,
     target: TrackCollection,
-    told: _Told,
+    tally: _Tally,
     deleted: int = 0,
     left_out: int = 0,
     recall: float | None = None,
@@ -257,10 +257,10 @@ def _report(
 ) -> Promotion:
     n_tracks = sum(len({entity["track_id"] for entity in page}) for page in target.pages(["track_id"]))
     models = (source.name, source.model_id, target.name, target.model_id)
-    return Promotion(alias, *models, n_tracks, told.stored, deleted, left_out, recall, files_asked, moved)
+    return Promotion(alias, *models, n_tracks, tally.stored, deleted, left_out, recall, files_asked, moved)
 
 
-class _Told:
+class _Tally:
     """What the records of several passes say."""
 
     def __init__(self, watch: Callable[[IngestRecord], object]) -> None:

@@ -45,9 +45,14 @@ class Row:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is of the whole track, and of no segment."""
+        return (self.start_s, self.end_s) == (0.0, self.duration_s)
+
+    @property
     def id(self) -> str:
         """The primary key: content and segment decide it, so the same file is never stored twice."""
-        if (self.start_s, self.end_s) == (0.0, self.duration_s):
+        if self.is_whole:
             return self.content_hash
         return f"{self.content_hash}:{self.start_s:.3f}:{self.end_s:.3f}"
 

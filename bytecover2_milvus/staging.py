@@ -51,7 +51,7 @@ class Staging:
         self.model_id = model.model_id
         self.contract_version = model.contract_version
         self.dim = model.dim
-        with self._told():
+        with self._sqlite_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=0.0)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # two runs would write the same Parquet files
@@ -80,13 +80,13 @@ class Staging:
         self.path.unlink(missing_ok=True)
 
     def count(self) -> int:
-        with self._told():
+        with self._sqlite_errors():
             return self._db.execute("SELECT count(*) FROM rows").fetchone()[0]
 
     def cut_into(self, segments: Segments) -> None:
         """Let `ingest` cut tracks into these segments, as `TrackCollection.cut_into`."""
         told = segment_properties(segments).items()
-        with self._told(), self._db:
+        with self._sqlite_errors(), self._db:
             self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", told)
         self.segments = segments
 
@@ -96,7 +96,7 @@ class Staging:
 
     def rows_at(self, paths: Sequence[str]) -> list[Row]:
         """All rows of the tracks that a file at one of these absolute paths has a row of."""
-        with self._told():
+        with self._sqlite_errors():
             found = self._db.execute(
                 "SELECT DISTINCT track_id FROM rows"
                 " WHERE json_extract(row, '$.path') IN (SELECT value FROM json_each(?))",
@@ -110,7 +110,7 @@ class Staging:
 
     def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The embeddings (D,) of rows by primary key."""
-        with self._told():
+        with self._sqlite_errors():
             found = self._db.execute(
                 "SELECT id, embedding FROM rows WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))]
             )
@@ -123,12 +123,12 @@ class Staging:
             check_row(row)
             check_embedding(embedding, self.dim)
             stored.append((row.id, row.track_id, json.dumps(asdict(row)), embedding.tobytes()))
-        with self._told(), self._db:
+        with self._sqlite_errors(), self._db:
             self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", stored)
 
     def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int:
         """Delete the rows of these tracks, but those with an id in `keep`; how many there were."""
-        with self._told(), self._db:
+        with self._sqlite_errors(), self._db:
             return self._db.execute(
                 "DELETE FROM rows WHERE track_id IN (SELECT value FROM json_each(?))"
                 " AND id NOT IN (SELECT value FROM json_each(?))",
@@ -137,7 +137,7 @@ class Staging:
 
     def keep_only(self, track_ids: Sequence[str]) -> None:
         """Delete the rows of all other tracks."""
-        with self._told(), self._db:
+        with self._sqlite_errors(), self._db:
             self._db.execute(
                 "DELETE FROM rows WHERE track_id NOT IN (SELECT value FROM json_each(?))", [json.dumps(list(track_ids))]
             )
@@ -154,21 +154,21 @@ class Staging:
         There is no Milvus here that understands a `filter`: it must be empty.
         """
         assert not filter
-        with self._told():
+        with self._sqlite_errors():
             found = self._db.execute("SELECT id, row, embedding FROM rows ORDER BY id")
             while page := found.fetchmany(ROWS_PER_PAGE):
                 entities = ({"id": id, **json.loads(row), "embedding": data} for id, row, data in page)
                 yield [{name: _value(name, entity[name]) for name in output_fields} for entity in entities]
 
     def _rows_where(self, column: str, values: Iterable[str]) -> list[Row]:
-        with self._told():
+        with self._sqlite_errors():
             found = self._db.execute(
                 f"SELECT row FROM rows WHERE {column} IN (SELECT value FROM json_each(?))", [json.dumps(list(values))]
             )
             return [read_row(json.loads(row)) for (row,) in found]
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _sqlite_errors(self) -> Iterator[None]:
         """SQLite's errors in one line."""
         try:
             yield

@@ -26,6 +26,7 @@ from ..model.pca import fit_pca, principal_axes
 from .batches import TrainingBatches
 from .checkpoint import Checkpoint
 from .corpus import Corpus, FeatureCache
+from .optimizer import make_optimizer
 from .train import initial_classifier, lasting_facts, learning_rate, loss_terms, set_phase, works_digest
 
 
@@ -167,7 +168,7 @@ def train_head(
     classifier = initial_classifier(config, digest, len(works), start).to(device)
     set_phase(network, "frozen")
     learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam([*learned, classifier.weight], weight_decay=training.weight_decay)
+    optimizer = make_optimizer([*learned, classifier.weight], training)
     for step, (pooled, work) in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
