@@ -115,4 +115,7 @@ def test_shares_decide_which_tracks_are_drawn(bank_folder):
     assert likeness(one, other) > 0.5 and not np.allclose(one[:, :5], other[:, :5])
     degraded = Rendering(degraded=1.0, folder=bank_folder).cqt(song, 0, FRONT_END, POOLING)
     assert degraded.shape[0] == 84 and not np.array_equal(degraded, other)
-    assert len({drawn.fingerprint, played.fingerprint, Rendering(degraded=1.0).fingerprint}) == 3
+    room = Rendering(degraded=1.0, kinds=("room",))
+    assert not np.array_equal(room.cqt(song, 0, FRONT_END, POOLING), degraded)
+    renderings = (drawn, played, Rendering(degraded=1.0), room)
+    assert len({rendering.fingerprint for rendering in renderings}) == 4

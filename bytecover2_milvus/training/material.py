@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..audio import find_audio
+from ..degrade import chosen_kinds
 from ..manifest import read_manifest
 from ..songs.select import select_songs
 from .corpus import Corpus, FeatureCache
@@ -25,7 +26,7 @@ class Material:
     degraded: float = 0.0  # share of the played ones that go through what recordings do
     sound_fonts: tuple[Path, ...] = ()  # that play a part of them
     variants: int = 3  # degraded copies of each unlabelled recording
-    degradations: tuple[str, ...] = ()  # what may happen to those; all kinds if none is named
+    degradations: tuple[str, ...] = ()  # what may happen to either; all kinds if none is named
 
     @property
     def names(self) -> Iterator[str]:
@@ -41,7 +42,8 @@ class Material:
         BytecoverError
             If a source cannot be read, or has nothing to learn from.
         """
-        rendering = Rendering(self.spectral, self.degraded, self.sound_fonts, features.folder)
+        kinds = tuple(chosen_kinds(self.degradations or None))
+        rendering = Rendering(self.spectral, self.degraded, self.sound_fonts, features.folder, kinds)
         chosen = (song for spec in self.songs for song in select_songs(spec, features.folder / "songs", workers))
         corpus = Corpus.of_songs(chosen, self.arrangements, rendering)
         if self.songs:
@@ -49,6 +51,5 @@ class Material:
         labelled = Corpus.of_manifest(read_manifest(self.manifest)) if self.manifest else Corpus({})
         corpus += labelled
         if self.unlabelled:
-            kinds = self.degradations or None
             corpus += Corpus.of_recordings(find_audio(self.unlabelled), self.variants, kinds, labelled.files)
         return corpus

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..config import FrontEnd
-from ..degrade import degrade
+from ..degrade import DEGRADATIONS, degrade
 from ..model.cqt import ConstantQ, pool_time
 from ..songs.arrange import Arrangement, arrange, seeded
 from ..songs.render import render
@@ -30,11 +30,13 @@ class Rendering:
     degraded: float = 0.0  # share of the played tracks that go through what recordings do to music
     sound_fonts: tuple[Path, ...] = ()  # play every second track that is played, and parts of those that are drawn
     folder: Path = Path(".cache/cqt")  # keeps the tone bank
+    kinds: tuple[str, ...] = tuple(DEGRADATIONS)  # that the degraded ones draw from
 
     @cached_property
     def fingerprint(self) -> str:
         fonts = [(font.name, font.stat().st_size) for font in self.sound_fonts]
-        return f"{ARRANGEMENT_S} {self.spectral:g} {self.degraded:g} {fonts}"
+        kinds = " ".join(self.kinds) if self.degraded else ""
+        return f"{ARRANGEMENT_S} {self.spectral:g} {self.degraded:g} {fonts} {kinds}"
 
     def prepare(self, front_end: FrontEnd) -> None:
         """Measure the tones, where tracks will be drawn; else every process would.
@@ -56,7 +58,7 @@ class Rendering:
             return renderer.render(arrangement, pooling, ARRANGEMENT_S)
         waveform = self._play(arrangement, rng)
         if rng.random() < self.degraded:
-            waveform = degrade(waveform, rng)
+            waveform = degrade(waveform, rng, self.kinds)
         return analyse(waveform, front_end, pooling)
 
     def _play(self, arrangement: Arrangement, rng: np.random.Generator) -> NDArray[np.float32]:
