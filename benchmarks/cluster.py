@@ -45,10 +45,10 @@ from bytecover2_milvus.cluster import LOOPBACK, OBJECT_STORE, Cluster
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.embedder import Embedder
-from bytecover2_milvus.hearing import Here, Listener
 from bytecover2_milvus.ingest import ingest_with
 from bytecover2_milvus.manifest import tracks_in
 from bytecover2_milvus.milvus import close, connect
+from bytecover2_milvus.reader import LocalReader, Reader
 
 FILE_RATE = 44_100  # Hz
 ALONE = "one process"
@@ -76,7 +76,7 @@ def write_recordings(folder: Path, n_tracks: int, duration_s: float) -> None:
         soundfile.write(folder / f"{seed:04}.flac", stereo, FILE_RATE)
 
 
-def measure(folder: Path, listen: Callable[[], Listener]) -> tuple[Run, dict[str, bytes]]:
+def measure(folder: Path, listen: Callable[[], Reader]) -> tuple[Run, dict[str, bytes]]:
     """Ingest `folder`; the run, and embeddings by id."""
     tracks = tracks_in([folder])
     first, clocks = (
@@ -137,7 +137,7 @@ def main(tracks: int, seconds: float, workers: tuple[int, ...], rounds: int) -> 
     with tempfile.TemporaryDirectory() as scratch, ray_nodes(max(workers)) as address:
         folder = Path(scratch)
         write_recordings(folder, tracks, seconds)
-        arms: dict[str, Callable[[], Listener]] = {ALONE: lambda: Here(Embedder(device="cpu", threads=1), 0)}
+        arms: dict[str, Callable[[], Reader]] = {ALONE: lambda: LocalReader(Embedder(device="cpu", threads=1), 0)}
         for n_workers in workers:
             arms[f"ray, {n_workers} workers"] = partial(Cluster, address, None, "cpu", n_workers)
         runs: dict[str, list[Run]] = {arm: [] for arm in arms}

@@ -33,7 +33,7 @@ from .cores import usable_cores
 from .decoding import Decoded, Job, decode
 from .embedder import DEVICES, Embedder
 from .errors import AudioError, BytecoverError, ClusterError, DeviceError, UnreadableAudio
-from .hearing import Heard
+from .reader import ReadFile
 from .segments import Segments, Span
 
 LOCAL = "local"  # the address of a cluster of this machine alone, which ends with the run
@@ -56,7 +56,7 @@ class _Answer:
     embeddings: Mapping[Span, NDArray[np.float32]] | AudioError | DeviceError  # of the spans that are not stored
 
     def embed(self, spans: Sequence[Span]) -> NDArray[np.float32]:
-        """As `Heard.embed`."""
+        """As `ReadFile.embed`."""
         if isinstance(self.embeddings, (AudioError, DeviceError)):
             raise self.embeddings
         return np.stack([self.embeddings[span] for span in spans])
@@ -85,7 +85,7 @@ class Worker:
                 " bytecover2-milvus on every machine, or name a --bundle that all can read"
             )
 
-    def hear(self, job: Job[None], segments: Segments) -> _Answer | AudioError:
+    def read(self, job: Job[None], segments: Segments) -> _Answer | AudioError:
         """Decode a file, and embed what is not stored of it."""
         try:
             decoded = decode(job.path, job.known)
@@ -183,8 +183,8 @@ class Cluster:
         self._starting, self._started = {}, []
         self._ray.shutdown()
 
-    def hear(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, Heard | AudioError]]:
-        """As `Listener.hear`; workers are started when there is a first file for them.
+    def read(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
+        """As `Reader.read`; workers are started when there is a first file for them.
 
         Raises
         ------
@@ -217,11 +217,11 @@ class Cluster:
             if len(worker.owes) >= AHEAD:
                 return
             job = todo.popleft()
-            worker.owes.append((worker.actor.hear.remote(replace(job, key=None), segments), job))
+            worker.owes.append((worker.actor.read.remote(replace(job, key=None), segments), job))
 
     def _take(
         self, worker: _Started, todo: deque[Job[_Key]], deaths: Counter[Path]
-    ) -> Iterator[tuple[_Key, Heard | AudioError]]:
+    ) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
         """The oldest answer that a worker owes; if it has died, its files go back to the front of `todo`."""
         ref, job = worker.owes[0]
         try:
@@ -240,8 +240,8 @@ class Cluster:
             todo.extendleft(job for _, job in reversed(worker.owes))
             return
         worker.owes.popleft()
-        heard = answer if isinstance(answer, AudioError) else Heard(answer.decoded, answer.spans, answer.embed)
-        yield job.key, heard
+        file = answer if isinstance(answer, AudioError) else ReadFile(answer.decoded, answer.spans, answer.embed)
+        yield job.key, file
 
     def _add_worker(self) -> None:
         """Ask for a worker; it starts when the cluster has room."""

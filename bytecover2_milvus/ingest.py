@@ -25,8 +25,8 @@ from .config import SAMPLE_RATE
 from .decoding import Job, hash_content
 from .embedder import Embedder
 from .errors import AudioError, CollectionError, CollectionMismatch, DeviceError
-from .hearing import Heard, Here, Listener
 from .manifest import Track
+from .reader import LocalReader, Reader, ReadFile
 from .row import Row, check_row
 from .segments import Segments, Span, span_at, times_s
 from .storing import Batch, IngestRecord, Outcome, Store
@@ -119,22 +119,22 @@ def ingest(
     DeviceError
         If ONNX Runtime fails, as where memory is short: the next track would hardly fare better.
     """
-    return ingest_with(Here(embedder, workers), tracks, collection, batch_size=batch_size)
+    return ingest_with(LocalReader(embedder, workers), tracks, collection, batch_size=batch_size)
 
 
 def ingest_with(
-    listener: Listener, tracks: Iterable[Track], collection: Store, *, batch_size: int = BATCH_SIZE
+    reader: Reader, tracks: Iterable[Track], collection: Store, *, batch_size: int = BATCH_SIZE
 ) -> Iterator[IngestRecord]:
     """As `ingest`, with another way to decode and embed: a `Cluster`, which is left at the end."""
-    if listener.model_id != collection.model_id:
-        raise CollectionMismatch.of_model(collection.name, collection.model_id, listener.model_id)
-    return _ingest(iter(tracks), listener, collection, batch_size)
+    if reader.model_id != collection.model_id:
+        raise CollectionMismatch.of_model(collection.name, collection.model_id, reader.model_id)
+    return _ingest(iter(tracks), reader, collection, batch_size)
 
 
-def _ingest(tracks: Iterator[Track], listener: Listener, collection: Store, batch_size: int) -> Iterator[IngestRecord]:
+def _ingest(tracks: Iterator[Track], reader: Reader, collection: Store, batch_size: int) -> Iterator[IngestRecord]:
     batch = Batch(collection, batch_size)
     seen = _Seen()
-    with listener:
+    with reader:
         while chunk := list(islice(tracks, TRACKS_PER_LOOKUP)):
             jobs: list[Job[_Listed]] = []
             for listed in _look_up(chunk, collection, seen):
@@ -143,8 +143,8 @@ def _ingest(tracks: Iterator[Track], listener: Listener, collection: Store, batc
                     yield from batch.take(outcome)
                 else:
                     jobs.append(listed.job(collection.segments))
-            for listed, heard in listener.hear(jobs, collection.segments):
-                yield from batch.take(_read(listed, heard, collection, batch))
+            for listed, file in reader.read(jobs, collection.segments):
+                yield from batch.take(_read(listed, file, collection, batch))
         yield from batch.store()
     if batch.n_stored >= FLUSH_ROWS:
         collection.flush()
@@ -233,11 +233,11 @@ def _unread(listed: _Listed, segments: Segments) -> Outcome | None:
     return _refreshed(listed, listed.rows, segments, status.st_size, status.st_mtime_ns)
 
 
-def _read(listed: _Listed, heard: Heard | AudioError, collection: Store, batch: Batch) -> Outcome:
+def _read(listed: _Listed, file: ReadFile | AudioError, collection: Store, batch: Batch) -> Outcome:
     """What becomes of a track whose file was read."""
-    if isinstance(heard, AudioError):
-        return Outcome(listed.done("failed", str(heard)))
-    decoded, segments = heard.decoded, collection.segments
+    if isinstance(file, AudioError):
+        return Outcome(listed.done("failed", str(file)))
+    decoded, segments = file.decoded, collection.segments
     content = decoded.content_hash
     own = listed.rows_with(content)
     replaces = len(own) < len(listed.rows)
@@ -253,9 +253,9 @@ def _read(listed: _Listed, heard: Heard | AudioError, collection: Store, batch: 
         if twin:
             warning = _unlike(listed, f"the same recording as {twin.path}", twin.work_id)
             return Outcome(listed.done("skipped", f"same content as {twin.path}", warning=warning), replaces=replaces)
-    if not heard.spans or (own and _are_all(own, segments)):
+    if not file.spans or (own and _are_all(own, segments)):
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
-    return _embedded(listed, own, segments, heard, replaces)
+    return _embedded(listed, own, segments, file, replaces)
 
 
 def _refreshed(
@@ -275,21 +275,21 @@ def _refreshed(
     return _checked(Outcome(record, updated if replaces or list(updated) != kept else (), replaces=replaces), listed)
 
 
-def _embedded(listed: _Listed, own: list[Row], segments: Segments, heard: Heard, replaces: bool) -> Outcome:
+def _embedded(listed: _Listed, own: list[Row], segments: Segments, file: ReadFile, replaces: bool) -> Outcome:
     """A track of which no row is stored, or not all segments."""
-    decoded, (_, duration_s) = heard.decoded, times_s(heard.spans[0])
+    decoded, (_, duration_s) = file.decoded, times_s(file.spans[0])
     whole = {"content_hash": decoded.content_hash, "duration_s": duration_s, "start_s": 0.0, "end_s": duration_s}
     known = own or listed.rows
     first = replace(_first(known), **whole) if known else Row("", title=listed.track.title, **whole)
     changes = listed.changes(first, decoded.size, decoded.mtime_ns)
     row = replace(first, **changes)
-    parts = {part.id: part for part in (_part(row, *times_s(span)) for span in heard.spans)}
+    parts = {part.id: part for part in (_part(row, *times_s(span)) for span in file.spans)}
     stored = {part.id: _part(row, part.start_s, part.end_s) for part in own}
-    missing = {id: span for id, span in zip(parts, heard.spans, strict=True) if id not in stored}
+    missing = {id: span for id, span in zip(parts, file.spans, strict=True) if id not in stored}
     if own and not missing:  # what is not there is silent
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
     try:
-        embeddings = dict(zip(missing, heard.embed(list(missing.values())), strict=True))
+        embeddings = dict(zip(missing, file.embed(list(missing.values())), strict=True))
     except AudioError as error:
         return Outcome(listed.done("failed", f"{listed.path}: {error}"))
     except DeviceError as error:  # the next track would hardly fare better

@@ -170,16 +170,16 @@ def _of_audio(
     """How many tracks there are, the model that embeds them, and what ingests them into a store."""
     from ..cluster import Cluster
     from ..embedder import Embedder
-    from ..hearing import Here
     from ..ingest import ingest_with
+    from ..reader import LocalReader
 
     tracks = tracks_at(paths, manifest)
     if ray:
-        model = listener = Cluster(ray, bundle, device, workers)
+        model = reader = Cluster(ray, bundle, device, workers)
     else:
         model = Embedder(bundle, device)
-        listener = Here(model, workers)
-    return len(tracks), model, partial(ingest_with, listener, tracks)
+        reader = LocalReader(model, workers)
+    return len(tracks), model, partial(ingest_with, reader, tracks)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Recordings in, embeddings of their parts out: what an ingest needs of whoever reads the files.
 
-`Here` decodes and embeds on this machine; `bytecover2_milvus.cluster.Cluster` has it done by others.
+`LocalReader` decodes and embeds on this machine; `bytecover2_milvus.cluster.Cluster` has it done by others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReadFile:
     """A file that was read, and the embeddings of its parts."""
 
     decoded: Decoded  # its waveform may be elsewhere
@@ -30,27 +30,27 @@ class Heard:
     embed: Callable[[Sequence[Span]], NDArray[np.float32]]  # some of `spans` -> (n, D); raises AudioError, DeviceError
 
 
-class Listener(Protocol):
+class Reader(Protocol):
     """Reads files and embeds them; leave its ``with`` block to end what it started."""
 
     @property
     def model_id(self) -> str: ...
 
-    def __enter__(self) -> Listener: ...
+    def __enter__(self) -> Reader: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def hear(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, Heard | AudioError]]:
+    def read(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
         """What each file held, or why it could not be read, in the order in which they are done.
 
-        `Heard.embed` gives any span that is not among `Job.stored` of the content.
+        `ReadFile.embed` gives any span that is not among `Job.stored` of the content.
         """
         ...
 
 
-class Here:
+class LocalReader:
     """Processes that decode, and one session that embeds what is asked for.
 
     Parameters
@@ -68,7 +68,7 @@ class Here:
     def model_id(self) -> str:
         return self._embedder.model_id
 
-    def __enter__(self) -> Here:
+    def __enter__(self) -> LocalReader:
         return self
 
     def __exit__(
@@ -76,13 +76,13 @@ class Here:
     ) -> None:
         self._decoder.__exit__(kind, error, trace)
 
-    def hear(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, Heard | AudioError]]:
+    def read(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
         for key, decoded in self._decoder.decode(jobs):
-            yield key, decoded if isinstance(decoded, AudioError) else self._heard(decoded, segments)
+            yield key, decoded if isinstance(decoded, AudioError) else self._read_file(decoded, segments)
 
-    def _heard(self, decoded: Decoded, segments: Segments) -> Heard:
+    def _read_file(self, decoded: Decoded, segments: Segments) -> ReadFile:
         waveform = decoded.waveform
         spans = [] if waveform is None else segments.audible_spans(waveform)
-        return Heard(
+        return ReadFile(
             decoded, spans, lambda some: self._embedder.embed_batch([waveform[start:stop] for start, stop in some])
         )
