@@ -89,9 +89,10 @@ class Excerpts(FeatureCache):
 
 def _evaluated(checkpoint: Checkpoint, corpus: Corpus, features: FeatureCache, queries: FeatureCache) -> Evaluation:
     works, tracks = zip(*corpus.tracks(), strict=True)
-    candidates, asked = (
-        embeddings(checkpoint.network, checkpoint.config, corpus, cache) for cache in (features, queries)
-    )
+    candidates = embeddings(checkpoint.network, checkpoint.config, corpus, features)
+    asked = candidates
+    if queries is not features:
+        asked = embeddings(checkpoint.network, checkpoint.config, corpus, queries)
     return evaluate(candidates, works, [track.track_id for track in tracks], asked)
 
 

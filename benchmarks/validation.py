@@ -24,7 +24,7 @@ Candidates are the clean tracks of a set, of two minutes at most. Each of them i
 the condition says: cut, degraded, transposed. The query's own track is not among its candidates (removed by identity),
 so what is to be found are other performances or arrangements; of the recordings, the file of the other bit rate.
 Average precision, ranks and P@10 are those of `bytecover2_milvus.metrics`; P@10 cannot exceed a tenth of the covers
-that a query has. Intervals are of the MAP, 95 %, by bootstrap over works; so are those of a system's gain over the
+that a query has. Intervals are 95 %, by bootstrap over works; so are those of a system's gain over the
 first system that is named, in MAP and query by query.
 
 Audio is made once and cached, so that all systems hear the same samples; other code makes other audio.

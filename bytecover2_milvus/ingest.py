@@ -206,7 +206,7 @@ class _Seen:
 def _unlike(listed: _Listed, what: str, work_id: str | None) -> str:
     """A warning where the label of a track that is not stored is another one than that of what is."""
     own = listed.track.work_id
-    if own in (None, work_id):
+    if not own or own == work_id:
         return ""
     return f"{listed.path}: {what}, with work_id {work_id or ''!r}; {own!r} is not stored, so say which is right"
 

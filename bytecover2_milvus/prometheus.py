@@ -8,7 +8,6 @@ Format: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -73,5 +72,6 @@ class IngestRun:
 
 
 def _labels(labels: Mapping[str, str]) -> str:
-    """Names and values in braces; a value is quoted as JSON does, which is how the format wants it."""
-    return "{" + ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in labels.items()) + "}"
+    """Names and values in braces."""
+    escaped = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+    return "{" + ",".join(f'{name}="{value.translate(escaped)}"' for name, value in labels.items()) + "}"

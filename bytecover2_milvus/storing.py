@@ -26,7 +26,7 @@ class IngestRecord:
     work_id: str
     status: str  # added, updated, skipped or failed
     reason: str = ""  # why it was updated, skipped or failed
-    warning: str = ""  # of the decoder
+    warning: str = ""  # of a damaged file, or of a label that is not stored
     duration_s: float | None = None  # None where it is not known
 
 

@@ -26,8 +26,8 @@ bytecover2=("${PYTHON:-python}" -m bytecover2_milvus)
 dim=${DIM:-128}
 sources=("composed@0-${COMPOSED:-2500}" "$scores/pop909@0-850" "$scores/cre@0-1000" "$scores/lieder@0-1250")
 validation=(composed@1000000-1000020 "$scores/pop909@850-865" "$scores/cre@1100-1110" "$scores/lieder@1250-1265")
-[ -z "${SONGS:-}" ] || read -ra sources <<< "$SONGS"
-[ -z "${HELD_OUT:-}" ] || read -ra validation <<< "$HELD_OUT"
+[ -z "${SONGS:-}" ] || read -ra sources <<< "${SONGS//$'\n'/ }"
+[ -z "${HELD_OUT:-}" ] || read -ra validation <<< "${HELD_OUT//$'\n'/ }"
 songs=(
   "${sources[@]/#/--songs=}" --arrangements "${ARRANGEMENTS:-18}" --spectral 0.995 --degraded 0.8
   ${SOUND_FONT:+--sound-font "$SOUND_FONT"} --cache "$run/cache"
@@ -45,16 +45,16 @@ settled=(  # what augments a crop costs more than it gives once a network has le
   ${INIT:+--init "$INIT" --set 'network.feature_dim="none"'} --out "$run/bytecover"
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" "${settled[@]}" \
   --init "$run/bytecover/best.safetensors" --out "$run/settled"
-[ -e "$run/pca.safetensors" ] ||
+[ -e "$run/pca-$dim.safetensors" ] ||
   "${bytecover2[@]}" fit-pca "$run/settled/best.safetensors" "${songs[@]}" --arrangements 2 --dim "$dim" \
-    --out "$run/pca.safetensors"  # half as many tracks as there are songs are enough for the axes
+    --out "$run/pca-$dim.safetensors"  # half as many tracks as there are songs are enough for the axes
 # pca-128 is the bundle that ships, as it validated best; on a backbone that has converged the next two steps should gain.
-"${bytecover2[@]}" export "$run/pca.safetensors" --out "$run/pca-$dim"
+"${bytecover2[@]}" export "$run/pca-$dim.safetensors" --out "$run/pca-$dim"
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" "${settled[@]}" \
-  --init "$run/pca.safetensors" --set 'training.phase="frozen"' --set training.steps="${FROZEN_STEPS:-150}" \
-  --set training.learning_rate=1e-3 --out "$run/frozen"
+  --init "$run/pca-$dim.safetensors" --set 'training.phase="frozen"' --set training.steps="${FROZEN_STEPS:-150}" \
+  --set training.learning_rate=1e-3 --out "$run/frozen-$dim"
 # last, not best: where PCA-FC alone gains nothing, best is what it began with, and no classifier would be trained.
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" "${settled[@]}" \
-  --init "$run/frozen/last.safetensors" --set 'training.phase="joint"' --set training.steps="${JOINT_STEPS:-300}" \
-  --set training.learning_rate=3e-4 --set training.triplet_weight=0.1 --out "$run/joint"
-"${bytecover2[@]}" export "$run/joint/best.safetensors" --out "$run/joint-$dim"
+  --init "$run/frozen-$dim/last.safetensors" --set 'training.phase="joint"' --set training.steps="${JOINT_STEPS:-300}" \
+  --set training.learning_rate=3e-4 --set training.triplet_weight=0.1 --out "$run/joined-$dim"
+"${bytecover2[@]}" export "$run/joined-$dim/best.safetensors" --out "$run/joint-$dim"

@@ -10,15 +10,16 @@ import soundfile
 import torch
 from click.testing import CliRunner
 
-from benchmarks.adaptation import halves, main
+from benchmarks.adaptation import Excerpts, halves, main
 from bytecover2_milvus.config import SAMPLE_RATE, Config, FrontEnd, Network, Training
 from bytecover2_milvus.errors import ManifestError
-from bytecover2_milvus.manifest import Track, write_manifest
+from bytecover2_milvus.manifest import Track, read_manifest, write_manifest
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.songs.arrange import arrange
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.songs.render import render
 from bytecover2_milvus.training.checkpoint import Checkpoint
+from bytecover2_milvus.training.corpus import Corpus, FeatureCache
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,18 @@ def test_a_whole_run_scores_three_systems_on_recordings_and_guard(arguments, tmp
         assert row["map_low"] <= row["map"] <= row["map_high"] and row["queries"] == 4
         assert row["gain"] == pytest.approx(row["map"] - rows[0 if row["set"] == "recordings" else 3]["map"])
     assert rows[0]["gain"] == rows[3]["gain_low"] == 0
+
+
+def test_excerpts_query_for_whole_recordings(arguments, tmp_path):
+    options = [*arguments, "--steps", "1", "--songs", "composed@0-2", "--excerpt", "10", "--out", str(tmp_path)]
+    done = CliRunner().invoke(main, options, catch_exceptions=False)
+    assert done.exit_code == 0 and len(done.stdout.splitlines()) == 3
+    cache = FeatureCache(arguments[arguments.index("--cache") + 1], FrontEnd(time_pooling=20))
+    _, track = next(Corpus.of_manifest(read_manifest(arguments[1])).tracks())
+    whole, middle = cache.load(track), Excerpts(cache, 10).load(track)
+    assert middle.shape[1] == round(10 * SAMPLE_RATE / (512 * 20)) < whole.shape[1]
+    start = (whole.shape[1] - middle.shape[1]) // 2
+    assert (whole[:, start : start + middle.shape[1]] == middle).all()
 
 
 def test_a_guard_that_is_learned_from_is_refused(arguments, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -131,6 +132,8 @@ def test_a_file_that_is_trained_on_cannot_choose_the_best_weights(folder, record
     for held_out in (tracks, copies):
         with pytest.raises(ConfigError, match=r"0\.flac: a file to train on and to validate on, 2 in all"):
             train(CONFIG, recordings, cache, tmp_path / "run", init=start(), validation=Corpus.of_manifest(held_out))
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert same_files([tmp_path / "pipe.wav"], [folder / "2.flac", tmp_path / "pipe.wav"]) == [tmp_path / "pipe.wav"]
     for pair in (copies, [*tracks, *copies]):  # that validation has a recording twice is its own business
         assert same_files([folder / "2.flac"], Corpus.of_manifest(pair).files) == []
 

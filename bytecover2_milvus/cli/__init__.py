@@ -8,10 +8,8 @@ from __future__ import annotations
 import errno
 import io
 import logging
-import signal
 import sys
 import warnings
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -57,8 +55,6 @@ class _Group(InOrder):
 @click.version_option(__version__, prog_name="bytecover2-milvus")
 def main() -> None:
     """Find cover songs: ByteCover2 embeddings of audio files, searched in Milvus."""
-    with suppress(ValueError):  # not in the main thread, where nobody sends signals
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: services and containers end us so
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)

@@ -231,7 +231,8 @@ def train(
                 saved = (
                     f"saved every {config.training.save_every} steps" if (out / LAST).exists() else "nothing saved yet"
                 )
-                click.echo(f"\nstopped after step {done}, {saved}; the same command goes on", err=True)
+                after = f" after step {done}" if done else ""
+                click.echo(f"\nstopped{after}, {saved}; the same command goes on", err=True)
             raise
     if rank > 0:
         return
@@ -294,9 +295,10 @@ def fit_pca(
     check_writable(out)
     on = torch_device(device)
     features = FeatureCache(cache, start.config.front_end)
-    corpus = prepare(material.corpus(features, workers), features, workers)
-    if corpus.n_tracks <= dim:
-        raise ConfigError(f"{corpus.n_tracks} tracks tell no {dim} axes: give more than {dim}, or a smaller --dim")
+    corpus = material.corpus(features, workers)
+    _check_axes(corpus, dim)
+    corpus = prepare(corpus, features, workers)
+    _check_axes(corpus, dim)
     with progress_bar("embed", corpus.n_tracks) as bar:
         watch = partial(bar.update, advance=1)
         pooled = pooled_embeddings(start.network.to(on), start.config, corpus, features, on, watch)
@@ -304,6 +306,11 @@ def fit_pca(
     insert = {"embedding": insert_embedding_pca, "pooled": insert_pca_fc}[of]
     insert(start, pooled, dim, whitening).save(out)
     click.echo(f"{out}")
+
+
+def _check_axes(corpus: Corpus, dim: int) -> None:
+    if corpus.n_tracks <= dim:
+        raise ConfigError(f"{corpus.n_tracks} tracks tell no {dim} axes: give more than {dim}, or a smaller --dim")
 
 
 def _trained_on(names: str, initial: Checkpoint | None) -> str:

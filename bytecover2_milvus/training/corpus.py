@@ -27,7 +27,7 @@ from ..errors import AudioError, ManifestError, SongError
 from ..manifest import Track
 from ..model.cqt import pool_time
 from ..processes import map_in_processes
-from ..songs.code import code_digest
+from ..songs.code import analysis_digest, code_digest
 from ..songs.score import Song
 from ..writing import whole_file
 from .rendering import Rendering, analyse
@@ -88,9 +88,9 @@ class FileSource:
             stat = self.path.stat()
         except OSError as error:
             raise AudioError(f"{self.path}: cannot be read ({error.strerror}); check the path") from error
-        degraded = f" {self.variant} {' '.join(self.kinds)}" if self.variant else ""
+        made = f"{code_digest()} {self.variant} {' '.join(self.kinds)}" if self.variant else analysis_digest()
         file = f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-        return text_digest(f"{code_digest()} {file} {RECORDING_S}{degraded}")
+        return text_digest(f"{file} {RECORDING_S} {made}")
 
 
 def _middle(path: Path, limit: int) -> NDArray[np.float32]:
@@ -245,22 +245,31 @@ class Corpus:
 
 
 def same_files(paths: Iterable[Path], others: Iterable[Path]) -> list[Path]:
-    """Those of `others` that hold the same bytes as one of `paths`."""
-    known, others = set(paths), _distinct(others)
+    """Those of `others` that hold the same bytes as one of `paths`; only files of equal size are read."""
+    others = _distinct(others)
+    sizes = set(map(_size, others))
+    known = {path for path in paths if _size(path) in sizes}
     new = set(_distinct([*known, *others])) - known
     return [path for path in others if path not in new]
 
 
+def _size(path: Path) -> int:
+    """In bytes; -1 of what is no file."""
+    return path.stat().st_size if path.is_file() else -1
+
+
 def _distinct(paths: Iterable[Path]) -> list[Path]:
     """The first of all files that hold the same bytes; what cannot be read is kept, to be reported when it is used."""
-    sizes = {path: path.stat().st_size if path.is_file() else -1 for path in paths}
+    sizes = {path: _size(path) for path in paths}
     count, seen, distinct = Counter(sizes.values()), set(), []
     for path, size in sizes.items():
-        try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest() if count[size] > 1 else size
-        except OSError:
-            content = path
+        content: object = path if size < 0 else size
+        if size >= 0 and count[size] > 1:
+            try:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").digest()
+            except OSError:
+                content = path
         if content not in seen:
             distinct.append(path)
         seen.add(content)

@@ -323,8 +323,8 @@ def _resume(path: Path, config: Config, corpus: str, validation: str, start: str
         )
     if last.validation not in ("", validation):
         raise CheckpointError(
-            f"{path}: a run whose best weights were chosen by another validation; give the same --validation-songs and"
-            " --validation-manifest, or choose an empty folder with --out"
+            f"{path}: a run whose best weights another validation chose (songs or files were added, left out or "
+            "changed); give the same, or choose an empty folder with --out"
         )
     if last.start != start:
         raise CheckpointError(
