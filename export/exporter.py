@@ -42,7 +42,7 @@ from ..training.checkpoint import Checkpoint
 from .fold import FromCQT, ShippedNetwork
 from .graph import OPSET, export_cqt_onnx, export_onnx, to_file
 from .parity import TOLERANCE, Parity, check_cqt_parity, check_parity, melody, probes, reference_session
-from .quantize import INT8_TOLERANCE, LARGEST_LOSS, Int8Cost, Songs, check_int8, quantize
+from .quantize import INT8_TOLERANCE, LARGEST_LOSS, CalibrationSet, Int8Cost, check_int8, quantize
 
 PROCESSOR_ROW = (
     "| processor | int8 gains on x86-64 with VNNI (AVX-512 VNNI or AVX-VNNI in the CPU's flags) and on Arm with dot "
@@ -60,7 +60,7 @@ def write_bundle(
     facts: Mapping[str, str],
     checkpoint: bool = True,
     cqt: bool = False,
-    int8: Songs | None = None,
+    int8: CalibrationSet | None = None,
     folded: Mapping[str, np.ndarray] | None = None,
 ) -> Bundle:
     """Export `network` to the folder `out_dir`, whole or not at all.
@@ -79,7 +79,7 @@ def write_bundle(
         Whether the bundle carries the network as it was before folding, to train on from.
     cqt : bool
         Whether the bundle carries ``model_cqt.onnx`` too, for those who have the pooled CQT already.
-    int8 : Songs, optional
+    int8 : CalibrationSet, optional
         Quantise the backbone to int8: calibrated on these songs, and refused if it costs too much on them. Such a
         bundle has a model_id of its own, and no ``model_cqt.onnx``.
     folded : mapping of str to np.ndarray, optional
@@ -183,7 +183,7 @@ def make_contract(config: Config, shipped: ShippedNetwork) -> Contract:
     )
 
 
-def to_int8(contract: Contract, model: bytes, songs: Songs) -> tuple[Contract, bytes, Int8Cost]:
+def to_int8(contract: Contract, model: bytes, songs: CalibrationSet) -> tuple[Contract, bytes, Int8Cost]:
     """Contract and graph of the int8 form of a graph, and what it costs.
 
     Raises

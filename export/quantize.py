@@ -42,7 +42,7 @@ LARGEST_LOSS = 0.005  # of MAP
 
 
 @dataclass(frozen=True)
-class Songs:
+class CalibrationSet:
     """What the int8 form is calibrated on and judged by: pooled CQTs (n_bins, T), as ``model_cqt.onnx`` takes them."""
 
     calibration: Sequence[NDArray[np.float32]]
@@ -51,7 +51,7 @@ class Songs:
     source: str  # what the validation's are, for the model card
 
     @classmethod
-    def of(cls, calibration: Corpus, validation: Corpus, cache: FeatureCache, source: str) -> Songs:
+    def of(cls, calibration: Corpus, validation: Corpus, cache: FeatureCache, source: str) -> CalibrationSet:
         """Whole tracks of two corpora, computed where the cache does not hold them."""
 
         def pooled(corpus: Corpus) -> list[NDArray[np.float32]]:
@@ -99,7 +99,7 @@ def quantize(model: ModelProto, calibration: Sequence[NDArray[np.float32]]) -> M
     return _with_network(model, network, quantized)
 
 
-def check_int8(model: bytes, quantized: bytes, songs: Songs) -> Int8Cost:
+def check_int8(model: bytes, quantized: bytes, songs: CalibrationSet) -> Int8Cost:
     """Compare the int8 form of a graph with the graph.
 
     Raises

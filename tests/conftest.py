@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
     from bytecover2_milvus.bundle import Bundle
-    from bytecover2_milvus.export.quantize import Songs
+    from bytecover2_milvus.export.quantize import CalibrationSet
     from bytecover2_milvus.model.network import ByteCover2
 
 DATA = Path(os.environ.get("BYTECOVER2_TEST_SCORES", Path(__file__).parents[2] / "shared" / "data"))
@@ -120,7 +120,7 @@ def tiny_bundle(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def write_int8(tiny_bundle: Path, folder: Path, songs: Songs, checkpoint: bool = True) -> Bundle:
+def write_int8(tiny_bundle: Path, folder: Path, songs: CalibrationSet, checkpoint: bool = True) -> Bundle:
     """The tiny bundle in int8, calibrated on `songs` and judged by them, in `folder`."""
     from bytecover2_milvus.export import exporter
 

@@ -41,10 +41,10 @@ CONVERT = "convert it first: ffmpeg -i IN -ar 22050 OUT.wav"
 @pytest.fixture(scope="module")
 def int8(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny bundle in int8, calibrated on noise and judged by whether each noise finds its own copy."""
-    from bytecover2_milvus.export.quantize import Songs
+    from bytecover2_milvus.export.quantize import CalibrationSet
 
     noises = list(np.random.default_rng(0).random((4, 84, 40), dtype=np.float32))
-    songs = Songs(noises, [*noises, *noises], [*"abcd", *"abcd"], "noise")
+    songs = CalibrationSet(noises, [*noises, *noises], [*"abcd", *"abcd"], "noise")
     return write_int8(tiny_bundle, tmp_path_factory.mktemp("int8") / "bundle", songs, checkpoint=False).path
 
 

@@ -24,7 +24,7 @@ from bytecover2_milvus.errors import ExportError
 from bytecover2_milvus.export.exporter import to_int8, write_bundle
 from bytecover2_milvus.export.fold import ShippedNetwork
 from bytecover2_milvus.export.parity import melody, reference_session
-from bytecover2_milvus.export.quantize import Songs, check_int8, network_part, quantize
+from bytecover2_milvus.export.quantize import CalibrationSet, check_int8, network_part, quantize
 from bytecover2_milvus.model_file import ModelFile
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
 from bytecover2_milvus.verify import verify
@@ -33,7 +33,7 @@ TRACK_S = 10
 
 
 @pytest.fixture(scope="module")
-def songs() -> Songs:
+def songs() -> CalibrationSet:
     """Melodies to calibrate on, and five of which two takes each, one with noise, are to find each other."""
     config, network = tiny_network()
     front_end = ShippedNetwork(config.front_end, network)
@@ -45,11 +45,13 @@ def songs() -> Songs:
             return front_end.pool_cqt(torch.from_numpy(waveform)[None])[0].numpy()
 
     validation = [cqt(seed, noise) for seed in range(5) for noise in (0.0, 0.005)]
-    return Songs([cqt(seed) for seed in range(10, 16)], validation, [str(n // 2) for n in range(10)], "five melodies")
+    return CalibrationSet(
+        [cqt(seed) for seed in range(10, 16)], validation, [str(n // 2) for n in range(10)], "five melodies"
+    )
 
 
 @pytest.fixture(scope="module")
-def int8(tiny_bundle: Path, songs: Songs, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def int8(tiny_bundle: Path, songs: CalibrationSet, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny bundle in int8, with the checkpoint it was made from."""
     return write_int8(tiny_bundle, tmp_path_factory.mktemp("int8") / "bundle", songs)
 
@@ -96,7 +98,7 @@ def test_int8_has_a_model_id_of_its_own_and_the_same_bytes_every_time(tiny_bundl
     again, content, _ = to_int8(contract, model, songs)
     assert content == int8.model.read_bytes()
     assert again == int8.contract and again.model_id != contract.model_id
-    other, _, _ = to_int8(contract, model, Songs(songs.calibration[:1], songs.validation, songs.work_ids, ""))
+    other, _, _ = to_int8(contract, model, CalibrationSet(songs.calibration[:1], songs.validation, songs.work_ids, ""))
     assert other.model_id != again.model_id  # other scales, other embeddings
 
 
@@ -198,7 +200,7 @@ def test_songs_are_whole_tracks_pooled_as_the_network_takes_them(tmp_path):
     front_end = tiny_network()[0].front_end
     corpus = Corpus.of_songs(select_songs("traditional@0-1"), 2)
     cache = FeatureCache(tmp_path, front_end)
-    made = Songs.of(corpus, corpus, cache, "traditional@0-1")
+    made = CalibrationSet.of(corpus, corpus, cache, "traditional@0-1")
     assert [len(made.calibration), made.work_ids] == [2, [next(iter(corpus.works))] * 2]
     for cqt, (_, track) in zip(made.validation, corpus.tracks(), strict=True):
         np.testing.assert_array_equal(cqt, cache.load(track).astype(np.float32))  # one cached frame is one frame here

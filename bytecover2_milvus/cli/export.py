@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from ..config import FrontEnd
-    from ..export.quantize import Songs
+    from ..export.quantize import CalibrationSet
 
 CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter, but for one of the lieder, never trained on
 
@@ -107,16 +107,16 @@ def export(
 
 def _render(
     songs: tuple[str, ...], validation_songs: tuple[str, ...], front_end: FrontEnd, cache: Path, workers: int
-) -> Songs:
+) -> CalibrationSet:
     """What int8 is calibrated on, two tracks of each song, and judged by, four of each."""
-    from ..export.quantize import Songs
+    from ..export.quantize import CalibrationSet
     from ..training.corpus import FeatureCache
     from ..training.material import Material
     from .training import prepare
 
     features = FeatureCache(cache, front_end)
     both = Material(songs, arrangements=2), Material(validation_songs, arrangements=4)
-    return Songs.of(
+    return CalibrationSet.of(
         *(prepare(material.corpus(features, workers), features, workers) for material in both),
         features,
         ", ".join(Path(spec).name for spec in validation_songs),

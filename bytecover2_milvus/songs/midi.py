@@ -17,7 +17,7 @@ from .score import Note
 from .transcript import (
     DEFAULT_BPM,
     GRID,
-    Metre,
+    TimeSignature,
     Transcript,
     bars_between,
     is_monophonic,
@@ -55,7 +55,7 @@ class MidiScore:
     title: str
     ticks_per_quarter: int
     tempi: tuple[tuple[int, int], ...]  # tick, microseconds per quarter; the first at tick 0
-    metres: tuple[tuple[int, Metre], ...]  # tick, time signature from there; the first at tick 0
+    metres: tuple[tuple[int, TimeSignature], ...]  # tick, time signature from there; the first at tick 0
 
     def seconds(self, ticks: ArrayLike) -> NDArray[np.float64]:
         """Time of `ticks` by the tempo map."""
@@ -115,7 +115,7 @@ def read_midi_score(path: Path) -> MidiScore:
     tracks: list[MidiTrack] = []
     title = ""
     tempi = {0: round(60e6 / DEFAULT_BPM)}
-    metres = {0: Metre(4, 4)}
+    metres = {0: TimeSignature(4, 4)}
     for messages in file.tracks:
         title = title or messages.name.strip()
         sounding: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
@@ -126,7 +126,7 @@ def read_midi_score(path: Path) -> MidiScore:
             if message.type == "set_tempo":
                 tempi[tick] = message.tempo
             elif message.type == "time_signature":
-                metres[tick] = Metre(message.numerator, message.denominator)
+                metres[tick] = TimeSignature(message.numerator, message.denominator)
             elif message.type in ("note_on", "note_off") and message.channel != DRUM_CHANNEL:
                 key = (message.channel, message.note)
                 if message.type == "note_on" and message.velocity > 0:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..errors import SongError
 from .midi import MELODY_NAME
 from .score import Note
-from .transcript import DEFAULT_BPM, Metre, Transcript, bars_between, on_grid, skyline, upper_line
+from .transcript import DEFAULT_BPM, TimeSignature, Transcript, bars_between, on_grid, skyline, upper_line
 
 if TYPE_CHECKING:
     from partitura.score import Part, Score
@@ -84,11 +84,11 @@ def _without_doubts() -> Iterator[None]:
         yield
 
 
-def _metres(part: Part) -> list[Metre]:
+def _metres(part: Part) -> list[TimeSignature]:
     """Time signature of each bar."""
     with _without_doubts():
         signatures = part.time_signature_map([bar.start.t for bar in part.measures])
-    return [Metre(int(numerator), int(denominator)) for numerator, denominator, *_ in signatures]
+    return [TimeSignature(int(numerator), int(denominator)) for numerator, denominator, *_ in signatures]
 
 
 def _notes(part: Part, beats_per_quarter: float) -> list[Note]:

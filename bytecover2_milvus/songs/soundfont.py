@@ -116,7 +116,7 @@ _TAIL_S = 2.0  # after the last event of a file, for what still sounds
 _PATIENCE_S = 1800.0  # for what takes a second per two minutes of music on an idle machine
 _GAIN = 0.6  # of FluidSynth, whose output has 16 bits: full mixes stay below full scale
 
-Event = tuple[float, int, str, dict[str, int]]  # second, order within it, type and fields of a mido.Message
+MidiEvent = tuple[float, int, str, dict[str, int]]  # second, order within it, type and fields of a mido.Message
 
 
 def find_soundfont(path: str | Path | None = None) -> Path:
@@ -208,7 +208,7 @@ def play(
     """
     if midi.type == 2:
         raise SongError(f"{midi.filename or 'MIDI file'}: type 2, several songs in one file; export them one by one")
-    events: list[Event] = []
+    events: list[MidiEvent] = []
     now_s = 0.0
     for message in midi:
         now_s += message.time  # mido gives seconds here, all tracks merged
@@ -222,7 +222,7 @@ def play(
     return at_peak(_synthesise(events, duration_s, soundfont, reverb)[: round(duration_s * SAMPLE_RATE)])
 
 
-def _synthesise(events: list[Event], duration_s: float, soundfont: Path, reverb: bool) -> NDArray[np.float32]:
+def _synthesise(events: list[MidiEvent], duration_s: float, soundfont: Path, reverb: bool) -> NDArray[np.float32]:
     """What FluidSynth plays, at least `duration_s` long but for a few milliseconds: mono, full scale 1."""
     program = shutil.which("fluidsynth")
     if program is None:
@@ -253,7 +253,7 @@ def _synthesise(events: list[Event], duration_s: float, soundfont: Path, reverb:
     return stereo.sum(axis=1, dtype=np.float32) / np.float32(2**16)
 
 
-def _write_midi(events: list[Event], duration_s: float, path: Path) -> None:
+def _write_midi(events: list[MidiEvent], duration_s: float, path: Path) -> None:
     try:
         import mido
     except ImportError as error:
@@ -275,7 +275,7 @@ def _write_midi(events: list[Event], duration_s: float, path: Path) -> None:
 _SETUP, _OFF, _BEND, _ON = range(4)  # the order of what happens at one moment
 
 
-def _events(arrangement: Arrangement) -> Iterator[Event]:
+def _events(arrangement: Arrangement) -> Iterator[MidiEvent]:
     """All that is sent for an arrangement."""
     if len(arrangement.parts) > len(_CHANNELS):
         raise SongError(
@@ -300,7 +300,7 @@ def _events(arrangement: Arrangement) -> Iterator[Event]:
             yield _note(start_s + _DRUM_S, "note_off", DRUM_CHANNEL, key, 0)
 
 
-def _setup(channel: int, program: int, gain: float, wet: int, rng: np.random.Generator) -> Iterator[Event]:
+def _setup(channel: int, program: int, gain: float, wet: int, rng: np.random.Generator) -> Iterator[MidiEvent]:
     """Program, volume, place and pitch-bend range of a channel."""
     yield 0.0, _SETUP, "program_change", {"channel": channel, "program": program}
     pan = int(np.clip(rng.normal(64, 22), 0, 127))
@@ -309,7 +309,7 @@ def _setup(channel: int, program: int, gain: float, wet: int, rng: np.random.Gen
         yield 0.0, _SETUP, "control_change", {"channel": channel, "control": control, "value": value}
 
 
-def _part(part: Part, channel: int, tuning: float) -> Iterator[Event]:
+def _part(part: Part, channel: int, tuning: float) -> Iterator[MidiEvent]:
     """Notes of a part, and the bends to their pitches: where notes overlap, the last bend holds for all of them."""
     notes = np.sort(part.notes, order=["onset_s", "pitch"])
     pitch = notes["pitch"].astype(np.float64)
@@ -336,11 +336,11 @@ def _part(part: Part, channel: int, tuning: float) -> Iterator[Event]:
             yield _note(float(end_s[i]), "note_off", channel, key, 0)
 
 
-def _note(second: float, kind: str, channel: int, key: int, velocity: int) -> Event:
+def _note(second: float, kind: str, channel: int, key: int, velocity: int) -> MidiEvent:
     return second, _ON if kind == "note_on" else _OFF, kind, {"channel": channel, "note": key, "velocity": velocity}
 
 
-def _bend(second: float, channel: int, semitones: float) -> Event:
+def _bend(second: float, channel: int, semitones: float) -> MidiEvent:
     value = int(np.clip(round(8192 * semitones / _BEND_RANGE), -8192, 8191))
     return second, _BEND, "pitchwheel", {"channel": channel, "pitch": value}
 

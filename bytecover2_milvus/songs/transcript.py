@@ -20,7 +20,7 @@ DEFAULT_BPM = 100.0  # where the file names no tempo
 
 
 @dataclass(frozen=True)
-class Metre:
+class TimeSignature:
     """A time signature and how its beats are counted."""
 
     numerator: int
