@@ -37,7 +37,7 @@ settings=(--config "$config")
 settled=(  # what augments a crop costs more than it gives once a network has learned; a lower temperature goes with it
   --set training.seed=1 --set training.temperature=0.07 --set training.tuning=0.2 --set training.tempo=1.0
   --set 'training.crop_s=[25.0, 50.0, 75.0, 95.0, 115.0]'
-  --set training.equaliser_db=3.0 --set training.compression=0.0 --set training.room_s=0.5 --set training.crowd=0.0
+  --set training.equaliser_db=3.0 --set training.compression=0.0 --set training.room_s=0.0 --set training.crowd=0.0
   --set training.silence=0.0
 )
 
