@@ -355,7 +355,7 @@ class TestRefusals:
         refused(run("fit-pca", tiny_bundle, *place), "has a PCA-FC to 128 dimensions already")
         wide = tmp_path / "wide.toml"
         wide.write_text("[network]\nbase_width = 64\n")
-        refused(run("train", *place, "--init", tiny_bundle, "--config", wide), "base_width=64")
+        refused(run("train", *place, "--init", tiny_bundle, "--config", wide), "network.base_width 8 -> 64")
 
     def test_cuda_asked_for_and_not_there(self, catalogue, tiny_bundle):
         track = catalogue / "audio" / "composed-0" / "0.flac"
