@@ -179,12 +179,15 @@ def test_the_command_prints_json_and_a_table(shared_data: Path, tmp_path: Path) 
     ]
     assert all(row["map"] == 1 for row in rows)  # one candidate, the twin
     assert table.read_text() in done.stderr
-    assert table.read_text().count("\n") == 5
+    assert table.read_text().count("\n") == 4  # two of the head, and one for each condition
 
 
 def test_the_table_says_each_set_and_condition_once() -> None:
-    row = score("cre", "whole", RANDOM, [Heard("cre", "A", str(number), {}) for number in range(2)])
-    assert markdown([row, row]).splitlines()[2:] == [
-        "| cre: 2 queries, 1 candidates each | whole | random | 1.000 [1.000, 1.000] |  | 1.0 | 0.100 |",
-        "|  |  | random | 1.000 [1.000, 1.000] |  | 1.0 | 0.100 |",
+    embeddings = {(condition, "b"): unit(0)[0] for condition in ("whole", "20 s")}
+    heard = [Heard("cre", "A", str(number), embeddings) for number in range(2)]
+    rows = [score("cre", *what, heard) for what in (("whole", RANDOM), ("whole", "b"), ("20 s", "b"))]
+    found = "1.000 [1.000, 1.000] / 1.0 [1.0, 1.0] | 0.100 |"
+    assert markdown(rows).splitlines()[2:] == [
+        f"| cre: 2 queries, 1 candidates; random 1.000 / 1.0 | whole | {found}",
+        f"|  | 20 s | {found}",
     ]
