@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
@@ -123,28 +122,13 @@ def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
 def find_audio(paths: Iterable[str | Path]) -> list[Path]:
     """The audio files at `paths`: files as given, folders walked in sorted order.
 
-    Inside folders, hidden files and folders, linked folders and files without one of `AUDIO_SUFFIXES` (in either case)
-    are skipped. Missing paths and folders that cannot be read are returned, so that whoever opens them reports it.
+    Inside folders, hidden files and folders, linked folders, pipes and files without one of `AUDIO_SUFFIXES` (in either
+    case) are skipped. Missing paths and folders that cannot be read are returned: whoever opens them reports it.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         found += sorted(_walk(path)) if path.is_dir() else [path]
     return list(dict.fromkeys(found))
-
-
-def check_regular(path: Path) -> None:
-    """Refuse pipes, sockets and devices: to open one may wait for ever.
-
-    Raises
-    ------
-    UnreadableAudio
-        If `path` is one of those.
-    OSError
-        If there is nothing, or one may not look.
-    """
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder says what is wrong
-        raise UnreadableAudio(f"{path}: no file but a pipe, socket or device; name a file")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -153,7 +137,8 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = (name for name in folders if not name.startswith("."))
         for name in names:
             path = Path(parent, name)
-            if path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
+            pipe = path.is_fifo() or path.is_socket() or path.is_char_device()  # to open one may wait for ever
+            if path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".") and not pipe:
                 yield path
     yield from (Path(error.filename) for error in closed)
 
@@ -170,7 +155,6 @@ def _resample(blocks: Iterable[_Block]) -> Iterator[NDArray[np.float32]]:
 
 
 def _decode(path: Path) -> Iterator[_Block]:
-    check_regular(path)
     with path.open("rb") as raw:  # a handle takes any spelling of a path, and its OSError says what is wrong
         if os.fstat(raw.fileno()).st_size == 0:
             raise EmptyAudio(f"{path}: a file of 0 bytes; fetch or export it again")

@@ -22,7 +22,7 @@ from typing import BinaryIO, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import TruncatedAudio, check_regular, load_audio, stream_audio
+from .audio import TruncatedAudio, load_audio, stream_audio
 from .cores import usable_cores
 from .errors import AudioError, UnreadableAudio
 from .processes import ctrl_c_held_back
@@ -69,7 +69,6 @@ def decode(path: Path, known: Sequence[str] = (), into: Path | None = None) -> D
     AudioError
     """
     try:
-        check_regular(path)
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             content_hash = hash_content(file)
