@@ -403,8 +403,9 @@ def test_a_bundle_adapts_to_recordings_without_labels(catalogue, tiny_bundle, tm
     process = run(*command, "--device", "cpu")
     assert process.returncode == 0, process.stderr
     (line,) = lines(process, "training_run")
-    (warning,) = process.stderr.splitlines()  # once, not once for every copy
+    warning, extent = process.stderr.splitlines()  # once, not once for every copy
     assert warning.startswith("left out: ") and "broken.mp3" in warning
+    assert extent == "training on 5 works with 10 tracks"
     trained = load_checkpoint(line["checkpoint"])
     assert trained.facts["Trained on"] == "nothing, it is for tests; then manifest.csv, music, audio"
     assert trained.facts["Works"] == "5" and trained.facts["Tracks"] == "10"  # four labelled with two, one with a copy
