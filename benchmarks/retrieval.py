@@ -79,14 +79,14 @@ from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.index import CANDIDATES, EXACT
-from bytecover2_milvus.match import STORED
+from bytecover2_milvus.match import MATCH_FIELDS
 from bytecover2_milvus.row import BODY
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 FRONT = 5  # of `LIMIT` rows, at which recall is measured too
-STORED_WITH_ID = ("id", *STORED)
+STORED_WITH_ID = ("id", *MATCH_FIELDS)
 BLOCK_QUERIES = 64  # of a client, between looks at the clock
 SHARES = (0.001, 0.01, 0.1, 0.5)  # of the rows, that pass a filter
 EFS = (32, 64, 128, 256, 512)
