@@ -44,7 +44,7 @@ from torch.nn import functional as F
 from benchmarks.ablation_table import REDUCTIONS, TRAINED, Score, comparisons, plot, table_markdown
 from bytecover2_milvus.cli.output import device_option, progress_bar
 from bytecover2_milvus.cli.training import corpus_options, prepare
-from bytecover2_milvus.config import Training
+from bytecover2_milvus.config import WHITENING, Training
 from bytecover2_milvus.errors import BytecoverError, CheckpointError, ConfigError
 from bytecover2_milvus.metrics import bootstrap_interval, evaluate
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
@@ -62,7 +62,6 @@ from bytecover2_milvus.training.train import pooled_embeddings, train
 from bytecover2_milvus.writing import whole_file
 
 DIMS = (32, 64, 128, 256, 512, 1024, 1536, 2048)  # of Figure 2
-WHITENING = 0.5  # as `fit-pca`
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,7 @@ class Comparison:
 
 
 def comparisons(scores: Sequence[Score]) -> list[Comparison]:
-    """At every dimension the order that the paper finds (PCA-FC above PCA above FC, PCA-FC not below ByteCover), and
-    what training alone does from either start."""
+    """The pairs of `COMPARED` at every dimension."""
     by_system = {(score.reduction, score.dim): score for score in scores if score.reduction}
     trained_on = next(score for score in scores if score.reduction is None and score.further_steps)
     found = []

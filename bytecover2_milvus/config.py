@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from .errors import ConfigError
 
+WHITENING = 0.5  # of the axes that PCA-FC starts from, unless told otherwise; 0 is the paper's
 SAMPLE_RATE = 22_050  # Hz, section 3.1; every waveform in this package has it
 SHORTEST_FRAMES = 8  # input frames of the network below which a track is repeated: one column of the backbone's output
 SCALES = ("linear", "sqrt", "log")

@@ -8,8 +8,8 @@ A track_id that was made from the path gives way: a file that is stored keeps th
 another file has taken that track_id, the path is the track_id.
 
 Beside the whole, a track has the segments that the collection asks for. If the stored segments differ, missing ones are
-embedded and surplus ones deleted. A silent segment cannot be embedded: a track with one is decoded
-again, to see that it is silent.
+embedded and surplus ones deleted. A silent segment cannot be embedded: a track with one is decoded again, to see that
+it is silent.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..config import WHITENING
 from ..errors import ConfigError
 from .output import device_option, progress_bar
 
@@ -259,7 +260,7 @@ def train(
 @click.option(
     "--whitening",
     type=click.FloatRange(0, 1),
-    default=0.5,
+    default=WHITENING,
     show_default=True,
     help="Power of its deviation that every axis is divided by; 0 is the paper's, 1 makes all axes count alike.",
 )

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..audio import TruncatedAudio, stream_audio
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES, FrontEnd
+from ..decoding import hash_content
 from ..degrade import DEGRADATIONS, chosen_kinds, degrade
 from ..errors import AudioError, ManifestError, SongError
 from ..manifest import Track
@@ -258,18 +259,23 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
 
+def _content(path: Path) -> str | Path:
+    """A hash of a file's bytes; the path itself of what is no file or cannot be read."""
+    try:
+        if path.is_file():  # opening a pipe may wait for ever
+            with path.open("rb") as file:
+                return hash_content(file)
+    except OSError:
+        pass
+    return path
+
+
 def _distinct(paths: Iterable[Path]) -> list[Path]:
     """The first of all files that hold the same bytes; what cannot be read is kept, to be reported when it is used."""
     sizes = {path: _size(path) for path in paths}
     count, seen, distinct = Counter(sizes.values()), set(), []
     for path, size in sizes.items():
-        content: object = path if size < 0 else size
-        if size >= 0 and count[size] > 1:
-            try:
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").digest()
-            except OSError:
-                content = path
+        content = size if size >= 0 and count[size] == 1 else _content(path)
         if content not in seen:
             distinct.append(path)
         seen.add(content)
