@@ -47,6 +47,7 @@ from numpy.typing import NDArray
 
 from benchmarks.fourier import fourier_embedding
 from benchmarks.held_out import SETS, Waveform, Work, cached, clean_tracks, works_of
+from benchmarks.validation_table import FLOOR, RANDOM, Score, markdown
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.degrade import DEGRADATIONS, degrade
@@ -58,9 +59,6 @@ from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
 from bytecover2_milvus.writing import whole_file
 
 Embedding: TypeAlias = NDArray[np.float32]  # (D,)
-
-
-RANDOM, FLOOR = "random", "2-D Fourier of chroma"
 
 
 def excerpt(duration_s: float, waveform: Waveform, rng: np.random.Generator) -> Waveform:
@@ -107,25 +105,6 @@ class Heard:
     work_id: str
     track_id: str
     embeddings: dict[tuple[str, str], Embedding]  # by condition and system
-
-
-@dataclass(frozen=True)
-class Score:
-    set: str
-    condition: str
-    system: str
-    map: float
-    map_low: float  # 95 % bootstrap interval by work
-    map_high: float
-    mr1: float
-    mr1_low: float
-    mr1_high: float
-    precision_at_10: float
-    queries: int
-    candidates: int
-    gain: float | None = None  # in MAP over the first system, query by query
-    gain_low: float | None = None  # its 95 % bootstrap interval by work
-    gain_high: float | None = None
 
 
 def hear(
@@ -244,36 +223,6 @@ def validate(
             score(name, condition, system, heard, systems[0]) for condition in conditions[name] for system in systems
         ]
     return scores
-
-
-def markdown(scores: Sequence[Score]) -> str:
-    """A table for people: a row per set and condition, of each system MAP and MR1 with their intervals.
-
-    Gains are those over the first system, of all but the floor; P@10 is the last one's.
-    """
-    of = {(row.set, row.condition, row.system): row for row in scores}
-    systems = [system for system in dict.fromkeys(row.system for row in scores) if system != RANDOM]
-    *others, last = [system for system in systems if system != FLOOR] or systems
-    gaining = [*others, last][1:]
-    columns = ["set", "query", *systems, *(f"gain of {system}" for system in gaining), "P@10"]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    previous = ""
-    for name, condition in dict.fromkeys((row.set, row.condition) for row in scores):
-        row, random = of[name, condition, last], of[name, "whole", RANDOM]
-        candidates = (
-            f"{name}: {row.queries} queries, {row.candidates} candidates; random {random.map:.3f} / {random.mr1:.1f}"
-        )
-        cells = [candidates if name != previous else "", condition]
-        for found in (of[name, condition, system] for system in systems):
-            cells.append(
-                f"{found.map:.3f} [{found.map_low:.3f}, {found.map_high:.3f}] / "
-                f"{found.mr1:.1f} [{found.mr1_low:.1f}, {found.mr1_high:.1f}]"
-            )
-        for found in (of[name, condition, system] for system in gaining):
-            cells.append(f"{found.gain:+.3f} [{found.gain_low:+.3f}, {found.gain_high:+.3f}]")
-        lines.append(f"| {' | '.join(cells)} | {row.precision_at_10:.3f} |")
-        previous = name
-    return "\n".join(lines) + "\n"
 
 
 def publish(scores: Sequence[Any], table: str, path: Path | None) -> None:

@@ -14,7 +14,8 @@ from conftest import tiny_network
 
 from benchmarks import held_out, validation
 from benchmarks.held_out import HELD_OUT, Work, works_of
-from benchmarks.validation import CONDITIONS, RANDOM, USUAL, Heard, hear, markdown, score
+from benchmarks.validation import CONDITIONS, USUAL, Heard, hear, score
+from benchmarks.validation_table import RANDOM, markdown
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import SongError
 from bytecover2_milvus.songs.readers import song_paths
