@@ -18,6 +18,7 @@ from two_ranks import gradients, uneven_corpus
 from bytecover2_milvus.config import Config, FrontEnd, Network, Training
 from bytecover2_milvus.errors import CheckpointError, ConfigError, ManifestError, OutputError, SongError
 from bytecover2_milvus.manifest import Track
+from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
@@ -73,7 +74,7 @@ def cache(tmp_path_factory) -> FeatureCache:
 def bytecover(corpus, cache, tmp_path_factory) -> Checkpoint:
     """A ByteCover that has learned the four songs by heart."""
     torch.set_num_threads(1)  # the network is so small that threads only wait for each other
-    config = with_training(CONFIG, steps=120)
+    config = with_training(CONFIG, steps=120, seed=1)
     out = tmp_path_factory.mktemp("bytecover")
     losses = []
     best = train(config, corpus, cache, out, data_workers=0, device="cpu", report=lambda p: losses.append(p.loss))
@@ -82,7 +83,13 @@ def bytecover(corpus, cache, tmp_path_factory) -> Checkpoint:
 
 
 def test_a_tiny_network_overfits_four_songs(bytecover, corpus, cache):
-    assert validate(bytecover.network, bytecover.config, corpus, cache).map > 0.9
+    """Processors round differently, which moves the MAP by 1/16 or 2/16; not knowing the songs moves it by 9/16.
+
+    Eight tracks with one relevant track each: a query that finds it second instead of first takes 1/16 away.
+    """
+    torch.manual_seed(0)
+    untrained = validate(ByteCover2(CONFIG.network), CONFIG, corpus, cache).map
+    assert untrained < 0.6 and validate(bytecover.network, bytecover.config, corpus, cache).map > 0.75
 
 
 def test_the_papers_phases_follow_each_other(bytecover, corpus, cache, tmp_path):

@@ -195,7 +195,6 @@ def test_adaptation_finds_degraded_copies_better_than_before(recordings, cache, 
         train(CONFIG, recordings + songs, cache, tmp_path, init=initial, data_workers=0, device="cpu")
     )
     after = validate(adapted.network, CONFIG, unheard, cache).map
-    print(before, after)
     assert after > before + 0.1
 
 
