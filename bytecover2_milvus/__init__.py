@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from .segments import Query, Segments, embed_query
 
 __version__ = "0.1.0"
+
+# ONNX Runtime reads it once, when it is imported: it would keep an identifier of the machine and send what it notes.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "ByteCover2EmbeddingFunction": "embedding_function",

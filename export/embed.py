@@ -5,7 +5,10 @@ alone its embedding, and without files how far this machine is from golden.npz; 
 import contextlib
 import itertools
 import json
+import os
 import sys
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when onnxruntime is imported
 
 import numpy as np
 import onnxruntime

@@ -5,6 +5,7 @@
 // ./embed MODEL.onnx a.wav b.flac ...    a line for each: the numbers of its embedding, then its name
 #include <onnxruntime_cxx_api.h>
 #include <cmath>
+#include <cstdlib>
 #include <sndfile.hh>
 
 void require(bool fulfilled, const std::string& otherwise) {
@@ -46,6 +47,7 @@ std::vector<float> embed(Ort::Session& session, const std::string& path) {
 
 int main(int argc, char** argv) try {
   require(argc > 2, "usage: embed MODEL.onnx FILE ...");
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // unless it is set; read once, when the environment is made
   Ort::Env env(ORT_LOGGING_LEVEL_ERROR);
   Ort::Session session(env, argv[1], Ort::SessionOptions());
   require(fact(session, "contract_version") == 1, "this program knows contract version 1");

@@ -7,9 +7,11 @@
 // It does not resample: the files are WAV, at the contract's sample rate (ffmpeg -i song.mp3 -ar 22050 song.wav).
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import ort from "onnxruntime-node";
 import { Bundle, similarity } from "./bytecover2.mjs";
 import { decodeWav } from "./wav.mjs";
+
+process.env.ORT_DISABLE_TELEMETRY ??= "1"; // read once, when onnxruntime-node is imported
+const { default: ort } = await import("onnxruntime-node");
 
 const read = async (path) => Uint8Array.from(await readFile(path)).buffer;
 const print = (line) => console.log(JSON.stringify(line));
