@@ -127,7 +127,7 @@ def find_audio(paths: Iterable[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        found += sorted(_walk(path)) if path.is_dir() else [path]
+        found += sorted(_walk(path)) if os.path.isdir(path) else [path]
     return list(dict.fromkeys(found))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import os
 import shutil
+import stat
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +32,9 @@ from .processes import ctrl_c_held_back
 from .segments import Span
 
 MAX_WORKERS = 8  # one session embeds no faster than so many decode
+READINGS = 3  # of a file that changes while it is read
+CLOCK_TICK_NS = 2_000_000_000  # the coarsest times that file systems keep, FAT's
+_TELLING = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 _Key = TypeVar("_Key")
 
@@ -59,36 +65,90 @@ def hash_content(file: BinaryIO) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def mtime_ns(status: os.stat_result) -> int:
+    """When a file was modified, in nanoseconds, as far as 64 bits reach: some clocks are centuries off."""
+    return min(max(status.st_mtime_ns, -(2**63)), 2**63 - 1)
+
+
+def check_regular(path: Path | str, status: os.stat_result) -> None:
+    """Refuse what is no file on a disk: a pipe may keep its reader waiting for ever, and a device never ends.
+
+    Raises
+    ------
+    UnreadableAudio
+    """
+    if stat.S_ISDIR(status.st_mode):
+        raise UnreadableAudio(f"{path}: {os.strerror(errno.EISDIR)}; name the files in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableAudio(f"{path}: a pipe or a device, no regular file; write it to a file first")
+
+
 def decode(path: Path, known: Sequence[str] = (), into: Path | None = None) -> Decoded:
-    """The waveform of a file, unless the hash of its bytes is among `known`.
+    """The waveform of a file, unless the hash of its bytes is among `known`; both of the same bytes.
 
     With `into`, the waveform goes to that file, float32 without a header, and memory holds a block of it.
 
     Raises
     ------
     AudioError
+        Whatever was wrong with the file.
     """
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            content_hash = hash_content(file)
-        if content_hash in known:
-            return Decoded(content_hash, status.st_size, status.st_mtime_ns, None)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            waveform = None
-            if into is None:
-                waveform = load_audio(path)
-            else:
-                _write(path, into)
+        for _ in range(READINGS):
+            status, content_hash = _hash(path)
+            if content_hash in known:
+                return Decoded(content_hash, status.st_size, mtime_ns(status), None)
+            try:
+                waveform, warning = _load(path, into)
+            except AudioError:
+                if _is_as_before(path, status, content_hash):
+                    raise
+                continue
+            if _is_as_before(path, status, content_hash):
+                return Decoded(content_hash, status.st_size, mtime_ns(status), waveform, warning)
+    except AudioError:
+        raise
     except OSError as error:
         raise UnreadableAudio(
             f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
         ) from error
     except MemoryError as error:
         raise UnreadableAudio(f"{path}: longer than this machine's memory holds; split it") from error
-    warning = "; ".join(str(entry.message) for entry in caught if issubclass(entry.category, TruncatedAudio))
-    return Decoded(content_hash, status.st_size, status.st_mtime_ns, waveform, warning)
+    except Exception as error:  # codecs raise what they like, and no file may cost the others
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnreadableAudio(f"{path}: cannot be decoded ({reason}); convert it, or leave it out") from error
+    raise UnreadableAudio(f"{path}: it changes while it is read; run again when it is whole")
+
+
+def _hash(path: Path) -> tuple[os.stat_result, str]:
+    """What the file is, and the hash of its bytes."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe may wait
+        status = os.fstat(file.fileno())
+        check_regular(path, status)
+        return status, hash_content(file)
+
+
+def _load(path: Path, into: Path | None) -> tuple[NDArray[np.float32] | None, str]:
+    """The waveform, or None where it is in `into`; and what is to be said of it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        waveform = None
+        if into is None:
+            waveform = load_audio(path)
+        else:
+            _write(path, into)
+    told = (str(entry.message) for entry in caught if issubclass(entry.category, TruncatedAudio))
+    return waveform, "; ".join(told)
+
+
+def _is_as_before(path: Path, before: os.stat_result, content_hash: str) -> bool:
+    """Whether a file is the one that was hashed, with the same bytes: others may have written it meanwhile."""
+    now = os.stat(path)
+    if any(getattr(now, name) != getattr(before, name) for name in _TELLING):
+        return False
+    if time.time_ns() - max(now.st_mtime_ns, now.st_ctime_ns) > CLOCK_TICK_NS:
+        return True
+    return _hash(path)[1] == content_hash  # written so lately that its times need not tell
 
 
 class Decoder:

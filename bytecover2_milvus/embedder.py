@@ -98,7 +98,7 @@ class Embedder:
         EmptyAudio, ShortAudio, SilentAudio
             If there are no samples, too few, or none above the silence floor: the embedding would mean nothing.
         AudioError
-            If the array is not one-dimensional, not float32, or holds NaN or infinity.
+            If the array is not one-dimensional, not float32, or holds NaN or infinity, or its embedding does.
         DeviceError
             If ONNX Runtime fails, for want of memory perhaps.
         """
@@ -115,7 +115,7 @@ class Embedder:
         Raises
         ------
         AudioError
-            As `embed`; before anything is computed, unless it lies in a recording of more than `LONGEST_S`.
+            As `embed`; of the samples, before anything is computed, unless they are more than `LONGEST_S`.
         DeviceError
             As `embed`.
         """
@@ -158,7 +158,7 @@ class Embedder:
         from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
         try:
-            return self._session.run([OUTPUT], {INPUT: waveforms})[0]
+            embeddings = self._session.run([OUTPUT], {INPUT: waveforms})[0]
         except (EPFail, Fail, RuntimeException) as error:
             seconds = waveforms.size / self.contract.sample_rate
             reason = " ".join(str(error).split())
@@ -166,6 +166,9 @@ class Embedder:
                 f"{self.provider}: ONNX Runtime failed on {seconds:.0f} s of audio ({reason}); if memory is short, "
                 "free some or choose another device"
             ) from error
+        if not np.isfinite(embeddings).all():
+            raise AudioError("waveform too loud for float32: its embedding is not finite; export it again")
+        return embeddings
 
     def _prepare(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         """`waveform`, checked, and repeated if it is short."""

@@ -25,6 +25,7 @@ with 1.
         ├── MilvusUnavailable    no answer at the URI
         ├── CollectionLocked     the embedded folder is open in another process
         ├── CollectionMissing    no collection of that name
+        ├── InputRefused         a row or a filter that Milvus does not take
         └── CollectionMismatch   the collection belongs to another model or schema
 """
 
@@ -109,6 +110,10 @@ class CollectionLocked(CollectionError):
 
 class CollectionMissing(CollectionError):
     """No collection of that name."""
+
+
+class InputRefused(CollectionError):
+    """A row or a filter that Milvus does not take, or that we do not offer it; others may fare better."""
 
 
 class CollectionMismatch(CollectionError):

@@ -15,6 +15,7 @@ it is silent.
 from __future__ import annotations
 
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +23,12 @@ from itertools import islice
 from typing import Any
 
 from .config import SAMPLE_RATE
-from .decoding import Job, hash_content
+from .decoding import Job, check_regular, hash_content, mtime_ns
 from .embedder import Embedder
-from .errors import AudioError, CollectionError, CollectionMismatch, DeviceError
+from .errors import AudioError, CollectionMismatch, DeviceError, InputRefused
 from .manifest import Track
 from .reader import LocalReader, Reader, ReadFile
-from .row import Row, check_row
+from .row import Row, check_embedding, check_row
 from .segments import Segments, Span, span_at, times_s
 from .storing import Batch, IngestRecord, Outcome, Store
 
@@ -43,6 +44,7 @@ class _Listed:
     track: Track
     path: str  # absolute
     rows: list[Row]
+    refusal: str = ""  # why Milvus cannot be asked about it, or hold it
 
     def done(self, status: str, reason: str = "", row: Row | None = None, warning: str = "") -> IngestRecord:
         return IngestRecord(
@@ -54,6 +56,10 @@ class _Listed:
             warning,
             row.duration_s if row else None,
         )
+
+    def refused(self) -> Outcome | None:
+        """The failure of a track that cannot be stored, whatever its audio."""
+        return Outcome(self.done("failed", f"{self.path}: {self.refusal}")) if self.refusal else None
 
     def known(self, segments: Segments) -> list[str]:
         """Hashes of the contents that are stored with all their segments, and need not be decoded."""
@@ -72,7 +78,7 @@ class _Listed:
     def changes(self, row: Row, size: int, mtime_ns: int) -> dict[str, Any]:
         """The fields in which `row` is out of date."""
         track = self.track
-        told: dict[str, Any] = {"artist": track.artist, "metadata": dict(track.metadata)}
+        told: dict[str, Any] = {"artist": track.artist, "metadata": track.metadata}
         if track.title != track.path.stem:  # a folder's files have no other title
             told["title"] = track.title
         now = {name: value for name, value in told.items() if value}
@@ -138,7 +144,7 @@ def _ingest(tracks: Iterator[Track], reader: Reader, collection: Store, batch_si
         while chunk := list(islice(tracks, TRACKS_PER_LOOKUP)):
             jobs: list[Job[_Listed]] = []
             for listed in _look_up(chunk, collection, seen):
-                outcome = seen.again(listed) or _unread(listed, collection.segments)
+                outcome = listed.refused() or seen.again(listed) or _unread(listed, collection.segments)
                 if outcome:
                     yield from batch.take(outcome)
                 else:
@@ -155,23 +161,55 @@ def _ingest(tracks: Iterator[Track], reader: Reader, collection: Store, batch_si
 def _look_up(tracks: Sequence[Track], collection: Store, seen: _Seen) -> Iterator[_Listed]:
     """Tracks with what is stored of them, one by one: what `seen` knows of a track counts for those behind it."""
     paths = [os.path.abspath(track.path) for track in tracks]
-    stored: defaultdict[str, dict[str, Row]] = defaultdict(dict)  # by track_id, then by id
-    for row in collection.rows_of([track.track_id for track in tracks if _is_utf8(track.track_id)]):
-        stored[row.track_id][row.id] = row
-    elsewhere = [
-        path
-        for track, path in zip(tracks, paths, strict=True)
-        if not track.named and _is_utf8(path) and all(row.path != path for row in stored[track.track_id].values())
-    ]
-    kept: dict[str, str] = {}  # the track_id by path, of files that are stored under another
-    for row in collection.rows_at(elsewhere):
-        kept[row.path] = row.track_id
-        stored[row.track_id][row.id] = row
-    for track, path in zip(tracks, paths, strict=True):
+    refusals = list(map(_refusal, tracks, paths))
+    fit = [pair for pair, refusal in zip(zip(tracks, paths, strict=True), refusals, strict=True) if not refusal]
+    try:
+        stored, kept = _stored(fit, collection)
+    except InputRefused as error:  # whichever it is over
+        half = len(tracks) // 2
+        if half:
+            yield from _look_up(tracks[:half], collection, seen)
+            yield from _look_up(tracks[half:], collection, seen)
+        else:
+            yield _Listed(tracks[0], paths[0], [], str(error))
+        return
+    for track, path, refusal in zip(tracks, paths, refusals, strict=True):
+        if refusal:
+            yield _Listed(track, path, [], refusal)
+            continue
         if not track.named:
             taken = seen.taken(track.track_id, path) or _has_other(stored[track.track_id].values(), path)
             track = replace(track, track_id=kept.get(path) or (path if taken else track.track_id))
         yield _Listed(track, path, list(stored[track.track_id].values()))
+
+
+def _refusal(track: Track, path: str) -> str:
+    """Why no row can be of this track; "" where one can."""
+    texts = {"work_id": track.work_id or "", "title": track.title, "artist": track.artist, "path": path}
+    try:
+        check_row(Row(track.track_id, "0" * 64, 1.0, 0.0, 1.0, **texts, metadata=track.metadata))
+    except InputRefused as error:
+        return str(error)
+    return ""
+
+
+def _stored(
+    tracks: Sequence[tuple[Track, str]], collection: Store
+) -> tuple[defaultdict[str, dict[str, Row]], dict[str, str]]:
+    """The stored rows of tracks and of the files at their paths, by track_id and id; and those files' track_ids."""
+    stored: defaultdict[str, dict[str, Row]] = defaultdict(dict)
+    for row in collection.rows_of([track.track_id for track, _ in tracks]):
+        stored[row.track_id][row.id] = row
+    elsewhere = [
+        path
+        for track, path in tracks
+        if not track.named and all(row.path != path for row in stored[track.track_id].values())
+    ]
+    kept: dict[str, str] = {}
+    for row in collection.rows_at(elsewhere):
+        kept[row.path] = row.track_id
+        stored[row.track_id][row.id] = row
+    return stored, kept
 
 
 def _has_other(rows: Iterable[Row], path: str) -> bool:
@@ -222,15 +260,20 @@ def _unread(listed: _Listed, segments: Segments) -> Outcome | None:
     """What is known of a track without reading its file."""
     try:
         status = os.stat(listed.path)
+        check_regular(listed.path, status)
     except OSError as error:
         return Outcome(listed.done("failed", f"{listed.path}: {error.strerror}; check the path and its permissions"))
-    file = (listed.path, status.st_size, status.st_mtime_ns)
+    except AudioError as error:
+        return Outcome(listed.done("failed", str(error)))
+    except ValueError as error:  # no file can be called that
+        return Outcome(listed.done("failed", f"{listed.path}: {error}; check the path"))
+    file = (listed.path, status.st_size, mtime_ns(status))
     contents = {row.content_hash for row in listed.rows}
     if len(contents) != 1 or any((row.path, row.size, row.mtime_ns) != file for row in listed.rows):
         return None
     if not _are_all(listed.rows, segments):
         return None
-    return _refreshed(listed, listed.rows, segments, status.st_size, status.st_mtime_ns)
+    return _refreshed(listed, listed.rows, segments, status.st_size, mtime_ns(status))
 
 
 def _read(listed: _Listed, file: ReadFile | AudioError, collection: Store, batch: Batch) -> Outcome:
@@ -290,7 +333,9 @@ def _embedded(listed: _Listed, own: list[Row], segments: Segments, file: ReadFil
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
     try:
         embeddings = dict(zip(missing, file.embed(list(missing.values())), strict=True))
-    except AudioError as error:
+        for embedding in embeddings.values():
+            check_embedding(embedding, len(embedding))
+    except (AudioError, InputRefused) as error:
         return Outcome(listed.done("failed", f"{listed.path}: {error}"))
     except DeviceError as error:  # the next track would hardly fare better
         raise DeviceError(f"{listed.path}: {error}") from error
@@ -338,26 +383,20 @@ def _checked(outcome: Outcome, listed: _Listed) -> Outcome:
     try:
         for row in outcome.rows:
             check_row(row)
-    except CollectionError as error:
-        return Outcome(listed.done("failed", str(error)))
+    except InputRefused as error:
+        return Outcome(listed.done("failed", f"{listed.path}: {error}"))
     return outcome
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether Milvus can be asked about `text`: names of files need not be UTF-8."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_still(row: Row) -> bool:
     """Whether the file that `row` was made from still holds the same."""
     try:
+        status = os.stat(row.path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != row.size:
+            return False
+        if mtime_ns(status) == row.mtime_ns:
+            return True
         with open(row.path, "rb") as file:
-            status = os.fstat(file.fileno())
-            same = (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns)
-            return same or hash_content(file) == row.content_hash
-    except OSError:
+            return hash_content(file) == row.content_hash
+    except (OSError, ValueError):
         return False

@@ -13,9 +13,11 @@ import csv
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,6 +26,10 @@ from .errors import ManifestError
 
 REQUIRED = ("path", "work_id")
 OPTIONAL = ("track_id", "title", "artist", "split")
+MAX_BYTES = 1 << 30  # of a manifest, some millions of tracks
+MAX_DEPTH = 100  # of lists and objects within each other: Python's reader is recursive
+MAX_DIGITS = 1_000  # of a number; Python converts no more than some thousands
+_MARKS = re.compile(rf'"(?:[^"\\]|\\.)*"|[\[{{]|[\]}}]|\d{{{MAX_DIGITS + 1},}}')  # what decides these in JSON
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,15 @@ def read_manifest(path: str | Path) -> list[Track]:
     """
     path, split = _path_and_split(Path(path))
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}; check the path and its permissions") from error
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    if len(content) > MAX_BYTES:
+        raise ManifestError(f"{path}: more than {MAX_BYTES:,} bytes; split it")
     rows = _json_rows if text.lstrip().startswith(("{", "[")) else _csv_rows
     tracks: list[Track] = []
     places: list[str] = []
@@ -101,7 +111,7 @@ def tracks_in(paths: Iterable[str | Path]) -> list[Track]:
     """
     below: dict[Path, Path] = {}
     for given in map(Path, paths):
-        folder = given if given.is_dir() else given.parent
+        folder = given if os.path.isdir(given) else given.parent  # is_dir() raises where it may not look
         for path in find_audio([given]):
             below.setdefault(path, path.relative_to(folder))
     return _with_ids([Track(path, "", title=path.stem) for path in below], list(below.values()))
@@ -167,7 +177,8 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         place = f"{path}, line {number}"
         try:
-            row = json.loads(line)
+            _check_size(line)
+            row = json.loads(line, object_pairs_hook=partial(_object, line))
         except json.JSONDecodeError as error:
             raise ManifestError(
                 f"{place}, character {error.colno}: not JSON ({error.msg}); write one object per line"
@@ -176,6 +187,34 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             raise ManifestError(f"{place}: {type(row).__name__} where an object is needed; write one object per line")
         _require_columns(place, row)
         yield number, row
+
+
+def _check_size(line: str) -> None:
+    """Refuse what Python's reader of JSON would not take.
+
+    Raises
+    ------
+    json.JSONDecodeError
+    """
+    depth = 0
+    for mark in _MARKS.finditer(line):
+        if mark[0] in "[{":
+            depth += 1
+        elif mark[0] in "]}":
+            depth -= 1
+        elif mark[0][0] != '"':
+            raise json.JSONDecodeError(f"a number of {len(mark[0])} digits", line, mark.start())
+        if depth > MAX_DEPTH:
+            raise json.JSONDecodeError(f"lists or objects more than {MAX_DEPTH} deep", line, mark.start())
+
+
+def _object(line: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of its keys and values, each of which stands there once."""
+    read = dict(pairs)
+    if len(read) < len(pairs):
+        (name, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise json.JSONDecodeError(f"column {name!r} twice", line, line.rfind(json.dumps(name, ensure_ascii=False)))
+    return read
 
 
 def _require_columns(place: str, columns: Iterable[str]) -> None:
@@ -210,7 +249,7 @@ def _text(place: str, column: str, value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ManifestError(f"{place}: column {column} is {value!r}; give text or a whole number")
+        raise ManifestError(f"{place}: column {column} is {str(value)[:80]}; give text or a whole number")
     return str(value)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import re
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 from weakref import WeakKeyDictionary
 
-from .errors import CollectionError, CollectionLocked, CollectionMissing, MilvusUnavailable
+from .errors import CollectionError, CollectionLocked, CollectionMissing, InputRefused, MilvusUnavailable
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -31,6 +30,7 @@ DEFAULT_PORTS = {"http": 19530, "https": 443}  # what pymilvus takes where the a
 # Milvus' own error codes.
 CONNECT_FAILED = 2
 COLLECTION_NOT_FOUND = 100
+INVALID_INPUT = frozenset({6, 1100})  # of Milvus Lite, of a server
 NOT_LOADED = 101
 # Of a server in its first seconds: a replica, channel, segment or node is not there yet (merr/errors.go in Milvus).
 NOT_READY = frozenset({NOT_LOADED, 401, 500, 501, 503, 601, 602, 901, 902, 903, 905})
@@ -42,6 +42,8 @@ _Answer = TypeVar("_Answer")
 # and in Milvus Lite's, neither of which has comments; a quote by itself opens a string that does not end.
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _DELIMITERS = re.compile(r"""(?s)"(?:[^"\\\r\n]|\\.)*"|'(?:[^'\\\r\n]|\\.)*'|["'()\[\]{}]""")
+
+_ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 # Which embedded folder each client of `connect` holds open: closing a client leaves its Milvus Lite running.
 _folders: WeakKeyDictionary[MilvusClient, Path] = WeakKeyDictionary()
@@ -139,9 +141,11 @@ def embedded_folder(client: MilvusClient) -> Path | None:
 def quote(value: str | Iterable[str]) -> str:
     """A string, or a list of strings, as a literal of Milvus' filter language.
 
-    Non-ASCII is left as it is: neither Milvus Lite nor the server reads every ``\\u`` escape.
+    Only what would end the literal is escaped: Milvus Lite and the server know few other escapes in common.
     """
-    return json.dumps(value if isinstance(value, str) else list(value), ensure_ascii=False)
+    if isinstance(value, str):
+        return '"' + value.translate(_ESCAPES) + '"'
+    return f"[{', '.join(map(quote, value))}]"
 
 
 def both(filter: str, condition: str) -> str:
@@ -173,11 +177,12 @@ def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, *
 
     Raises
     ------
-    MilvusUnavailable, CollectionMissing, CollectionError
+    MilvusUnavailable, CollectionMissing, InputRefused, CollectionError
         In one line, with Milvus' reason.
     """
     import grpc
     from pymilvus import MilvusException
+    from pymilvus.exceptions import DataNotMatchException, ParamError
 
     give_up = time.monotonic() + min(timeout_s, CALL_TIMEOUT_S)
     while True:
@@ -202,6 +207,8 @@ def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, *
         raise MilvusUnavailable(f"{what}: Milvus does not answer ({reason}); run again when it is back") from cause
     if code == COLLECTION_NOT_FOUND:
         raise CollectionMissing(f"{name}: no collection of that name") from cause
+    if code in INVALID_INPUT or isinstance(cause, (DataNotMatchException, ParamError)):
+        raise InputRefused(f"{what}: {reason}") from cause
     advice = "; make room, then run again" if os.strerror(errno.ENOSPC) in reason else ""
     raise CollectionError(f"{what}: {reason}{advice}") from cause
 

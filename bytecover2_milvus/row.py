@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CollectionError
+from .errors import InputRefused
 
 if TYPE_CHECKING:
     from pymilvus import CollectionSchema
@@ -25,6 +26,9 @@ MAX_BYTES: dict[str, int] = {
     name: entry["elementTypeParams"]["max_length"] for name, entry in FIELDS.items() if entry["dataType"] == "VarChar"
 } | {"metadata": 65_536}  # of its JSON, Milvus' limit
 NORM_TOLERANCE = 1e-3
+MAX_DEPTH = 64  # of lists and objects within each other in metadata: those who read it are recursive
+INT64 = range(-(2**63), 2**63)
+JSON_INT = range(-(2**63), 2**64)  # what the orjson of pymilvus takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +78,70 @@ def check_row(row: Row) -> None:
 
     Raises
     ------
-    CollectionError
-        If the content hash is none, a text is not UTF-8 or too long, or the metadata is not JSON.
+    InputRefused
+        If the content hash is none, a field is of another type, a number is out of range or no time of a recording, a
+        text is not UTF-8 or too long, or the metadata is not JSON.
     """
+    who = ascii(row.track_id[:80] if isinstance(row.track_id, str) else type(row.track_id).__name__)
+    for name, types, what in _TYPES:
+        value = getattr(row, name)
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise InputRefused(f"{who}: {name} is of type {type(value).__name__}, not {what}")
+        if types is int and value not in INT64:
+            raise InputRefused(f"{who}: {name} is beyond 64 bits")
     if not re.fullmatch("[0-9a-f]{64}", row.content_hash):  # reading by ranges of keys depends on it
-        raise CollectionError(f"{row.track_id!a}: content_hash {row.content_hash!a} is not SHA-256 in hexadecimal")
-    for name in ("track_id", "work_id", "title", "artist", "path"):
-        if not isinstance(getattr(row, name), str):
-            raise CollectionError(f"{row.track_id!a}: {name} is {getattr(row, name)!a}, not a text")
+        raise InputRefused(f"{who}: content_hash {row.content_hash[:80]!a} is not SHA-256 in hexadecimal")
+    if not 0 <= row.start_s < row.end_s < math.inf or not 0 < row.duration_s < math.inf:  # NaN neither
+        raise InputRefused(f"{who}: from {row.start_s} to {row.end_s} of {row.duration_s} s is no part of a recording")
     try:
-        metadata = json.dumps(dict(row.metadata), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise CollectionError(f"{row.track_id!a}: its metadata is not JSON ({error})") from error
+        _check_json(row.metadata)
+    except ValueError as error:
+        raise InputRefused(f"{who}: its metadata is not JSON that Milvus holds: {error}") from error
+    metadata = json.dumps(row.metadata, ensure_ascii=False)
     for name, limit in MAX_BYTES.items():
         text = metadata if name == "metadata" else getattr(row, name)
         try:
             n_bytes = len(text.encode("utf-8"))
         except UnicodeEncodeError as error:
-            raise CollectionError(f"{row.track_id!a}: its {name} is not valid UTF-8; rename it") from error
+            raise InputRefused(f"{who}: its {name} is not valid UTF-8; rename it") from error
         if n_bytes > limit:
-            raise CollectionError(f"{row.track_id[:80]!a}: its {name} has {n_bytes} bytes; at most {limit} fit")
+            raise InputRefused(f"{who}: its {name} has {n_bytes} bytes; at most {limit} fit")
+
+
+_KINDS: dict[str, tuple[Any, str]] = {
+    "VarChar": (str, "a text"),
+    "Int64": (int, "a whole number"),
+    "Double": ((int, float), "a number"),
+    "JSON": (dict, "an object of JSON"),
+}
+_TYPES = [(name, *_KINDS[entry["dataType"]]) for name, entry in FIELDS.items() if name in STORED]
+
+
+def _check_json(value: Any, depth: int = 0) -> None:
+    """Refuse what is not JSON or more than Milvus and orjson hold.
+
+    Raises
+    ------
+    ValueError
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"the key {str(key)[:80]!a} is not a text")
+            _check_json(entry, depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            _check_json(entry, depth + 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not JSON")
+    elif isinstance(value, int):
+        if value not in JSON_INT:
+            raise ValueError("a whole number beyond 64 bits; write it as text")
+    elif value is not None and not isinstance(value, str):
+        raise ValueError(f"{type(value).__name__} is not JSON")
 
 
 def check_embedding(embedding: NDArray[np.float32], dim: int) -> None:
@@ -101,13 +149,13 @@ def check_embedding(embedding: NDArray[np.float32], dim: int) -> None:
 
     Raises
     ------
-    CollectionError
+    InputRefused
     """
     if embedding.shape != (dim,):
-        raise CollectionError(f"embedding of shape {embedding.shape}; the collection holds ({dim},)")
+        raise InputRefused(f"embedding of shape {embedding.shape}; the collection holds ({dim},)")
     norm = float(np.linalg.norm(embedding))
     if not abs(norm - 1.0) <= NORM_TOLERANCE:  # NaN fails too
-        raise CollectionError(f"embedding of norm {norm:.4g}; a finite unit vector is needed")
+        raise InputRefused(f"embedding of norm {norm:.4g}; a finite unit vector is needed")
 
 
 def collection_schema(dim: int) -> CollectionSchema:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CollectionError
+from .errors import InputRefused
 from .row import Row
 from .segments import Segments
 
@@ -88,23 +88,39 @@ class Batch:
             yield from self.store()
 
     def store(self) -> Iterator[IngestRecord]:
+        """Store what waits; a track that is refused fails by itself."""
+        outcomes, self._outcomes, self.waiting = self._outcomes, [], {}
+        if outcomes:
+            yield from self._stored(outcomes)
+
+    def _stored(self, outcomes: list[Outcome]) -> Iterator[IngestRecord]:
+        """The records of outcomes, which are stored together, or by halves where one of them is refused."""
+        try:
+            self._write(outcomes)
+        except InputRefused as error:
+            if len(outcomes) > 1:
+                half = len(outcomes) // 2
+                yield from self._stored(outcomes[:half])
+                yield from self._stored(outcomes[half:])
+            else:
+                (outcome,) = outcomes
+                yield replace(outcome.record, status="failed", reason=f"{outcome.record.path}: {error}")
+        else:
+            yield from (outcome.record for outcome in outcomes)
+
+    def _write(self, outcomes: list[Outcome]) -> None:
         """Upsert what is new, then delete what it replaces: a track is at worst stored twice, never missing."""
-        if not self._outcomes:
-            return
-        rows = [row for outcome in self._outcomes for row in outcome.rows]
+        rows = [row for outcome in outcomes for row in outcome.rows]
         embedding_of: dict[str, NDArray[np.float32]] = {}
-        for outcome in self._outcomes:
+        for outcome in outcomes:
             embedding_of |= outcome.embeddings
         embedding_of |= self._collection.embeddings_of([row.id for row in rows if row.id not in embedding_of])
-        if lost := [row.path for row in rows if row.id not in embedding_of]:
-            raise CollectionError(f"{lost[0]}: deleted from {self._collection.name} during the ingest; run it again")
+        if any(row.id not in embedding_of for row in rows):
+            raise InputRefused(f"deleted from {self._collection.name} during the ingest; run it again")
         if rows:
             self._collection.upsert(rows, np.stack([embedding_of[row.id] for row in rows]))
-        replacing = [outcome for outcome in self._outcomes if outcome.replaces]
+        replacing = [outcome for outcome in outcomes if outcome.replaces]
         if replacing:
             kept = [row.id for outcome in replacing for row in outcome.rows]
             self._collection.delete_tracks([outcome.record.track_id for outcome in replacing], keep=kept)
-        records = [outcome.record for outcome in self._outcomes]
-        self._outcomes, self.waiting = [], {}
         self.n_stored += len(rows)
-        yield from records

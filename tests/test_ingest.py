@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
-from bytecover2_milvus.errors import CollectionMismatch
+from bytecover2_milvus.errors import CollectionMismatch, InputRefused
 from bytecover2_milvus.ingest import IngestRecord, ingest
 from bytecover2_milvus.manifest import Track, tracks_in
+from bytecover2_milvus.row import Row
+from bytecover2_milvus.staging import Staging
 
 REMEDY = "give each its own in the manifest, or delete that track first"
 
@@ -39,7 +41,7 @@ def collection(scratch: TrackCollection) -> Iterator[TrackCollection]:
 
 
 def run(
-    tracks: list[Track], collection: TrackCollection, embedder: BandEmbedder | None = None
+    tracks: list[Track], collection: TrackCollection | Staging, embedder: BandEmbedder | None = None
 ) -> dict[str, IngestRecord]:
     """Records by track_id; one for each."""
     records = list(ingest(tracks, embedder or BandEmbedder(), collection, workers=0, batch_size=3))
@@ -268,8 +270,122 @@ def test_bad_files_fail_and_the_rest_goes_on(collection: TrackCollection, folder
     assert sorted(collection.fetch().track_ids) == ["a", "b", "c", "cut", "d"]
 
 
+ODD = {  # of a track: what neither Milvus nor orjson can hold
+    "title": {"title": 5},
+    "work": {"work_id": "\ud800"},
+    "number": {"metadata": {"x": [{"y": 2**70}]}},
+    "nan": {"metadata": {"x": float("nan")}},
+    "key": {"metadata": {1: "x"}},
+    "set": {"metadata": {"x": {1, 2}}},
+    "none": {"metadata": None},
+    "long": {"metadata": {"x": "y" * 70_000}},
+}
+
+
+def test_what_cannot_be_stored_of_a_track_fails_that_track(collection: TrackCollection, folder: Path) -> None:
+    deep: list[object] = []
+    for _ in range(5_000):
+        deep = [deep]
+    odd = ODD | {"deep": {"metadata": {"x": deep}}}
+    tracks = [
+        *(
+            Track(write_tone(folder / f"{name}.wav", seed), name, **facts)
+            for seed, (name, facts) in enumerate(odd.items())
+        ),
+        Track(folder / "a.wav", 7),
+        Track(Path("nul\0.wav"), "nul"),
+        Track(folder, "folder"),
+        Track(folder / ("x" * 300 + ".wav"), "name"),
+        *tracks_in([folder / f"{letter}.wav" for letter in "bcd"]),
+    ]
+    records = run(tracks, collection, AddingEmbedder())
+    assert statuses(records) == dict.fromkeys([*odd, 7, "nul", "folder", "name"], "failed") | dict.fromkeys(
+        "bcd", "added"
+    )
+    assert all(str(track.path) in records[track.track_id].reason for track in tracks[:-3])
+    assert_stored(collection, {letter: folder / f"{letter}.wav" for letter in "bcd"})
+
+
+class AddingEmbedder(BandEmbedder):
+    """Fails where a file is embedded that cannot be stored."""
+
+    n_left = 3
+
+    def embed(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.n_left -= 1
+        assert self.n_left >= 0
+        return super().embed(waveform)
+
+
+class OddEmbedder(BandEmbedder):
+    """Gives NaN for what is longer than two seconds."""
+
+    def embed(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        return super().embed(waveform) * np.float32("nan" if len(waveform) > 2 * SAMPLE_RATE else 1)
+
+
+def test_an_embedding_that_is_none_fails_its_track(collection: TrackCollection, folder: Path) -> None:
+    write_tone(folder / "odd.wav", 8, duration_s=3)
+    records = run(tracks_in([folder]), collection, OddEmbedder())
+    assert statuses(records) == dict.fromkeys("abcd", "added") | {"odd": "failed"}
+    assert records["odd"].reason == f"{folder / 'odd.wav'}: embedding of norm nan; a finite unit vector is needed"
+
+
+class StrictStaging(Staging):
+    """Takes less than ours do, as another Milvus may: nothing of a track called c, in a filter or in a row."""
+
+    asks = True
+
+    def rows_of(self, track_ids: Sequence[str]) -> list[Row]:
+        if self.asks and "c" in track_ids:
+            raise InputRefused("no c in a filter")
+        return super().rows_of(track_ids)
+
+    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None:
+        if any(row.track_id == "c" for row in rows):
+            raise InputRefused("no c in a row")
+        super().upsert(rows, embeddings)
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_whatever_a_store_refuses_is_refused_alone(folder: Path, tmp_path: Path, asks: bool) -> None:
+    with StrictStaging(tmp_path / "staging", BandEmbedder()) as staging:
+        staging.asks = asks
+        for status in ("added", "skipped"):
+            records = run(tracks_in([folder]), staging)
+            assert statuses(records) == dict.fromkeys("abd", status) | {"c": "failed"}
+            assert records["c"].reason == f"{folder / 'c.wav'}: no c in a {'filter' if asks else 'row'}"
+        assert staging.count() == 3
+
+
+def test_a_clock_that_is_centuries_off(collection: TrackCollection, folder: Path) -> None:
+    os.utime(folder / "b.wav", (13_569_465_600, 13_569_465_600))  # in 2400, beyond 64 bits of nanoseconds
+    for status in ("added", "skipped"):
+        assert statuses(run(tracks_in([folder]), collection)) == dict.fromkeys("abcd", status)
+
+
+def test_a_pipe_is_no_track(collection: TrackCollection, folder: Path) -> None:
+    os.mkfifo(folder / "pipe.wav")  # which would keep whoever opens it waiting
+    records = run(tracks_in([folder / "pipe.wav", folder / "a.wav", Path("/dev/zero")]), collection)
+    assert sorted(statuses(records).values()) == ["added", "failed", "failed"]
+    assert (
+        records["pipe"].reason
+        == f"{folder / 'pipe.wav'}: a pipe or a device, no regular file; write it to a file first"
+    )
+
+
 def test_nasty_names(collection: TrackCollection, tmp_path: Path) -> None:
-    names = ["it's", 'say "when"', "back\\slash", "two\nlines", "Für Elise 🎹", "שיר", "[x] %_ {y}"]
+    names = [
+        "it's",
+        'say "when"',
+        "back\\slash",
+        "two\nlines",
+        "\x01\x08\t\v\x1b[2J\x7f\x85\x9b\u2028",
+        "\\u001b\\",
+        "Für Elise 🎹",
+        "שיר",
+        "[x] %_ {y}",
+    ]
     paths = {name: write_tone(tmp_path / f"{name}.wav", seed) for seed, name in enumerate(names)}
     assert statuses(run(tracks_in([tmp_path]), collection)) == dict.fromkeys(names, "added")
     assert_stored(collection, paths)

@@ -107,6 +107,13 @@ def test_missing_audio_files_are_not_the_manifest_s_business(tmp_path: Path) -> 
         ('[{"path": "a.wav", "work_id": "w"}]', "line 1: list where an object is needed; write one object per line"),
         ('{"path": "a.wav", "work_id": ["w"]}', r"line 1: column work_id is \['w'\]; give text or a whole number"),
         ('{"path": "", "work_id": "w"}', "line 1: column path is ''"),
+        (
+            f'{{"path": "a", "x": {"[" * 9000}{"]" * 9000}}}',
+            r"line 1, character 119: not JSON \(lists or objects more than",
+        ),
+        (f'\n{{"path": "a", "x": {"9" * 5000}}}', r"line 2, character 20: not JSON \(a number of 5000 digits\)"),
+        ('{"path": "a", "work_id": "w", "path": "b"}', r"line 1, character 31: not JSON \(column 'path' twice\)"),
+        ('{"path": "a", "work_id": "w", "title": [[[]]]}', r"line 1: column title is \[\[\[\]\]\]; give text"),
     ],
 )
 def test_a_wrong_manifest_is_refused_by_line_and_reason(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -114,6 +121,19 @@ def test_a_wrong_manifest_is_refused_by_line_and_reason(tmp_path: Path, content:
         read_manifest(manifest(tmp_path, content))
     assert str(caught.value).startswith(str(tmp_path / "manifest.csv"))
     assert "\n" not in str(caught.value)
+
+
+def test_what_only_looks_large_in_json_is_read(tmp_path: Path) -> None:
+    digits, brackets = "9" * 5000, "[" * 5000
+    content = f'{{"path": "a", "work_id": "w", "x": "{digits} \\"{brackets}", "y": {2**70}}}'
+    (track,) = read_manifest(manifest(tmp_path, content))
+    assert track.metadata == {"x": f'{digits} "{brackets}', "y": 2**70}
+
+
+def test_an_endless_manifest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bytecover2_milvus.manifest.MAX_BYTES", 1000)
+    with pytest.raises(ManifestError, match="/dev/zero: more than 1,000 bytes; split it"):
+        read_manifest("/dev/zero")
 
 
 def test_a_missing_manifest_and_a_folder_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import bundle_option, device_option, progress_bar, segment_options, tracks_at
+from .output import about, bundle_option, device_option, progress_bar, segment_options, tracks_at
 
 if TYPE_CHECKING:
     from ..embedder import Embedder
@@ -88,7 +88,7 @@ def _write_npz(files: tuple[Path, ...], manifest: Path | None, out: Path, embedd
                     embeddings.append(embedder.embed(load_audio(path)))
                     embedded.append(str(path))
                 except AudioError as error:
-                    bar.print(f"Error: {error}")
+                    bar.print(f"Error: {about(path, error)}")
                 bar.update(advance=1, note=path.name)
         if not embedded:
             raise click.ClickException(f"{out}: no embedding to write, as every file failed")

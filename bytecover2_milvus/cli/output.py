@@ -171,6 +171,11 @@ def tracks_at(paths: Sequence[Path], manifest: Path | None = None) -> list[Track
     return tracks
 
 
+def about(path: Path, error: Exception) -> str:
+    """What is wrong with a file, in one line that names it: who embeds a waveform does not know of its file."""
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
 @contextmanager
 def open_milvus(place: Place, *, make: bool = False) -> Iterator[MilvusClient]:
     """A connected client, closed at the end so that others may open the folder; `make` makes a missing folder."""

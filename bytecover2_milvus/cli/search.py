@@ -15,6 +15,7 @@ import click
 
 from .output import (
     Place,
+    about,
     bundle_option,
     collection_option,
     device_option,
@@ -254,7 +255,7 @@ def query(
                 asked = embed_query(load_audio(file), embedder, segments or WHOLE)
             except AudioError as error:
                 failures += 1
-                bar.print(f"Error: {error}")
+                bar.print(f"Error: {about(file, error)}")
             else:
                 (found,) = covers.search([asked], limit, group_by=group_by, filter=filter)
                 matches += ({"query": str(file)} | asdict(match) for match in found)
