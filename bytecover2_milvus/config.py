@@ -20,7 +20,7 @@ WHITENING = 0.5  # of the axes that PCA-FC starts from, unless told otherwise; 0
 SAMPLE_RATE = 22_050  # Hz, section 3.1; every waveform in this package has it
 SHORTEST_FRAMES = 8  # input frames of the network below which a track is repeated: one column of the backbone's output
 SCALES = ("linear", "sqrt", "log")
-PHASES = ("bytecover", "frozen", "joint")
+PHASES = ("bytecover", "frozen", "joint", "notes")
 OPTIMIZERS = ("adam", "muon")
 PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need a loss scaler, which a checkpoint does not hold
 
@@ -103,10 +103,22 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Notes:
+    """The note map, which hears notes for the second stage; the paper has none."""
+
+    width: int = 0  # channels between its blocks; 0 is no note map
+    blocks: int = 5  # residual blocks, each of which sees two octaves further either way
+
+    def __post_init__(self) -> None:
+        _require(self.width >= 0 and self.width % 2 == 0, f"width = {self.width}: an even number, or 0 for no note map")
+        _require(self.blocks >= 1, f"blocks = {self.blocks}: at least 1")
+
+
+@dataclass(frozen=True)
 class Training:
     """One run of the training loop; the phases of the paper are three runs of it (section 3.3)."""
 
-    phase: str = "bytecover"  # bytecover: all without PCA-FC; frozen: PCA-FC and head only; joint: all
+    phase: str = "bytecover"  # bytecover: all without PCA-FC; frozen: PCA-FC and head only; joint: all; notes: note map
     steps: int = 20_000
     works_per_batch: int = 16  # P of P x K
     tracks_per_work: int = 4  # K
@@ -115,6 +127,7 @@ class Training:
     learning_rate: float = 1e-4
     warmup_steps: int = 200
     final_rate: float = 0.01  # the cosine schedule ends at this share of learning_rate
+    averaging: float = 0.0  # decay of the moving average of the weights that phase "notes" keeps; 0 is none
     weight_decay: float = 0.0
     triplet_margin: float = 0.3
     cross_entropy_weight: float = 1.0
@@ -158,6 +171,7 @@ class Training:
             _require(getattr(self, name) > 0, f"{name} = {getattr(self, name)}: above 0")
         for name in ("compression", "crowd", "silence", "label_smoothing", "final_rate"):
             _require(0 <= getattr(self, name) <= 1, f"{name} = {getattr(self, name)}: between 0 and 1")
+        _require(0 <= self.averaging < 1, f"averaging = {self.averaging}: from 0 to below 1")
         _require(self.tuning <= 1, f"tuning = {self.tuning}: at most 1 bin; transpose does the rest")
         _require(len(self.crop_s) > 0 and min(self.crop_s) > 0, "crop_s: at least one positive length in seconds")
         _require(self.tempo >= 1, "tempo: 1 (none) or more")
@@ -169,6 +183,7 @@ class Config:
 
     front_end: FrontEnd = FrontEnd()
     network: Network = Network()
+    notes: Notes = Notes()
     training: Training = Training()
 
     def __post_init__(self) -> None:
@@ -182,7 +197,7 @@ class Config:
 
     @classmethod
     def from_toml(cls, path: str | Path, base: Config | None = None) -> Config:
-        """The configuration in a TOML file with the tables ``front_end``, ``network`` and ``training``.
+        """The configuration in a TOML file with the tables ``front_end``, ``network``, ``notes`` and ``training``.
 
         What the file does not name is that of `base`, which is the paper's configuration by default.
 
@@ -255,7 +270,7 @@ class Config:
         return dataclasses.asdict(self)
 
 
-_Part = TypeVar("_Part", FrontEnd, Network, Training)
+_Part = TypeVar("_Part", FrontEnd, Network, Notes, Training)
 
 
 def _changed(part: _Part, name: str, values: dict[str, Any]) -> _Part:

@@ -17,6 +17,7 @@ with 1.
     ├── BundleError              missing, damaged or foreign bundle
     ├── DeviceError              a device was asked for and is not to be had, or fails
     ├── CheckpointError          missing, damaged or mismatched checkpoint
+    ├── TrainingError            a run that cannot go on
     ├── ExportError              the exported graph does not reproduce the network
     ├── OutputError              a file or folder that cannot be written
     ├── VectorsError             a file of embeddings that cannot be read
@@ -78,6 +79,10 @@ class DeviceError(BytecoverError):
 
 class CheckpointError(BytecoverError):
     """Missing, damaged or mismatched checkpoint."""
+
+
+class TrainingError(BytecoverError):
+    """A run that cannot go on: its loss is not finite any more."""
 
 
 class ExportError(BytecoverError):

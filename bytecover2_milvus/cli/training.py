@@ -172,12 +172,14 @@ def train(
       torchrun --nproc-per-node 4 -m bytecover2_milvus train --songs composed@0-1000 \\
         --set 'network.feature_dim="none"' --out runs/bytecover
     """
+    from ..model.note_map import NOTE_POOLING
     from ..training.checkpoint import LAST, load_checkpoint
     from ..training.corpus import FeatureCache
     from ..training.material import Material
     from ..training.ranks import launched, torch_device
     from ..training.train import VALIDATION, check_apart, check_start
     from ..training.train import train as run
+    from ..training.train_notes import NOTE_VALIDATION, train_notes
     from ..writing import check_writable
 
     initial = load_checkpoint(init) if init else None
@@ -185,14 +187,15 @@ def train(
     check_start(config, initial)
     torch_device(device)
     check_writable(out / LAST)
-    features = FeatureCache(cache, config.front_end)
+    of_notes = config.training.phase == "notes"
+    features = FeatureCache(cache, config.front_end, NOTE_POOLING if of_notes else None)
     corpus, validation = material.corpus(features, workers), None
     if validation_songs or validation_manifest:
         held_out = Material(validation_songs, validation_manifest, arrangements=material.arrangements)
         validation = held_out.corpus(features, workers)
         check_apart(corpus, validation)
-        validation = prepare(validation, features, workers)
-    corpus = prepare(corpus, features, workers)
+        validation = validation if of_notes else prepare(validation, features, workers)
+    corpus = corpus if of_notes else prepare(corpus, features, workers)  # notes are drawn as they are needed
 
     rank, _ = launched()
     if rank == 0:
@@ -206,7 +209,7 @@ def train(
             done = progress.step
             loss = f"loss {progress.loss:.3f}, {progress.tracks_per_s:.0f} tracks/s" if progress.step else "the start"
             if progress.validation:
-                bar.print(f"step {progress.step}: {loss}, validation MAP {progress.validation.map:.3f}")
+                bar.print(f"step {progress.step}: {loss}, validation {progress.validation}")
             bar.update(completed=progress.step, note=loss)
 
         facts = {
@@ -215,7 +218,7 @@ def train(
             "Tracks": str(corpus.n_tracks),
         }
         try:
-            best = run(
+            best = (train_notes if of_notes else run)(
                 config,
                 corpus,
                 features,
@@ -237,7 +240,7 @@ def train(
             raise
     if rank > 0:
         return
-    reached = load_checkpoint(best).facts.get(VALIDATION)
+    reached = load_checkpoint(best).facts.get(NOTE_VALIDATION if of_notes else VALIDATION)
     result = {
         "checkpoint": str(best),
         "steps": config.training.steps,
@@ -324,7 +327,7 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
     """The paper's configuration, with front end and network of the initial checkpoint, then the file, then settings."""
     from ..config import Config
 
-    base = Config(initial.front_end, initial.network) if initial else Config()
+    base = Config(initial.front_end, initial.network, initial.notes) if initial else Config()
     config = Config.from_toml(path, base) if path else base
     if initial:  # a recipe has one file for phases without PCA-FC and with it
         config = replace(config, network=replace(config.network, feature_dim=initial.network.feature_dim))

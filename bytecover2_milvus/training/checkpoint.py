@@ -1,9 +1,9 @@
 """Checkpoints: one safetensors file with weights, configuration and, of a running training, what resuming needs.
 
-Tensors are named ``network.*``, ``classifier.*`` and ``optimizer.<parameter>.<moment>``; the metadata holds the
-configuration as JSON, the step and a fingerprint of the training data. A file is written beside its place and renamed,
-so it is whole or absent. In the copy that a bundle carries, matrices and kernels are in half precision; they are
-float32 again once loaded.
+Tensors are named ``network.*``, ``note_map.*``, ``classifier.*``, ``running.*`` (weights in training, of which those
+before are a moving average) and ``optimizer.<parameter>.<moment>``; the metadata holds the configuration as JSON, the
+step and a fingerprint of the training data. A file is written beside its place and renamed, so it is whole or absent.
+In the copy that a bundle carries, matrices and kernels are in half precision; they are float32 again once loaded.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..bundle import open_bundle
 from ..config import Config
 from ..errors import CheckpointError, ConfigError
 from ..model.network import ByteCover2
+from ..model.note_map import NoteMap
 from ..writing import whole_file
 
 LAST = "last.safetensors"  # of a run: all that resuming needs
@@ -33,9 +34,13 @@ class Checkpoint:
 
     config: Config
     network: ByteCover2
+    note_map: NoteMap | None = None  # what the second stage aligns; None if `config.notes` has no width
     step: int = 0
     classifier: Tensor | None = None  # (n_works, D)
     optimizer: dict[str, Tensor] = field(default_factory=dict)  # "<parameter name>.<moment>"
+    running: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # weights in training, of which those above are the average
     works: str = ""  # hash of the works that the classifier tells apart
     corpus: str = ""  # fingerprint of the training data
     validation: str = ""  # that of what it is validated on
@@ -62,6 +67,9 @@ class Checkpoint:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         if self.classifier is not None:
             tensors["classifier.weight"] = self.classifier
+        if self.note_map is not None:
+            tensors |= {f"note_map.{name}": value for name, value in self.note_map.state_dict().items()}
+        tensors |= {f"running.{name}": value for name, value in self.running.items()}
         tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.items()}
         metadata = {
             "config": json.dumps(self.config.to_dict()),
@@ -114,8 +122,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except (ConfigError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     network = ByteCover2(config.network)
+    note_map = NoteMap(config.notes) if config.notes.width else None
     try:
         network.load_state_dict(_under("network.", tensors), strict=True)
+        if note_map is not None:
+            note_map.load_state_dict(_under("note_map.", tensors), strict=True)
     except RuntimeError as error:
         raise CheckpointError(
             f"{path}: weights do not fit their configuration: {' '.join(str(error).split())}"
@@ -123,9 +134,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(
         config=config,
         network=network,
+        note_map=note_map,
         step=int(metadata.get("step", 0)),
         classifier=tensors.get("classifier.weight"),
         optimizer=_under("optimizer.", tensors),
+        running=_under("running.", tensors),
         works=metadata.get("works", ""),
         corpus=metadata.get("corpus", ""),
         validation=metadata.get("validation", ""),

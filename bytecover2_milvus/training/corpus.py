@@ -297,10 +297,11 @@ class FeatureCache:
     The folder may be shared by runs and deleted at any time; what is missing is computed again.
     """
 
-    def __init__(self, folder: str | Path, front_end: FrontEnd) -> None:
+    def __init__(self, folder: str | Path, front_end: FrontEnd, pooling: int | None = None) -> None:
         self.folder = Path(folder)
         self.front_end = front_end
-        self.pooling = np.gcd(front_end.time_pooling, FINE_POOLING).item()  # CQT frames per cached frame
+        # CQT frames per cached frame
+        self.pooling = pooling or np.gcd(front_end.time_pooling, FINE_POOLING).item()
 
     def path(self, track: CorpusTrack) -> Path:
         front_end = self.front_end

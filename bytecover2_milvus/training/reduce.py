@@ -55,7 +55,7 @@ def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float
         feature = network.pca_fc(torch.from_numpy(pooled).float())  # (N, D)
         network.bnneck.running_var.copy_(feature.var(dim=0))
         network.bnneck.weight.copy_(torch.sqrt(network.bnneck.running_var + network.bnneck.eps))
-    return Checkpoint(config, network, facts=lasting_facts(checkpoint.facts))
+    return Checkpoint(config, network, checkpoint.note_map, facts=lasting_facts(checkpoint.facts))
 
 
 def check_reducible(checkpoint: Checkpoint, dim: int) -> None:
@@ -178,4 +178,4 @@ def train_head(
         loss.backward()
         optimizer.step()
     learned = classifier.weight.detach().cpu()
-    return Checkpoint(config, network.cpu().eval(), classifier=learned, works=digest, facts=start.facts)
+    return Checkpoint(config, network.cpu().eval(), start.note_map, classifier=learned, works=digest, facts=start.facts)

@@ -49,10 +49,17 @@ class Rendering:
         if self.spectral:
             ToneBank.open(self.folder, front_end, self.sound_fonts)
 
+    def draws(self, song: Song, seed: int) -> bool:
+        """True if the arrangement is drawn straight to a CQT, false if it is played."""
+        return bool(seeded(song.song_id, seed, "rendering").random() < self.spectral)
+
     def cqt(self, song: Song, seed: int, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]:
         """CQT magnitude (n_bins, T) of an arrangement's first two minutes, mean over `pooling` frames."""
-        arrangement = arrange(song, seed)
-        rng = seeded(song.song_id, seed, "rendering")
+        return self.cqt_of(arrange(song, seed), front_end, pooling)
+
+    def cqt_of(self, arrangement: Arrangement, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]:
+        """As `cqt`, of an arrangement that is there already."""
+        rng = seeded(arrangement.song_id, arrangement.seed, "rendering")
         if rng.random() < self.spectral:
             renderer = _spectral_renderer(self.folder, front_end, self.sound_fonts)
             return renderer.render(arrangement, pooling, ARRANGEMENT_S)

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from ..config import Config, Training
-from ..errors import CheckpointError, ConfigError, OutputError
+from ..config import Config, Notes, Training
+from ..errors import CheckpointError, ConfigError, OutputError, TrainingError
 from ..metrics import Evaluation, evaluate
 from ..model.cqt import scale_magnitude
 from ..model.losses import batch_hard_triplet, supervised_contrastive
@@ -64,15 +64,17 @@ def check_start(config: Config, init: Checkpoint | None) -> None:
     ConfigError
         If the phase needs a checkpoint and there is none, the networks differ, or a new network has a PCA-FC.
     """
+    if config.training.phase != "notes" and config.notes != (init.config.notes if init else Notes()):
+        raise ConfigError('only phase "notes" trains a note map: leave the table [notes] out, or set training.phase')
     if init is not None:
         if init.config.front_end != config.front_end or not init.network.fits(config.network):
             changes = ", ".join(config.differences(replace(init.config, training=config.training)))
             raise ConfigError(
                 f"the initial checkpoint has another network or front end than the run asks for: {changes}"
             )
-    elif config.training.phase != "bytecover":
+    elif config.training.phase not in ("bytecover", "notes"):
         raise ConfigError(f'phase "{config.training.phase}" starts from a checkpoint: give one with --init')
-    elif config.network.feature_dim is not None:
+    elif config.network.feature_dim is not None and config.training.phase != "notes":
         raise ConfigError(
             'phase "bytecover" has no PCA-FC, which fit-pca inserts later: add --set \'network.feature_dim="none"\''
         )
@@ -186,17 +188,15 @@ def train(
     validation = validation or Corpus({})
     check_apart(corpus, validation)
     fabric = launch(device, training.precision, out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+    make_folder(out)
     works = works_digest(corpus.works)
     start = weights_digest(init.network) if init else ""
     run = {"corpus": fingerprint(corpus), "validation": fingerprint(validation), "start": start}
-    resumed = _resume(out / LAST, config, **run)
+    resumed = resume(out / LAST, config, **run)
     network = resumed.network if resumed else initial_network(config, init)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # on CPUs statistics are those of a rank's share
+    note_map = (resumed or init).note_map if resumed or init else None
     classifier = initial_classifier(config, works, len(corpus.works), resumed or init)
     facts = lasting_facts(facts or {})
 
@@ -216,7 +216,7 @@ def train(
     def save(path: Path, **running: object) -> None:
         reached = {VALIDATION: f"{best:.6f}"} if best >= 0 else {}
         if fabric.is_global_zero:
-            Checkpoint(config, network, works=works, facts=facts | reached, **running).save(path)
+            Checkpoint(config, network, note_map, works=works, facts=facts | reached, **running).save(path)
 
     def judge() -> Evaluation:
         """Validate; the network is kept if none was better before."""
@@ -257,7 +257,7 @@ def train(
         values = torch.stack(list(terms.values())).tolist()  # one wait for the device, not one per term
         logged = {f"loss/{name}": value for name, value in zip(terms, values, strict=True)}
         if not math.isfinite(sum(values)):
-            raise ConfigError(
+            raise TrainingError(
                 f"step {step}: the loss is no number any more ({logged}); run it again in another folder with a lower"
                 f" training.learning_rate. What {out} holds was saved before"
             )
@@ -278,6 +278,19 @@ def train(
         save(out / BEST, classifier=classifier.weight)
     fabric.barrier()  # no rank returns before the checkpoint is there
     return out / BEST
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of a run, where it is not there yet.
+
+    Raises
+    ------
+    OutputError
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
 
 
 def lasting_facts(facts: dict[str, str]) -> dict[str, str]:
@@ -307,7 +320,14 @@ def weights_digest(network: ByteCover2) -> str:
     return digest.hexdigest()[:32]
 
 
-def _resume(path: Path, config: Config, corpus: str, validation: str, start: str) -> Checkpoint | None:
+def resume(path: Path, config: Config, corpus: str, validation: str, start: str) -> Checkpoint | None:
+    """The checkpoint of a run that goes on, or None where `path` is not there.
+
+    Raises
+    ------
+    CheckpointError
+        If it is of another configuration, on other tracks, validated on others or from other weights.
+    """
     if not path.exists():
         return None
     last = load_checkpoint(path)

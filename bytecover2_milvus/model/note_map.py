@@ -1,0 +1,80 @@
+"""The note map: a small network that says which notes sound in a CQT, and which of them carry the tune.
+
+It is convolutional in frequency and in time and knows no absolute pitch: a track that is transposed by whole bins gives
+the same map, moved by as many bins (but for what leaves or enters at the borders of the CQT). A harmonic lies the same
+number of bins above its fundamental at every pitch, so kernels dilated by an octave gather the evidence for a note.
+
+Shapes: cqt (B, n_bins, T) in frames of `NOTE_POOLING` CQT frames -> logits (B, 2, n_bins, T // TIME_STRIDE).
+
+References
+----------
+R. M. Bittner et al., "Deep salience representations for F0 estimation in polyphonic music", ISMIR 2017, and R. M.
+Bittner et al., "A lightweight instrument-agnostic model for polyphonic note transcription and multipitch estimation",
+ICASSP 2022: small convolutional networks over a CQT with its harmonics in view.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import Notes
+
+MAPS = ("notes", "lead")  # all that sounds with a pitch; what carries the tune
+NOTE_POOLING = 5  # CQT frames per input frame: 0.116 s
+TIME_STRIDE = 4  # input frames per frame of the map: 0.464 s
+OCTAVE = 12  # bins
+
+
+class HarmonicBlock(nn.Module):
+    """Residual block: a kernel over two octaves either way, then one over neighbouring bins and frames."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        narrow = width // 2
+        self.conv1 = nn.Conv2d(width, narrow, (5, 1), padding=(2 * OCTAVE, 0), dilation=(OCTAVE, 1), bias=False)
+        self.norm1 = nn.BatchNorm2d(narrow)
+        self.conv2 = nn.Conv2d(narrow, width, (5, 3), padding=(2, 1), bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.norm1(self.conv1(x)))
+        return x + F.relu(self.norm2(self.conv2(h)))
+
+
+class NoteMap(nn.Module):
+    """Logits (B, 2, n_bins, T // 4) of `MAPS` for cqt (B, n_bins, T), the scaled magnitude of `note_input`.
+
+    A new network is in eval mode: whoever trains it says so.
+    """
+
+    def __init__(self, config: Notes) -> None:
+        super().__init__()
+        self.config = config
+        stem, width = config.width // 2, config.width
+        self.conv1 = nn.Conv2d(1, stem, 5, stride=(1, 2), padding=2, bias=False)
+        self.norm1 = nn.BatchNorm2d(stem)
+        self.conv2 = nn.Conv2d(stem, width, (3, 5), stride=(1, 2), padding=(1, 2), bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.blocks = nn.Sequential(*(HarmonicBlock(width) for _ in range(config.blocks)))
+        self.output = nn.Conv2d(width, len(MAPS), 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.constant_(self.output.bias, -3.0)  # few notes sound at a time
+        self.eval()
+
+    def forward(self, cqt: Tensor) -> Tensor:
+        x = F.relu(self.norm1(self.conv1(cqt[:, None])))
+        x = F.relu(self.norm2(self.conv2(x)))
+        return self.output(self.blocks(x))
+
+
+def note_input(cqt: Tensor) -> Tensor:
+    """The note map's input: the square root of a magnitude (B, n_bins, T) over each track's maximum, in [0, 1].
+
+    T is cut to a multiple of `TIME_STRIDE`.
+    """
+    cqt = cqt[:, :, : cqt.shape[2] // TIME_STRIDE * TIME_STRIDE]
+    return torch.sqrt(cqt / cqt.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12))

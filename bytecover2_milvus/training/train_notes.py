@@ -1,0 +1,222 @@
+"""The training loop of the note map: batch, forward, loss, step, average, log, validate, save.
+
+The songs say which notes sound in every frame of their arrangements, so the loss is a plain binary cross-entropy per
+bin and frame. What is validated and saved is a moving average of the weights, which is as good at any moment as the
+weights would be after their rate had been brought down.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Subset
+
+from ..config import Config
+from ..errors import ConfigError, TrainingError
+from ..model.network import ByteCover2
+from ..model.note_map import MAPS, TIME_STRIDE, NoteMap, note_input
+from .checkpoint import BEST, LAST, Checkpoint, optimizer_tensors, restore_optimizer
+from .corpus import Corpus, FeatureCache
+from .note_batches import NoteBatches, load_note_track
+from .optimizer import make_optimizer
+from .ranks import launch, launched
+from .train import check_apart, fingerprint, lasting_facts, learning_rate, make_folder, resume, weights_digest
+
+NOTE_VALIDATION = "Note map"  # the fact that says how good a note map is
+VALIDATION_TRACKS = 3  # of each held-out work
+POSITIVE_WEIGHT = (2.0, 4.0)  # of cells in which a note of MAPS sounds, which are few
+
+
+@dataclass(frozen=True)
+class NoteValidation:
+    """How well the note map hears held-out arrangements: average precision over all bins and frames, for each map."""
+
+    average_precision: dict[str, float]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.average_precision.values())))
+
+
+@dataclass(frozen=True)
+class NoteProgress:
+    """What the loop reports after every step."""
+
+    step: int  # steps done
+    loss: float
+    tracks_per_s: float  # excerpts of this step, with the wait for their batch
+    validation: NoteValidation | None = None
+
+
+def note_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy of logits and target (B, 2, n_bins, n_frames), mean over all cells."""
+    weight = logits.new_tensor(POSITIVE_WEIGHT)[:, None, None]
+    return F.binary_cross_entropy_with_logits(logits.float(), target, pos_weight=weight)
+
+
+def train_notes(
+    config: Config,
+    corpus: Corpus,
+    cache: FeatureCache,
+    out: str | Path,
+    *,
+    init: Checkpoint | None = None,
+    validation: Corpus | None = None,
+    device: str = "auto",
+    data_workers: int = 1,
+    facts: dict[str, str] | None = None,
+    report: Callable[[NoteProgress], None] = lambda progress: None,
+) -> Path:
+    """Train the note map and return the path of the best checkpoint; a run that was cut off goes on where it stopped.
+
+    The parameters are those of `training.train.train`. The network for the vector is that of `init`, or a new one, and
+    is saved as it was. With `init` the note map goes on from its own, if it has one of the same form.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration has no note map, several processes were started, the corpus holds recordings, or a work is
+        to be trained on and validated on.
+    CheckpointError
+        If the folder holds a run of another configuration, on other tracks or validated on others.
+    DeviceError
+        If `device` is "cuda" and torch cannot use it.
+    OutputError
+        If the folder or a checkpoint cannot be written.
+    TrainingError
+        If the loss is not finite any more.
+    """
+    training, out = config.training, Path(out)
+    if not config.notes.width:
+        raise ConfigError('phase "notes" trains the note map, and there is none: add --set notes.width=32')
+    if launched()[1] > 1:
+        raise ConfigError('phase "notes" runs in one process: start it without torchrun')
+    validation = Corpus({work: tracks[:VALIDATION_TRACKS] for work, tracks in (validation or Corpus({})).works.items()})
+    check_apart(corpus, validation)
+    fabric = launch(device, training.precision, out)
+    make_folder(out)
+    start = weights_digest(init.network) if init else ""
+    run = {"corpus": fingerprint(corpus), "validation": fingerprint(validation), "start": start}
+    resumed = resume(out / LAST, config, **run)
+    torch.manual_seed(training.seed)
+    network = (resumed or init).network if resumed or init else ByteCover2(config.network)
+    note_map = initial_note_map(config, resumed or init)
+    average = AveragedModel(note_map, multi_avg_fn=get_ema_multi_avg_fn(training.averaging), use_buffers=True)
+    average.eval()
+    if resumed:
+        note_map.load_state_dict(resumed.running, strict=True)
+        average.n_averaged.fill_(resumed.step)
+
+    note_map.train()
+    names = [name for name, _ in note_map.named_parameters()]
+    model = fabric.setup_module(note_map.to(memory_format=torch.channels_last))
+    average = average.to(fabric.device)
+    optimizer = make_optimizer(note_map.parameters(), training)
+    if resumed:
+        restore_optimizer(optimizer, names, resumed.optimizer)
+    optimizer = fabric.setup_optimizers(optimizer)
+    step = resumed.step if resumed else 0
+    best = float(resumed.facts.get(NOTE_VALIDATION, -1)) if resumed else -1.0
+    facts = lasting_facts(facts or {})
+
+    def save(path: Path, **running: object) -> None:
+        reached = {NOTE_VALIDATION: f"{best:.6f}"} if best >= 0 else {}
+        Checkpoint(config, network, note_map=average.module, facts=facts | reached, **running).save(path)
+
+    batches = DataLoader(
+        Subset(NoteBatches(corpus, cache, training), range(step, training.steps)),
+        batch_size=None,
+        num_workers=data_workers,
+        prefetch_factor=4 if data_workers else None,
+        worker_init_fn=one_thread,
+        pin_memory=fabric.device.type == "cuda",
+    )
+    started = time.perf_counter()
+    for cqt, target in batches:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, training)
+        logits = model(note_input(cqt.to(fabric.device, non_blocking=True)))
+        loss = note_loss(logits, target.to(fabric.device, non_blocking=True))
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        fabric.clip_gradients(model, optimizer, max_norm=1.0)
+        optimizer.step()
+        average.update_parameters(note_map)
+        step += 1
+
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"step {step}: the loss is no number any more; run it again in another folder with a lower "
+                f"training.learning_rate. What {out} holds was saved before"
+            )
+        tracks_per_s = len(cqt) / (time.perf_counter() - started)
+        fabric.log_dict({"loss/notes": value, "tracks_per_s": tracks_per_s}, step)
+        result = None
+        if validation.works and (step % training.validate_every == 0 or step == training.steps):
+            result = validate_notes(average.module, validation, cache, fabric.device)
+            fabric.log_dict({f"validation/{name}": score for name, score in result.average_precision.items()}, step)
+            if (reached := round(result.mean, 6)) > best:
+                best = reached
+                save(out / BEST)
+        if step % training.save_every == 0 or step == training.steps:
+            moments = optimizer_tensors(optimizer.optimizer, names)
+            save(out / LAST, step=step, optimizer=moments, running=note_map.state_dict(), **run)
+        report(NoteProgress(step, value, tracks_per_s, result))
+        started = time.perf_counter()
+    if best < 0:
+        save(out / BEST)
+    return out / BEST
+
+
+def one_thread(worker: int) -> None:
+    """For a process that prepares batches: there is one for every core."""
+    torch.set_num_threads(1)
+
+
+def initial_note_map(config: Config, source: Checkpoint | None) -> NoteMap:
+    """A copy of the note map of `source`, or a new one, drawn from the seed, where there is none of that form."""
+    note_map = NoteMap(config.notes)
+    if source and source.note_map and source.config.notes == config.notes:
+        note_map.load_state_dict(source.note_map.state_dict(), strict=True)
+    return note_map
+
+
+@torch.inference_mode()
+def validate_notes(
+    note_map: NoteMap, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
+) -> NoteValidation:
+    """Average precision of each of `MAPS` over the bins and frames of the whole tracks of a corpus."""
+    scores: list[list[NDArray[np.float32]]] = [[] for _ in MAPS]
+    truths: list[list[NDArray[np.bool_]]] = [[] for _ in MAPS]
+    for _, chosen in corpus.tracks():
+        track = load_note_track(chosen, cache)
+        logits = note_map(note_input(torch.from_numpy(track.cqt)[None].to(device)))[0].float().cpu().numpy()
+        n_frames = logits.shape[2]
+        rolls = track.rolls[:, :, : n_frames * TIME_STRIDE].reshape(len(MAPS), -1, n_frames, TIME_STRIDE).mean(axis=3)
+        for index in range(len(MAPS)):
+            scores[index].append(logits[index].ravel())
+            truths[index].append(rolls[index].ravel() >= 0.5)
+    return NoteValidation(
+        {
+            name: cell_average_precision(np.concatenate(score), np.concatenate(truth))
+            for name, score, truth in zip(MAPS, scores, truths, strict=True)
+        }
+    )
+
+
+def cell_average_precision(score: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
+    """Mean, over the true cells, of the precision at their rank; `score` and `truth` (n_cells,)."""
+    found = truth[np.argsort(-score, kind="stable")]
+    hits = np.cumsum(found)
+    return float((hits[found] / (np.flatnonzero(found) + 1)).mean()) if hits[-1] else 0.0
