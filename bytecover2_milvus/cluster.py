@@ -33,6 +33,7 @@ from .cores import usable_cores
 from .decoding import Decoded, Job, decode
 from .embedder import DEVICES, Embedder
 from .errors import AudioError, BytecoverError, ClusterError, DeviceError, UnreadableAudio
+from .extras import why_not_imported
 from .reader import ReadFile
 from .segments import Segments, Span
 
@@ -294,7 +295,7 @@ def _connected(address: str, workers: int | None) -> ModuleType:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise ClusterError('ray is missing or broken: pip install "bytecover2-milvus[ray]"') from error
+        raise ClusterError(why_not_imported(error, "ray")) from error
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .bundle import INPUT, OUTPUT, Bundle, default_bundle, open_bundle
 from .cores import usable_cores
 from .errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
+from .extras import how_to_get
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -233,10 +234,10 @@ def _open_session(bundle: Bundle, device: str, threads: int) -> onnxruntime.Infe
 def _why_no_cuda(installed: bool) -> str:
     if installed:
         return (
-            "CUDA was asked for but ONNX Runtime cannot start it: it needs an NVIDIA driver and the CUDA and cuDNN "
-            'libraries of pip install "bytecover2-milvus[cuda]"'
+            "ONNX Runtime cannot start CUDA: it needs an NVIDIA driver and the CUDA and cuDNN libraries of "
+            f"{how_to_get('cuda')}"
         )
     return (
-        "CUDA was asked for but this ONNX Runtime has no CUDA provider: pip uninstall --yes onnxruntime && "
-        'pip install "bytecover2-milvus[cuda]"'
+        "this ONNX Runtime has no CUDA provider; for an NVIDIA GPU, pip uninstall --yes onnxruntime && "
+        f"{how_to_get('cuda')}"
     )

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from .collection import TrackCollection
 from .errors import CollectionError, CollectionMismatch, VectorsError
+from .extras import why_not_imported
 from .ingest import FLUSH_ROWS
 from .properties import CONTRACT_VERSION, MODEL_ID, Model, model_properties, read_segments, segment_properties
 from .row import FIELDS, STORED, Row, check_embedding, check_row, read_row
@@ -224,5 +225,5 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise VectorsError(f'{path}: Parquet needs pyarrow; pip install "bytecover2-milvus[parquet]"') from error
+        raise VectorsError(f"{path}: Parquet needs pyarrow; {why_not_imported(error, 'parquet')}") from error
     return pyarrow, parquet

@@ -43,6 +43,7 @@ from .bundle import (
 )
 from .embedder import Embedder
 from .errors import BundleError, BytecoverError, DeviceError
+from .extras import why_not_imported
 from .model_file import FLOAT, ModelFile, is_int8
 
 LATEST_IR = 10  # of the file: what ONNX Runtime 1.21 knows, the oldest that a bundle was run with
@@ -95,8 +96,7 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
         except _NotChecked as reason:
             return Finding(str(path), check, "absent", str(reason))
         except ImportError as error:
-            needed = f'needs {error.name}, not installed: pip install "bytecover2-milvus[train]"'
-            return Finding(str(path), check, "absent", needed)
+            return Finding(str(path), check, "absent", why_not_imported(error, "train"))
         except DeviceError as error:
             return Finding(str(path), check, otherwise, str(error))
         except BytecoverError as error:

@@ -16,6 +16,7 @@ import click
 
 from .. import __version__
 from ..errors import BytecoverError
+from ..extras import why_not_imported
 from .collections import collections_group
 from .demo import demo
 from .doctor import doctor
@@ -41,9 +42,8 @@ class _Group(InOrder):
         except BytecoverError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except ImportError as error:  # training, export and serving each need packages that the others do without
-            missing = f"{error.name} is missing or broken" if error.name else " ".join(str(error).split())
             extra = "cpu" if (error.name or "").startswith("onnxruntime") else "train"
-            raise click.ClickException(f'{missing}: pip install "bytecover2-milvus[{extra}]"') from error
+            raise click.ClickException(why_not_imported(error, extra)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read stdout has seen enough: click ends quietly
                 raise

@@ -14,6 +14,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from ..errors import SongError
+from ..extras import why_not_imported
 from ..processes import map_in_processes
 from ..writing import whole_file
 from .code import code_digest
@@ -54,7 +55,7 @@ def read_song(path: str | Path) -> Song:
             return song_from_transcript(read_pop909(path), f"pop909-{_slug(path.name)}")
         return song_from_transcript(READERS[path.suffix.lower()](path), _slug(path.stem))
     except ImportError as error:
-        raise SongError(f"{path}: reading it needs {error.name}; pip install 'bytecover2-milvus[train]'") from error
+        raise SongError(f"{path}: {why_not_imported(error, 'train')}") from error
     except (OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError) as error:  # damaged, somehow
         raise SongError(f"{path}: cannot be read as a song ({type(error).__name__}: {error})") from error
 
