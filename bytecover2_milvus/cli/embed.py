@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import about, bundle_option, device_option, progress_bar, segment_options, tracks_at
+from .output import about, bundle_option, device_option, progress_bar, say, segment_options, tracks_at
 
 if TYPE_CHECKING:
     from ..embedder import Embedder
@@ -66,7 +66,7 @@ def embed(
         n_embedded, n_failed = _write_parquet(files, manifest, out, embedder, segments, workers)
     else:
         n_embedded, n_failed = _write_npz(files, manifest, out, embedder)
-    click.echo(f"{n_embedded} embeddings of {embedder.dim} values in {out}", err=True)
+    say(f"{n_embedded} embeddings of {embedder.dim} values in {out}")
     if n_failed:
         sys.exit(1)
 
