@@ -15,7 +15,9 @@ import logging
 import math
 import os
 import platform
+import signal
 import socket
+import threading
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -303,10 +305,20 @@ def _connected(address: str, workers: int | None) -> ModuleType:
         options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK}
     try:
         _knock(address)
-        ray.init(address, **options)
+        with _sigterm_kept():
+            ray.init(address, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:  # nobody, other versions, no token
         raise ClusterError(f"no Ray cluster to be used at {address} ({' '.join(str(error).split())})") from error
     return ray
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Whoever handles SIGTERM goes on to: Ray would end this process in its own way."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _knock(address: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import mmap
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
@@ -169,7 +171,7 @@ class Embedder:
         from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
         try:
-            embeddings = self._session.run([OUTPUT], {INPUT: waveforms})[0]
+            embeddings = self._run_interruptibly(waveforms)
         except (EPFail, Fail, RuntimeException, MemoryError) as error:
             seconds = waveforms.size / self.contract.sample_rate
             raise DeviceError(
@@ -183,6 +185,28 @@ class Embedder:
         if not np.isfinite(embeddings).all():
             raise AudioError("waveform too loud for float32: its embedding is not finite; export it again")
         return embeddings
+
+    def _run_interruptibly(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As the session's `run`; Ctrl-C ends it between two nodes of the graph, and half an hour takes seconds."""
+        from onnxruntime import RunOptions
+
+        options = RunOptions()
+        if threading.current_thread() is not threading.main_thread():  # where no signal is handled
+            return self._session.run([OUTPUT], {INPUT: waveforms}, options)[0]
+        answer: Future[list[NDArray[np.float32]]] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(self._session.run([OUTPUT], {INPUT: waveforms}, options))
+            except Exception as error:
+                answer.set_exception(error)
+
+        try:
+            threading.Thread(target=run).start()
+            return answer.result()[0]
+        except BaseException:
+            options.terminate = True
+            raise
 
     def _prepare(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         """`waveform`, checked, and repeated if it is short."""

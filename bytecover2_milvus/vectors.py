@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -150,7 +150,7 @@ class Vectors:
             raise VectorsError(f"{self.path}: {' '.join(str(error).split())}; export it again") from error
 
 
-def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
+def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Generator[IngestRecord, None, None]:
     """Store the rows of a file; one record per track, given when Milvus has acknowledged its rows.
 
     A collection that cuts no tracks yet will cut those to come as the file's were cut.
@@ -173,7 +173,7 @@ def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[In
     return (max(of_rows, key=lambda record: _TELLING.index(record.status)) for _, of_rows in of_tracks)
 
 
-def _store_rows(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
+def _store_rows(vectors: Vectors, collection: TrackCollection) -> Generator[IngestRecord, None, None]:
     """One record per row."""
     n_stored = 0
     if vectors.segments and not collection.segments:

@@ -19,6 +19,7 @@ import click
 from .. import __version__
 from ..errors import BytecoverError
 from ..extras import why_not_imported
+from ..processes import ended_by_signals
 from .collections import collections_group
 from .demo import demo
 from .doctor import doctor
@@ -56,6 +57,10 @@ class _Group(InOrder):
         if args and args[0] in collections_group.commands and args[0] not in self.commands:
             ctx.fail(f"No such command {args[0]!r}: it is collections {args[0]}.")
         return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with ended_by_signals():
+            return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> object:
         with _printable_errors():

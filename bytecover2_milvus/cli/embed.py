@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,8 +115,9 @@ def _write_parquet(
     listed = set()
     with staging_for(out, embedder) as staging:
         staging.cut_into(segments or WHOLE)  # whatever a run that was cut off was told
-        with progress_bar("embed", len(tracks)) as bar:
-            for record in ingest(tracks, embedder, staging, workers=workers):
+        records = ingest(tracks, embedder, staging, workers=workers)
+        with progress_bar("embed", len(tracks)) as bar, closing(records):
+            for record in records:
                 statuses[record.status] += 1
                 listed.add(record.track_id)
                 for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -120,8 +120,8 @@ def ingest(
         with _store(milvus, collection, bulk, model) as store:
             if segments is not None:
                 store.cut_into(segments)
-            with progress_bar("ingest", size) as bar:
-                for record in start(store):
+            with progress_bar("ingest", size) as bar, closing(start(store)) as records:
+                for record in records:
                     progress.count(record)
                     if as_json:
                         print_json(asdict(record))
@@ -154,7 +154,7 @@ def _counts(tracks: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(tracks.items())) or "no tracks"
 
 
-def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Iterator[IngestRecord]]]:
+def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
     """How many tracks there are, of which model, and what ingests them into a store."""
     from ..vectors import Vectors, ingest_vectors
 
@@ -169,7 +169,7 @@ def _of_audio(
     device: str,
     workers: int | None,
     ray: str | None,
-) -> tuple[int, Model, Callable[[Any], Iterator[IngestRecord]]]:
+) -> tuple[int, Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
     """How many tracks there are, the model that embeds them, and what ingests them into a store."""
     from ..cluster import Cluster
     from ..embedder import Embedder
