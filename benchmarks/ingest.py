@@ -30,7 +30,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -120,7 +120,7 @@ def copies(mp3: Path, folder: Path, count: int) -> list[Path]:
 
 def measure_parts(paths: Sequence[Path], uri: str, device: str) -> Parts:
     """The parts of ingest, track by track, in this process."""
-    from bytecover2_milvus.audio import _decode, _resample
+    from bytecover2_milvus.audio import LIMITS, _Recording, _resample
     from bytecover2_milvus.collection import TrackCollection
     from bytecover2_milvus.embedder import Embedder
     from bytecover2_milvus.milvus import close, connect
@@ -139,7 +139,7 @@ def measure_parts(paths: Sequence[Path], uri: str, device: str) -> Parts:
 
     rows, embeddings = [], []
     for path in paths:
-        blocks = timed("decode", lambda path=path: list(_decode(path)))
+        blocks = timed("decode", lambda path=path: list(_Recording(path, LIMITS).mono()))
         waveform = np.concatenate(timed("resample", lambda blocks=blocks: list(_resample(blocks))))
         embeddings.append(timed("inference", lambda waveform=waveform: embedder.embed(waveform)))
         duration_s = len(waveform) / SAMPLE_RATE
@@ -222,13 +222,7 @@ class Family:
 
     @staticmethod
     def _pids() -> list[int]:
-        """Of this process, and of those that it started, whichever way."""
-        pids = [os.getpid()]
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # ended meanwhile
-                fields = stat.read_text().rpartition(")")[2].split()
-                pids += [int(stat.parent.name)] if int(fields[1]) == os.getpid() else []
-        return pids
+        return [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
 
 
 @contextmanager

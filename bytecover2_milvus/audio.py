@@ -5,63 +5,72 @@ A *waveform* is float32, mono, 22 050 Hz, shape (n_samples,); channels are avera
 Decoding goes block by block: decode, average the channels, resample, append. Whatever the length, rate and number of
 channels of the file, memory holds the waveform and one block.
 
-libsndfile reads WAV, FLAC, Ogg (Vorbis and Opus) and AIFF. ffmpeg reads all else, and MP3, where libsndfile 1.2.2
-garbles mono files that are read in blocks, takes the length of a variable-rate file without a Xing header from its
-first frame and drops what lies beyond, and gives up on damage after which ffmpeg finds the next frame.
+libsndfile reads WAV, FLAC, Ogg (Vorbis and Opus) and AIFF. ffmpeg reads all else, what libsndfile leaves unread, and
+MP3, where libsndfile 1.2.2 garbles mono files that are read in blocks, takes the length of a variable-rate file without
+a Xing header from its first frame and drops what lies beyond, and gives up on damage after which ffmpeg finds the next
+frame.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Iterable, Iterator
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .config import SAMPLE_RATE
-from .errors import EmptyAudio, ShortAudio, SilentAudio, UnreadableAudio
-
-if TYPE_CHECKING:
-    from av.audio import AudioStream
-    from av.audio.frame import AudioFrame
-    from av.container import InputContainer
-    from soundfile import SoundFile
+from .container_ends import ends_early, misstates_data
+from .errors import AudioError, EmptyAudio, ShortAudio, SilentAudio, UnreadableAudio
+from .ffmpeg import FfmpegReader
+from .limits import LIMITS, Limits, open_regular
+from .mixdown import SILENCE, Block, Mixdown
+from .sound_file import SoundFileReader, open_sound_file
 
 MINIMUM_S = 1.0  # seconds; nothing shorter is a recording of a work
-SILENCE = 1e-3  # peak, full scale being 1: -60 dBFS, the level of an empty room and well above dither
 AUDIO_SUFFIXES = frozenset(
     {
-        *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf"),
-        *(".m4a", ".m4b", ".mp4", ".aac", ".alac", ".ac3", ".wma", ".webm", ".mka", ".ape", ".wv"),
+        *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mp1"),
+        *(".mpa", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".voc", ".sph", ".nist", ".ircam", ".sf", ".pvf"),
+        *(".m4a", ".m4b", ".m4p", ".m4r", ".mp4", ".aac", ".adts", ".alac", ".ac3", ".eac3", ".ec3", ".dts", ".dtshd"),
+        *(".thd", ".mlp", ".wma", ".webm", ".weba", ".mka", ".ape", ".wv", ".tta", ".tak", ".shn", ".mpc", ".mp+"),
+        *(".dsf", ".dff", ".amr", ".awb", ".3ga", ".ra", ".oma", ".aa3", ".gsm", ".qoa", ".xwma", ".8svx"),
+        *(".mkv", ".mov", ".qt", ".m4v", ".avi", ".mpg", ".mpeg", ".vob", ".m2ts", ".mts", ".flv", ".f4a", ".f4v"),
+        *(".3gp", ".3g2", ".wmv", ".asf", ".ogv", ".ogm", ".ogx", ".rm", ".rmvb", ".mxf"),
     }
 )
 
-_BLOCK = 16_384  # sample frames averaged and resampled at once: ffmpeg gives a thousand; four times as many took longer
 _SLACK_S = 0.25  # seconds by which containers misstate their length without anything being lost
-_UNKNOWN = 2**63 - 1  # libsndfile's length of a FLAC that was written to a pipe; it fails on the last block of it
-_PLACEHOLDER = 0x7FFFF000  # bytes; the data size written by a WAV encoder that cannot seek back is this or more
-_DATA_SIZE = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")  # in libsndfile's log of a header
-
-_Block: TypeAlias = tuple[int, NDArray[np.float32]]  # sample rate in Hz, mono samples
+_AT_ONCE = 65_536  # sample frames that are resampled at once, whatever a decoder gives
 
 
-class TruncatedAudio(UserWarning):
+class AudioWarning(UserWarning):
+    """A waveform that is not simply what the file holds."""
+
+
+class TruncatedAudio(AudioWarning):
     """The file is cut off or damaged; what could be decoded is used."""
 
 
-def load_audio(path: str | Path) -> NDArray[np.float32]:
+class MendedAudio(AudioWarning):
+    """Channels that cancel each other, or samples that no recording holds, were left out."""
+
+
+def load_audio(path: str | Path, limits: Limits = LIMITS) -> NDArray[np.float32]:
     """The recording as a waveform.
 
     Parameters
     ----------
     path : str or Path
-        An audio file, or a video file with an audio stream, of any sample rate and number of channels.
+        An audio file, or a video file with an audio stream, of any sample rate and number of channels. Of several audio
+        streams the default one is read.
+    limits : Limits
+        Bounds on what the file may ask of the machine.
 
     Returns
     -------
@@ -73,43 +82,50 @@ def load_audio(path: str | Path) -> NDArray[np.float32]:
     TruncatedAudio
         If the file ends before the length it states or cannot be decoded to its end. Formats that state no length and
         mark no end (raw AAC, MP3 without a Xing header) can be cut without a trace.
+    MendedAudio
+        If the channels cancel each other, where one of them is taken, or damage decodes to peaks that are cut.
 
     Raises
     ------
     UnreadableAudio
-        If the file is missing, is no audio, has no audio stream, is corrupt from the start, or holds NaN or infinity.
+        If the file is missing, no regular file, no audio, has no audio stream, is encrypted, corrupt from the start or
+        beyond the limits, or holds NaN or infinity.
     EmptyAudio
         If it holds no samples.
     ShortAudio
         If it lasts less than `MINIMUM_S`.
     SilentAudio
-        If no sample of the mono mix reaches `SILENCE`.
+        If no sample of the mono mix reaches `SILENCE`, or they are all about the same.
     """
     samples = bytearray()  # grows in place, unlike a list of blocks that would have to be joined by a copy
-    for block in stream_audio(path):
+    for block in stream_audio(path, limits):
         samples += block.data
     return np.frombuffer(samples, dtype=np.float32)
 
 
-def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
+def stream_audio(path: str | Path, limits: Limits = LIMITS) -> Iterator[NDArray[np.float32]]:
     """What `load_audio` gives, block by block: for recordings that memory should not hold.
 
     Warns and raises as `load_audio` does. Some errors come only at the end; then discard the blocks already yielded.
     """
     path = Path(path)
+    recording = _Recording(path, limits)
     size, peak = 0, np.float32(0)
     try:
-        for block in _resample(_decode(path)):
+        for block in _resample(recording.mono()):
             yield block
             size += block.size
-            if block.size:  # np, not max(): NaN must stay NaN; and without the copy that abs() makes
-                peak = np.maximum(peak, np.maximum(block.max(), -block.min()))
+            if peak < SILENCE and block.size:
+                peak = np.maximum(block.max(), -block.min())
+    except (AudioError, MemoryError):
+        raise
     except OSError as error:
         raise UnreadableAudio(f"{path}: {error.strerror or error}; check the path and its permissions") from error
+    except Exception as error:  # of a decoder: one file must not end a run over many
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnreadableAudio(f"{path}: cannot be decoded ({reason}); export it again or leave it out") from error
     if size == 0:
         raise EmptyAudio(f"{path}: no samples; fetch or export it again")
-    if not np.isfinite(peak):
-        raise UnreadableAudio(f"{path}: NaN or infinite samples; export it again")
     if size < MINIMUM_S * SAMPLE_RATE:
         duration_s = size / SAMPLE_RATE
         raise ShortAudio(f"{path}: {duration_s:.2f} s, shorter than {MINIMUM_S:g} s; give a longer recording")
@@ -117,6 +133,9 @@ def stream_audio(path: str | Path) -> Iterator[NDArray[np.float32]]:
         raise SilentAudio(
             f"{path}: silent, no sample of the mono mix above {20 * np.log10(SILENCE):.0f} dBFS; leave it out"
         )
+    if not recording.audible:
+        raise SilentAudio(f"{path}: silent, a constant level that cannot be heard; leave it out")
+    recording.warn()
 
 
 def find_audio(paths: Iterable[str | Path]) -> list[Path]:
@@ -143,137 +162,106 @@ def _walk(folder: Path) -> Iterator[Path]:
     yield from (Path(error.filename) for error in closed)
 
 
-def _resample(blocks: Iterable[_Block]) -> Iterator[NDArray[np.float32]]:
-    """Blocks at 22 050 Hz; a chain of streams may change its sample rate on the way."""
+def _resample(blocks: Iterable[Block]) -> Iterator[NDArray[np.float32]]:
+    """Mono blocks at 22 050 Hz; a chain of streams may change its sample rate on the way."""
     import soxr
 
     for rate, run in groupby(blocks, key=itemgetter(0)):
         stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        for _, block in run:
-            yield stream.resample_chunk(block)
+        for _, samples, _ in run:
+            for start in range(0, len(samples), _AT_ONCE):
+                yield stream.resample_chunk(samples[start : start + _AT_ONCE])
         yield stream.resample_chunk(np.empty(0, dtype=np.float32), last=True)
 
 
-def _decode(path: Path) -> Iterator[_Block]:
-    with path.open("rb") as raw:  # a handle takes any spelling of a path, and its OSError says what is wrong
-        if os.fstat(raw.fileno()).st_size == 0:
-            raise EmptyAudio(f"{path}: a file of 0 bytes; fetch or export it again")
+class _Recording:
+    """One file on its way to a waveform, and what there is to say of it."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self._path, self._limits = path, limits
+        self._decoded_s = 0.0
+        self._stated_s, self._damaged, self._cut = 0.0, False, False
+        self._mixdown = Mixdown(path)
+
+    @property
+    def audible(self) -> bool:
+        return self._mixdown.audible
+
+    def mono(self) -> Iterator[Block]:
+        """Blocks of one channel, shape (n_frames,), at the rate of the file."""
+        with open_regular(self._path, self._limits) as raw:
+            if os.fstat(raw.fileno()).st_size == 0:
+                raise EmptyAudio(f"{self._path}: a file of 0 bytes; fetch or export it again")
+            for block in self._blocks(raw):
+                if not self._limits.minimum_rate <= block.rate <= self._limits.maximum_rate:
+                    raise UnreadableAudio(
+                        f"{self._path}: states {block.rate} Hz, and {self._limits.minimum_rate} to "
+                        f"{self._limits.maximum_rate} are read; export it again"
+                    )
+                self._decoded_s += len(block.samples) / block.rate
+                if self._decoded_s > self._limits.maximum_s:
+                    raise UnreadableAudio(
+                        f"{self._path}: longer than {self._limits.maximum_s / 3600:g} hours; split it, or raise the "
+                        "limit"
+                    )
+                yield Block(block.rate, self._mixdown.mix(block))
+
+    def warn(self) -> None:
+        """Warn of what is missing and of what was mended."""
+        if not self._complete():
+            whole = f" of {self._stated_s:.1f} s" if self._stated_s > self._decoded_s else ""
+            warnings.warn(
+                f"{self._path}: cut off or damaged, decoded {self._decoded_s:.1f} s{whole}; fetch or export it again",
+                TruncatedAudio,
+                stacklevel=3,
+            )
+        for remark in self._mixdown.remarks():
+            warnings.warn(f"{self._path}: {remark}", MendedAudio, stacklevel=3)
+
+    def _blocks(self, raw: BinaryIO) -> Iterator[Block]:
+        whole = misstates_data(raw)
+        raw.seek(0)
         # the suffix decides first, as libmpg123 writes its complaints to stderr
-        file = None if path.suffix.lower() == ".mp3" else _open_libsndfile(raw)
+        file = None if whole or self._path.suffix.lower() == ".mp3" else open_sound_file(raw)
         if file is None:
-            yield from _ffmpeg_blocks(path)
-        else:
-            with file:
-                yield from _libsndfile_blocks(path, file)
+            yield from self._by_ffmpeg(FfmpegReader(self._path, whole=whole))
+            self._cut = ends_early(raw)
+            return
+        with file:
+            reader = SoundFileReader(file, raw)
+            self._mixdown.in_float = reader.in_float
+            yield from reader.blocks()
+            if reader.bitstream is not None:
+                yield from self._by_ffmpeg(FfmpegReader(self._path, reader, reader.bitstream))
+                return
+            self._stated_s, self._damaged = reader.stated_s, reader.damaged
+            if not self._complete() or reader.leaves():
+                yield from self._continued()
 
+    def _by_ffmpeg(self, reader: FfmpegReader) -> Iterator[Block]:
+        for block in reader.blocks():
+            self._mixdown.in_float = reader.in_float
+            yield block
+        self._stated_s, self._damaged = reader.stated_s, reader.damaged
+        if self._decoded_s == 0:
+            raise UnreadableAudio(f"{self._path}: nothing in it can be decoded; fetch or export it again")
 
-def _open_libsndfile(raw: BinaryIO) -> SoundFile | None:
-    """The open file, or None where ffmpeg is needed: unknown formats, MP3, and FLAC that states no length."""
-    from soundfile import LibsndfileError, SoundFile
+    def _continued(self) -> Iterator[Block]:
+        """What ffmpeg reads of the file beyond the place where libsndfile has stopped."""
+        reader, reached_s, at_s = FfmpegReader(self._path), self._decoded_s, 0.0
+        try:
+            for rate, samples, full_scale in reader.blocks():
+                skipped = min(len(samples), max(0, round((reached_s - at_s) * rate)))
+                at_s += len(samples) / rate
+                if skipped < len(samples):
+                    yield Block(rate, samples[skipped:], full_scale)
+        except UnreadableAudio:
+            return
+        if self._decoded_s > reached_s:
+            self._damaged = reader.damaged
 
-    try:
-        file = SoundFile(raw)
-    except (LibsndfileError, TypeError):  # TypeError: a file called .raw says nothing of what it holds
-        return None
-    return None if file.format == "MP3" or file.frames == _UNKNOWN else file
-
-
-def _libsndfile_blocks(path: Path, file: SoundFile) -> Iterator[_Block]:
-    from soundfile import LibsndfileError
-
-    announced, damaged = file.frames, False
-    for stated, actual in _DATA_SIZE.findall(file.extra_info):  # libsndfile has cut `frames` to what is there
-        if int(stated) < _PLACEHOLDER:
-            announced = file.frames * int(stated) // max(int(actual), 1)
-    decoded = 0
-    # libsndfile takes longer to make 16-bit samples float32 than to read them.
-    dtype, full_scale = ("int16", 32_768) if file.subtype == "PCM_16" else ("float32", 1)
-    try:
-        while (block := file.read(_BLOCK, dtype=dtype, always_2d=True)).size:  # (n_frames, n_channels)
-            decoded += len(block)
-            yield file.samplerate, _average(block, full_scale)
-    except LibsndfileError:
-        damaged = True
-    if "lacks an end-of-stream" in file.extra_info:  # Ogg states no length, but marks its end
-        announced, damaged = 0, True
-    _check_end(path, decoded / file.samplerate, announced / file.samplerate, damaged)
-
-
-def _ffmpeg_blocks(path: Path) -> Iterator[_Block]:
-    import av
-
-    try:
-        container = av.open(f"file:{path}", metadata_errors="ignore")  # without "file:", "Artist: Title" is a protocol
-    except av.error.FFmpegError as error:
-        raise UnreadableAudio(f"{path}: not audio ({error.strerror}); export it again or leave it out") from error
-    with container:
-        if not container.streams.audio:
-            raise UnreadableAudio(f"{path}: no audio stream; leave it out")
-        stream = container.streams.audio[0]
-        packets = container.demux(stream)
-        decoded_s, damaged = 0.0, False
-
-        def frames() -> Iterator[AudioFrame]:
-            nonlocal damaged
-            while True:
-                try:
-                    yield from next(packets).decode()
-                except StopIteration:
-                    return
-                except av.error.FFmpegError:  # the next packet may be sound
-                    damaged = True
-
-        for rate, block in _gather(frames()):
-            decoded_s += len(block) / rate
-            yield rate, block
-        _check_end(path, decoded_s, _announced_s(container, stream), damaged or decoded_s == 0)
-
-
-def _gather(frames: Iterable[AudioFrame]) -> Iterator[_Block]:
-    """Frames of ffmpeg joined to blocks: calls of NumPy and of the resampler cost more than a thousand samples do."""
-    import av
-
-    def form(frame: AudioFrame) -> tuple[int, str, str]:
-        return frame.sample_rate, frame.layout.name, frame.format.name
-
-    for (rate, *_), run in groupby(frames, key=form):
-        to_float, gathered = av.AudioResampler(format="fltp"), av.AudioFifo()
-        for frame in chain.from_iterable(map(to_float.resample, run)):
-            frame.pts = None  # else gaps between time stamps, as damage leaves them, are refused
-            gathered.write(frame)
-            if gathered.samples >= _BLOCK:
-                yield rate, _average(gathered.read().to_ndarray().T)
-        if gathered.samples:
-            yield rate, _average(gathered.read().to_ndarray().T)
-
-
-def _announced_s(container: InputContainer, stream: AudioStream) -> float:
-    """The duration that the file states in seconds, 0 where it states none and ffmpeg guesses from the bit rate."""
-    kind = container.format.name
-    if kind == "aac" or (kind == "mp3" and not stream.start_time):  # a Xing header also states the encoder's delay
-        return 0.0
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    alone = len(container.streams) == 1 and container.duration is not None
-    return container.duration / 1e6 if alone else 0.0  # microseconds
-
-
-def _average(block: NDArray[np.float32] | NDArray[np.int16], full_scale: int = 1) -> NDArray[np.float32]:
-    """Mean over the channels of (n_frames, n_channels), `full_scale` becoming 1; a product, faster than ``mean()``."""
-    n_channels = block.shape[1]
-    return block.astype(np.float32, copy=False) @ np.full(n_channels, 1 / (n_channels * full_scale), dtype=np.float32)
-
-
-def _check_end(path: Path, decoded_s: float, announced_s: float, damaged: bool) -> None:
-    """Warn when less was decoded than the file announced or, where it announced nothing (0), when it was damaged."""
-    complete = decoded_s > announced_s - _SLACK_S if announced_s else not damaged
-    if complete:
-        return
-    if decoded_s == 0:
-        raise UnreadableAudio(f"{path}: nothing in it can be decoded; fetch or export it again")
-    whole = f" of {announced_s:.1f} s" if announced_s else ""
-    warnings.warn(
-        f"{path}: cut off or damaged, decoded {decoded_s:.1f} s{whole}; fetch or export it again",
-        TruncatedAudio,
-        stacklevel=2,
-    )
+    def _complete(self) -> bool:
+        """As much was decoded as the file states or, where it states nothing, without damage."""
+        if self._cut:
+            return False
+        return self._decoded_s > self._stated_s - _SLACK_S if self._stated_s else not self._damaged

@@ -17,15 +17,16 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from .config import SAMPLE_RATE
-from .decoding import Job, check_regular, hash_content, mtime_ns
+from .decoding import Job, hash_content, mtime_ns
 from .embedder import Embedder
 from .errors import AudioError, CollectionMismatch, DeviceError, InputRefused
+from .limits import check_regular
 from .manifest import Track
 from .reader import LocalReader, Reader, ReadFile
 from .row import Row, check_embedding, check_row
@@ -95,7 +96,7 @@ def ingest(
     *,
     workers: int | None = None,
     batch_size: int = BATCH_SIZE,
-) -> Generator[IngestRecord, None, None]:
+) -> Iterator[IngestRecord]:
     """Embed tracks into a collection; one record per track, given when Milvus has acknowledged what it says.
 
     Parameters
@@ -106,7 +107,7 @@ def ingest(
     collection : TrackCollection or Staging
         Which says how tracks are cut: `TrackCollection.cut_into` changes it.
     workers : int, optional
-        Processes that decode; see `Decoder`.
+        Processes that decode; see `Decoder`. They are spawned: a script needs ``if __name__ == "__main__":``.
     batch_size : int
         Tracks stored at once, or fewer every two seconds.
 
@@ -130,16 +131,14 @@ def ingest(
 
 def ingest_with(
     reader: Reader, tracks: Iterable[Track], collection: Store, *, batch_size: int = BATCH_SIZE
-) -> Generator[IngestRecord, None, None]:
+) -> Iterator[IngestRecord]:
     """As `ingest`, with another way to decode and embed: a `Cluster`, which is left at the end."""
     if reader.model_id != collection.model_id:
         raise CollectionMismatch.of_model(collection.name, collection.model_id, reader.model_id)
     return _ingest(iter(tracks), reader, collection, batch_size)
 
 
-def _ingest(
-    tracks: Iterator[Track], reader: Reader, collection: Store, batch_size: int
-) -> Generator[IngestRecord, None, None]:
+def _ingest(tracks: Iterator[Track], reader: Reader, collection: Store, batch_size: int) -> Iterator[IngestRecord]:
     batch = Batch(collection, batch_size)
     seen = _Seen()
     with reader:

@@ -270,13 +270,13 @@ def test_a_forbidden_file_is_unreadable(tmp_path: Path) -> None:
         load_audio(tmp_path / "locked.wav")
 
 
-def test_a_picture_has_no_audio_stream(tmp_path: Path) -> None:
+def test_a_picture_is_not_audio(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "cover.png"), "w", format="image2") as container:
         stream = container.add_stream("png", rate=1)
         stream.width = stream.height = 16
         stream.pix_fmt = "rgb24"
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")))
-    with pytest.raises(UnreadableAudio, match=r"cover\.png: no audio stream"):
+    with pytest.raises(UnreadableAudio, match=r"cover\.png: not audio"):
         load_audio(tmp_path / "cover.png")
 
 

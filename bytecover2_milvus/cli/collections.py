@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +17,8 @@ from .output import (
     device_option,
     milvus_options,
     open_milvus,
-    print_json,
     print_table,
-    printable,
     progress_bar,
-    say,
     segment_options,
 )
 
@@ -38,7 +36,7 @@ def _shown(value: object) -> object:
 
 def _confirm(question: str) -> None:
     try:
-        confirmed = click.confirm(printable(question), err=True)
+        confirmed = click.confirm(question, err=True)
     except click.Abort:
         if sys.stdin.isatty():
             raise
@@ -77,7 +75,7 @@ def list_(milvus: Place, as_json: bool) -> None:
         found = [TrackCollection.open(client, name, load=False).describe() for name in list_collections(client)]
     if as_json:
         for description in found:
-            print_json(description)
+            click.echo(json.dumps(description))
     else:
         columns = ("collection", "aliases", "rows", "dim", "index_type", "model_id", "last_ingest")
         print_table(columns, [[_shown(description[column]) for column in columns] for description in found])
@@ -101,11 +99,11 @@ def describe(name: str, milvus: Place, as_json: bool) -> None:
         description = TrackCollection.open(client, name, load=False).describe()
         advice = outgrown(client, description["rows"])
     if as_json:
-        print_json(description)
+        click.echo(json.dumps(description))
     else:
         print_table(("what", "value"), [(what, _shown(value)) for what, value in description.items()])
     if advice:
-        say(f"warning: {name} has {description['rows']} rows; {advice}")
+        click.echo(f"warning: {name} has {description['rows']} rows; {advice}", err=True)
 
 
 @collections_group.command()
@@ -131,8 +129,8 @@ def export(name: str, milvus: Place, out: Path, expression: str, as_json: bool) 
         rows = write_vectors(collection, out, expression)
     if as_json:
         line = {"collection": name, "path": str(out), "rows": rows, "model_id": collection.model_id}
-        print_json(line)
-    say(f"{rows} rows of {name} in {out}")
+        click.echo(json.dumps(line, ensure_ascii=False))
+    click.echo(f"{rows} rows of {name} in {out}", err=True)
 
 
 @collections_group.command("delete-tracks")
@@ -170,10 +168,10 @@ def delete_tracks(
         for track_id in listed:
             status = "absent" if track_id in absent else "deleted"
             line = {"collection": name, "track_id": track_id, "status": status, "rows": rows[track_id]}
-            print_json(line)
+            click.echo(json.dumps(line, ensure_ascii=False))
     for track_id in absent:
-        say(f"absent: {track_id!r} is not in {name}")
-    say(f"{len(rows)} tracks deleted from {name}, {deleted} rows")
+        click.echo(f"absent: {track_id!r} is not in {name}", err=True)
+    click.echo(f"{len(rows)} tracks deleted from {name}, {deleted} rows", err=True)
     if absent:
         sys.exit(1)
 
@@ -200,7 +198,7 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
             _confirm(f"Delete {what} with {rows} rows at {milvus}?")
         collection.check_alias("nothing was dropped; run it again")
         drop_collection(client, collection.name)
-    say(f"{what} dropped, {rows} rows")
+    click.echo(f"{what} dropped, {rows} rows", err=True)
 
 
 @collections_group.command()
@@ -226,7 +224,7 @@ def create(name: str, milvus: Place, bundle: Path | None, segments: Segments | N
             raise CollectionError(f"{name}: {collection.name} is there already, with {rows} rows")
         if segments is not None:
             collection.cut_into(segments)
-    say(f"{collection.name}, alias {name}, for embeddings of model {embedder.model_id}")
+    click.echo(f"{collection.name}, alias {name}, for embeddings of model {embedder.model_id}", err=True)
 
 
 @collections_group.command()
@@ -273,18 +271,19 @@ def promote(
 
             done = run(client, name, embedder, workers=workers, leave_out=leave_out, hold=hold, watch=watch)
     if as_json:
-        print_json(asdict(done))
+        click.echo(json.dumps(asdict(done), ensure_ascii=False))
     if done.from_collection == done.to_collection:
-        say(f"{name} holds embeddings of model {done.to_model_id} already; nothing to do")
+        click.echo(f"{name} holds embeddings of model {done.to_model_id} already; nothing to do", err=True)
         return
     counts = f"{done.tracks} tracks in {done.to_collection}, {done.stored} stored, {done.left_out} left out"
     found = "" if done.recall_at_10 is None else f"; recall@10 {done.recall_at_10:.3f}, {done.files_asked} files found"
     stands = f"now stands for {done.to_collection}" if done.moved else f"still stands for {done.from_collection}"
-    say(f"{counts}{found}; {name} {stands}")
+    click.echo(f"{counts}{found}; {name} {stands}", err=True)
     if done.left_out and not leave_out:
-        say(
+        click.echo(
             f"tracks that were stored while {name} moved could not be embedded; mend them and ingest them with the new"
             " bundle",
+            err=True,
         )
         sys.exit(1)
 
@@ -305,10 +304,11 @@ def rollback(name: str, milvus: Place, as_json: bool) -> None:
     with open_milvus(milvus) as client:
         done = roll_back(client, name)
     if as_json:
-        print_json(asdict(done))
-    say(f"{name} stands for {done.to_collection} again, model {done.to_model_id}")
+        click.echo(json.dumps(asdict(done), ensure_ascii=False))
+    click.echo(f"{name} stands for {done.to_collection} again, model {done.to_model_id}", err=True)
     if done.lacking:
-        say(
+        click.echo(
             f"warning: {done.lacking} tracks are in {done.from_collection} only; ingest them with the bundle of model"
             f" {done.to_model_id}",
+            err=True,
         )

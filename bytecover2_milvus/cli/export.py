@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import say
-
 if TYPE_CHECKING:
     from ..config import FrontEnd
     from ..export.quantize import CalibrationSet
@@ -104,7 +102,7 @@ def export(
         folded=folded,
     )
     size = sum(file.stat().st_size for file in bundle.path.iterdir())
-    say(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB")
+    click.echo(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB", err=True)
 
 
 def _render(

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..audio import TruncatedAudio, stream_audio
+from ..audio import AudioWarning, stream_audio
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES, FrontEnd
 from ..decoding import hash_content
 from ..degrade import DEGRADATIONS, chosen_kinds, degrade
@@ -349,13 +349,13 @@ class FeatureCache:
     def _fill_one(self, track: CorpusTrack) -> Prepared:
         torch.set_num_threads(1)  # of this worker: there is one for every core
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", TruncatedAudio)
+            warnings.simplefilter("always", AudioWarning)
             try:
                 if not self.path(track).exists():
                     self.load(track)
             except AudioError as error:
                 return Prepared(track.track_id, usable=False, warning=str(error))
-        damage = (str(entry.message) for entry in caught if issubclass(entry.category, TruncatedAudio))
+        damage = (str(entry.message) for entry in caught if issubclass(entry.category, AudioWarning))
         return Prepared(track.track_id, warning="; ".join(damage))
 
 

@@ -1,0 +1,74 @@
+"""What a file may ask of the machine that reads it, and the file itself, opened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import UnreadableAudio
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on a file of audio; what lies beyond them is refused.
+
+    Parameters
+    ----------
+    maximum_s : float
+        Seconds. 55 bytes of FLAC can state 18 hours, so what comes out is counted.
+    maximum_bytes : int
+        Bytes of the file.
+    minimum_rate, maximum_rate : int
+        Sample rates in Hz: below that of any recording, and that of DSD512 as ffmpeg gives it.
+    """
+
+    maximum_s: float = 3 * 3600.0  # the waveform is 1 GB; an opera in one file is longer, and asks for more
+    maximum_bytes: int = 16 * 2**30
+    minimum_rate: int = 4_000
+    maximum_rate: int = 2_822_400
+
+
+LIMITS = Limits()
+
+
+def check_regular(path: Path | str, status: os.stat_result, limits: Limits = LIMITS) -> None:
+    """Refuse what is no file on a disk, as a pipe may keep its reader waiting for ever and a device never ends.
+
+    Raises
+    ------
+    UnreadableAudio
+        Also if it is larger than the limit.
+    """
+    if stat.S_ISDIR(status.st_mode):
+        raise UnreadableAudio(f"{path}: {os.strerror(errno.EISDIR)}; name the files in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableAudio(f"{path}: a pipe or a device, no regular file; write it to a file first")
+    if status.st_size > limits.maximum_bytes:
+        size, allowed = (n_bytes / 2**30 for n_bytes in (status.st_size, limits.maximum_bytes))
+        raise UnreadableAudio(
+            f"{path}: a file of {size:.3g} GiB, and {allowed:.3g} are allowed; split it, or raise the limit"
+        )
+
+
+def open_regular(path: Path, limits: Limits = LIMITS) -> BinaryIO:
+    """The file, open to be read.
+
+    Raises
+    ------
+    UnreadableAudio
+        If `check_regular` refuses it.
+    OSError
+        If it is missing, or may not be read.
+    """
+    wait_for_nobody = getattr(os, "O_NONBLOCK", 0)  # a pipe is opened at once, and refused
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | wait_for_nobody))  # noqa: SIM115
+    try:
+        check_regular(path, os.fstat(file.fileno()), limits)
+    except UnreadableAudio:
+        file.close()
+        raise
+    return file

@@ -1,0 +1,94 @@
+"""WAV, FLAC, Ogg (Vorbis and Opus), AIFF and their like, read by libsndfile."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .container_ends import is_chain
+from .mixdown import Block
+
+if TYPE_CHECKING:
+    from soundfile import SoundFile
+
+BLOCK = 16_384  # sample frames read at once: a few thousand, or four times as many, took longer
+
+_UNKNOWN = 2**63 - 1  # libsndfile's length of a FLAC that was written to a pipe; it fails on the last block of it
+_PLACEHOLDER = 0x7FFFF000  # bytes; the data size written by a WAV encoder that cannot seek back is this or more
+_DATA_SIZE = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")  # in libsndfile's log of a header
+_AHEAD = 64 * 1024  # bytes that libsndfile may leave unread at the end: tags, and less than it reads at once
+_BITSTREAMS = {  # the words that open each frame of it, in samples of 16 bits; played, they are noise
+    b"\xfe\x7f\x01\x80": "dts",
+    b"\x7f\xfe\x80\x01": "dts",
+    b"\xff\x1f\x00\xe8": "dts",  # 14 bits in every 16
+    b"\x1f\xff\xe8\x00": "dts",
+    b"\x72\xf8\x1f\x4e": "spdif",  # IEC 61937: AC-3, DTS and others
+}
+
+
+class SoundFileReader:
+    """What libsndfile reads of a file; after the last block, whether that is all of it."""
+
+    def __init__(self, file: SoundFile, raw: BinaryIO) -> None:
+        self._file, self._raw = file, raw
+        self.in_float = file.subtype in ("FLOAT", "DOUBLE")
+        self.stated = file.frames  # sample frames; 0 where the file states none
+        for stated, actual in _DATA_SIZE.findall(file.extra_info):  # libsndfile has cut `frames` to what is there
+            if int(stated) < _PLACEHOLDER:
+                self.stated = file.frames * int(stated) // max(int(actual), 1)
+        self.damaged = False
+        self.bitstream: str | None = None  # ffmpeg's name of what stands in the place of samples, as on DTS CDs
+
+    @property
+    def stated_s(self) -> float:
+        """Seconds that the file states, 0 where it states none."""
+        return self.stated / self._file.samplerate
+
+    def leaves(self) -> bool:
+        """More follows the end that a stream states: it states a wrong one, or another stream follows."""
+        if self._file.format == "OGG":
+            return is_chain(self._raw)
+        return self._file.format == "FLAC" and os.fstat(self._raw.fileno()).st_size - self._raw.tell() > _AHEAD
+
+    def blocks(self) -> Iterator[Block]:
+        """All up to the end, to the first fault, or to where a `bitstream` begins."""
+        from soundfile import LibsndfileError
+
+        # libsndfile takes longer to make 16-bit samples float32 than to read them.
+        dtype, full_scale = ("int16", 32_768) if self._file.subtype == "PCM_16" else ("float32", 1)
+        looking = 2 if dtype == "int16" and self._file.channels == 2 else 0  # silence may fill all but the first's end
+        try:
+            while (samples := self._file.read(BLOCK, dtype=dtype, always_2d=True)).size:  # (n_frames, n_channels)
+                if looking and samples.any():
+                    looking -= 1
+                    words = samples.astype("<i2", copy=False).tobytes()
+                    self.bitstream = next((name for sync, name in _BITSTREAMS.items() if words.count(sync) >= 3), None)
+                    if self.bitstream is not None:
+                        self._file.seek(-len(samples), os.SEEK_CUR)
+                        return
+                yield Block(self._file.samplerate, samples, full_scale)
+        except LibsndfileError:
+            self.damaged = True
+        if "lacks an end-of-stream" in self._file.extra_info:  # Ogg states no length, but marks its end
+            self.stated, self.damaged = 0, True
+
+    def read(self, n_bytes: int) -> bytes:
+        """The next samples of 16 bits as bytes, for who decodes what stands in their place."""
+        samples: NDArray[np.int16] = self._file.read(max(1, n_bytes // 4), dtype="int16", always_2d=True)
+        return samples.astype("<i2", copy=False).tobytes()
+
+
+def open_sound_file(raw: BinaryIO) -> SoundFile | None:
+    """The open file, or None where ffmpeg is needed: unknown formats, MP3, and FLAC that states no length."""
+    from soundfile import LibsndfileError, SoundFile
+
+    try:
+        file = SoundFile(raw)
+    except (LibsndfileError, TypeError):  # TypeError: a file called .raw says nothing of what it holds
+        return None
+    return None if file.format == "MP3" or file.frames == _UNKNOWN else file
