@@ -28,8 +28,9 @@ import onnx
 import onnxruntime
 import torch
 
-from bytecover2_milvus.bundle import INPUT, OUTPUT, default_bundle, open_bundle
+from bytecover2_milvus.bundle import default_bundle, open_bundle
 from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.contract import INPUT, OUTPUT
 from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.export.fold import ShippedNetwork
 from bytecover2_milvus.export.graph import export_onnx

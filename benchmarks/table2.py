@@ -67,9 +67,10 @@ from benchmarks.catalogue import (
 from benchmarks.machine import Cores, processor
 from benchmarks.milvus_server import MilvusServer
 from bytecover2_milvus.audio import load_audio
-from bytecover2_milvus.bundle import INPUT, INPUT_CQT, OUTPUT, default_bundle, open_bundle
+from bytecover2_milvus.bundle import default_bundle, open_bundle
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE, Config, FrontEnd, Network
+from bytecover2_milvus.contract import INPUT, INPUT_CQT, OUTPUT
 from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.export.fold import FromCQT, ShippedNetwork
 from bytecover2_milvus.export.graph import export_cqt_onnx, export_onnx

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BytecoverError, OutputError
+from .extras import why_not_imported
 from .properties import Model
 from .row import STORED, Row, collection_schema
 from .staging import Staging
@@ -139,9 +140,7 @@ def _bulk_writer(folder: Path) -> tuple[Any, Any]:
         from pyarrow import parquet
         from pymilvus.bulk_writer import LocalBulkWriter
     except ImportError as error:
-        raise OutputError(
-            f'{folder}: the bulk writer needs more packages; pip install "bytecover2-milvus[bulk]"'
-        ) from error
+        raise OutputError(f"{folder}: needs Milvus' bulk writer; {why_not_imported(error, 'bulk')}") from error
     for logger in ("pymilvus.bulk_writer", "bulk_writer"):  # they print every step
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     return LocalBulkWriter, parquet

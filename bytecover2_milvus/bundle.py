@@ -1,4 +1,4 @@
-"""A *bundle*: the folder with an exported network, and its *contract*, the facts that a consumer must know.
+"""A *bundle*: the folder with an exported network and all that a consumer needs to use it.
 
 ``model.onnx`` maps ``waveform`` (batch, samples) to ``embedding`` (batch, D); ``contract.json`` states the contract,
 which the metadata of the model repeats; ``SHA256SUMS`` lists every file. ``export/README.md`` says the same in words.
@@ -9,85 +9,26 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .config import FrontEnd
-from .errors import BundleError, ConfigError
+from .contract import EXPORT_AGAIN, Contract
+from .errors import BundleError
+from .reading import open_regular, read_text, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CONTRACT_VERSION = 1
 MODEL, CONTRACT, GOLDEN, SUMS = "model.onnx", "contract.json", "golden.npz", "SHA256SUMS"
 CARD, EMBED = "MODEL_CARD.md", "embed.py"
 MODEL_CQT = "model_cqt.onnx"  # for who has the pooled CQT already; a bundle may lack it
 CHECKPOINT = "checkpoint.safetensors"  # to train on from; a bundle may lack it
-INPUT, INPUT_CQT, OUTPUT = "waveform", "cqt", "embedding"  # names in the graphs
-
-_EXPORT_AGAIN = "export it again with `bytecover2-milvus export`"
-
-
-@dataclass(frozen=True)
-class Contract:
-    """What holds for every embedding of a bundle; a consumer refuses a `contract_version` it does not know."""
-
-    name: str
-    model_id: str  # hash of the weights and of the front end: embeddings compare only within one model_id
-    embedding_dim: int
-    sample_rate: int  # Hz, of the mono waveform
-    minimum_samples: int  # a shorter waveform is repeated, whole, until it is at least this long
-    shortest_samples: int  # a shorter waveform is refused
-    silence_peak: float  # a waveform without a sample of at least this magnitude is refused; full scale is 1
-    front_end: FrontEnd  # inside the graph
-    parity_tolerance: float  # largest difference of any embedding component from the network in torch
-    opset: int
-    packages: dict[str, str]  # versions that made the bundle
-    licence: str = "Apache-2.0"
-    contract_version: int = CONTRACT_VERSION
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    def to_json(self) -> str:
-        return json.dumps(self.to_dict(), indent=2) + "\n"
-
-    def to_metadata(self) -> dict[str, str]:
-        """The same facts as ONNX metadata: strings as they are, all else as JSON."""
-        return {
-            key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-            for key, value in self.to_dict().items()
-        }
-
-    @classmethod
-    def from_json(cls, text: str) -> Contract:
-        """The contract in the text of a ``contract.json``.
-
-        Raises
-        ------
-        BundleError
-            If the text is no JSON object, is of another contract version, or lacks or exceeds the fields.
-        """
-        try:
-            table = json.loads(text)
-        except ValueError as error:
-            raise BundleError(f"not JSON ({error}); {_EXPORT_AGAIN}") from error
-        version = table.get("contract_version") if isinstance(table, dict) else None
-        if version != CONTRACT_VERSION:
-            raise BundleError(
-                f"contract version {version}, this package reads {CONTRACT_VERSION}; "
-                f"install the package that made the bundle, or {_EXPORT_AGAIN}"
-            )
-        fields = {field.name for field in dataclasses.fields(cls)}
-        if set(table) != fields:
-            raise BundleError(f"missing or unknown fields: {', '.join(sorted(fields ^ set(table)))}; {_EXPORT_AGAIN}")
-        try:
-            return cls(**{**table, "front_end": FrontEnd(**table["front_end"])})
-        except (TypeError, ConfigError) as error:
-            raise BundleError(f"front_end: {error}; {_EXPORT_AGAIN}") from error
+FILE_BYTES = 2 << 30  # of any file of a bundle: protobuf, which ONNX is written in, holds no more
+_COMPILED = "__pycache__"  # where Python keeps what it compiled of embed.py: pip does so as it installs
 
 
 @dataclass(frozen=True)
@@ -137,10 +78,10 @@ def open_bundle(path: str | Path) -> Bundle:
         listed = read_sums(sums)
         for name in (MODEL, CONTRACT):
             if name not in listed:
-                raise BundleError(f"{sums}: does not list {name}; {_EXPORT_AGAIN}")
+                raise BundleError(f"{sums}: does not list {name}; {EXPORT_AGAIN}")
         for fault in damaged_files(path, listed):
             raise BundleError(fault)
-        text = (path / CONTRACT).read_text(encoding="utf-8")
+        text = read_text(path / CONTRACT)
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: cannot be read ({error}); check its permissions or copy it again") from error
     try:
@@ -157,6 +98,19 @@ def damaged_files(folder: Path, listed: Mapping[str, str]) -> Iterator[str]:
                 yield f"{folder / name}: changed since it was exported; copy the bundle again"
         except FileNotFoundError:
             yield f"{folder / name}: listed in {SUMS} but missing; copy the bundle again"
+        except OSError as error:
+            yield f"{folder / name}: cannot be read ({error.strerror}); copy the bundle again"
+
+
+def unlisted_files(folder: Path, listed: Iterable[str]) -> Iterator[Path]:
+    """What lies in `folder` and is neither in `listed` nor what Python compiled of a program that is."""
+    known = {*listed, SUMS}
+    for file in sorted(folder.iterdir()):
+        if file.name == _COMPILED and file.is_dir() and not file.is_symlink():
+            # Python runs none of these without the program of that name beside the folder.
+            yield from (entry for entry in sorted(file.iterdir()) if f"{entry.name.split('.')[0]}.py" not in known)
+        elif file.name not in known:
+            yield file
 
 
 def default_bundle() -> Path:
@@ -189,14 +143,15 @@ def make_model_id(front_end: FrontEnd, weights: Mapping[str, NDArray]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    """The SHA-256 of a regular file of at most `FILE_BYTES`, in hexadecimal."""
+    with open_regular(path, FILE_BYTES) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_sums(folder: Path) -> None:
     """List every file of `folder` in its ``SHA256SUMS``, in the form that ``sha256sum --check`` reads."""
-    lines = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir()) if path.name != SUMS]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    paths = [path for path in sorted(folder.iterdir()) if path.name not in (SUMS, _COMPILED)]
+    (folder / SUMS).write_text("".join(f"{file_sha256(path)}  {path.name}\n" for path in paths), encoding="utf-8")
 
 
 def read_sums(path: Path) -> dict[str, str]:
@@ -208,9 +163,9 @@ def read_sums(path: Path) -> dict[str, str]:
         If a line is no sum of a file in the same folder.
     """
     listed = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         digest, _, name = line.partition("  ")
-        if len(digest) != 64 or not name or "/" in name or "\\" in name:
-            raise BundleError(f"{path}: not a line of SHA-256 sums: {line!r}; copy the bundle again")
+        if len(digest) != 64 or not name or "/" in name or "\\" in name or "\0" in name:
+            raise BundleError(f"{path}: not a line of SHA-256 sums: {shorten(repr(line))}; copy the bundle again")
         listed[name] = digest
     return listed

@@ -15,7 +15,9 @@ import logging
 import math
 import os
 import platform
+import signal
 import socket
+import threading
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,6 +35,7 @@ from .cores import usable_cores
 from .decoding import Decoded, Job, decode
 from .embedder import DEVICES, Embedder
 from .errors import AudioError, BytecoverError, ClusterError, DeviceError, UnreadableAudio
+from .extras import why_not_imported
 from .reader import ReadFile
 from .segments import Segments, Span
 
@@ -294,7 +297,7 @@ def _connected(address: str, workers: int | None) -> ModuleType:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise ClusterError('ray is missing or broken: pip install "bytecover2-milvus[ray]"') from error
+        raise ClusterError(why_not_imported(error, "ray")) from error
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
@@ -302,10 +305,20 @@ def _connected(address: str, workers: int | None) -> ModuleType:
         options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK}
     try:
         _knock(address)
-        ray.init(address, **options)
+        with _sigterm_kept():
+            ray.init(address, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:  # nobody, other versions, no token
         raise ClusterError(f"no Ray cluster to be used at {address} ({' '.join(str(error).split())})") from error
     return ray
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Whoever handles SIGTERM goes on to: Ray would end this process in its own way."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _knock(address: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import ConfigError
+from .reading import read_text, shorten
 
 WHITENING = 0.5  # of the axes that PCA-FC starts from, unless told otherwise; 0 is the paper's
 SAMPLE_RATE = 22_050  # Hz, section 3.1; every waveform in this package has it
@@ -23,6 +24,13 @@ SCALES = ("linear", "sqrt", "log")
 PHASES = ("bytecover", "frozen", "joint", "notes")
 OPTIMIZERS = ("adam", "muon")
 PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need a loss scaler, which a checkpoint does not hold
+
+# Bounds beyond which a configuration is a mistake, or made to exhaust memory.
+LOWEST_HZ = 8.0  # of the CQT: an octave below that of 16 Hz, the lowest of organs
+LONGEST_MINIMUM_S = 60.0  # that a recording may have to be repeated to
+WIDEST = 256  # channels of the stem: four times the paper's
+MOST_BLOCKS = 64  # of a group; ResNet-152 has 36
+TOML_BYTES = 1 << 16
 
 
 def _require(condition: bool, message: str) -> None:
@@ -44,14 +52,19 @@ class FrontEnd:
     def __post_init__(self) -> None:
         _require(self.time_pooling >= 1, f"time_pooling = {self.time_pooling}: must be at least 1 frame")
         _require(self.scale in SCALES, f"scale = {self.scale!r}: choose one of {', '.join(SCALES)}")
-        for name in ("hop_length", "bins_per_octave", "n_octaves"):
-            _require(getattr(self, name) >= 1, f"{name} = {getattr(self, name)}: at least 1")
-        _require(self.fmin > 0, f"fmin = {self.fmin}: a frequency in Hz, above 0")
+        for name, limit in (("hop_length", 8192), ("bins_per_octave", 120), ("n_octaves", 10)):
+            _require(1 <= getattr(self, name) <= limit, f"{name} = {getattr(self, name)}: between 1 and {limit}")
+        _require(self.fmin >= LOWEST_HZ, f"fmin = {self.fmin}: a frequency in Hz, {LOWEST_HZ:g} or above")
         highest = self.fmin * 2 ** ((self.n_bins - 1) / self.bins_per_octave)
         _require(highest < SAMPLE_RATE / 2, f"the highest bin is at {highest:.0f} Hz, half the sample rate is less")
         _require(
             self.hop_length % 2 ** (self.n_octaves - 1) == 0,
             f"hop_length = {self.hop_length}: must be divisible by 2^{self.n_octaves - 1}, one halving per octave",
+        )
+        _require(
+            self.minimum_samples <= LONGEST_MINIMUM_S * SAMPLE_RATE,
+            f"time_pooling = {self.time_pooling}: {SHORTEST_FRAMES} input frames last "
+            f"{SHORTEST_FRAMES * self.frame_s:.4g} s, at most {LONGEST_MINIMUM_S:g} s",
         )
 
     @property
@@ -81,16 +94,17 @@ class Network:
     transpositions: tuple[int, ...] = (0,)  # bins; what is embedded is the mean of a track's pooled embeddings in these
 
     def __post_init__(self) -> None:
-        four = len(self.stage_blocks) == 4 and min(self.stage_blocks) >= 1
-        _require(four, f"stage_blocks = {list(self.stage_blocks)}: four groups of at least 1 block")
-        _require(self.base_width >= 1, f"base_width = {self.base_width}: at least 1")
-        _require(self.gem_exponent > 0 and self.gem_eps > 0, "gem_exponent and gem_eps: above 0")
+        four = len(self.stage_blocks) == 4 and all(1 <= blocks <= MOST_BLOCKS for blocks in self.stage_blocks)
+        _require(four, f"stage_blocks = {list(self.stage_blocks)[:5]}: four groups of 1 to {MOST_BLOCKS} blocks")
+        _require(1 <= self.base_width <= WIDEST, f"base_width = {self.base_width}: between 1 and {WIDEST}")
+        _require(0 < self.gem_exponent <= 100, f"gem_exponent = {self.gem_exponent}: above 0, at most 100")
+        _require(0 < self.gem_eps <= 1, f"gem_eps = {self.gem_eps}: above 0, at most 1")
         limit = self.pooled_dim
         _require(
             self.feature_dim is None or 1 <= self.feature_dim <= limit,
             f"feature_dim = {self.feature_dim}: between 1 and {limit}, or none",
         )
-        _require(len(self.transpositions) > 0, "transpositions: at least one; [0] is none")
+        _require(0 < len(self.transpositions) <= 24, "transpositions: between one and 24; [0] is none")
 
     @property
     def pooled_dim(self) -> int:
@@ -154,8 +168,8 @@ class Training:
 
     def __post_init__(self) -> None:
         _require(self.phase in PHASES, f"phase = {self.phase!r}: choose one of {', '.join(PHASES)}")
-        _require(self.works_per_batch >= 2, "works_per_batch: a triplet needs at least 2 works")
-        _require(self.tracks_per_work >= 2, "tracks_per_work: a triplet needs at least 2 tracks of a work")
+        _require(2 <= self.works_per_batch <= 4096, "works_per_batch: a triplet needs at least 2 works; at most 4096")
+        _require(2 <= self.tracks_per_work <= 256, "tracks_per_work: a triplet needs at least 2 of a work; at most 256")
         _require(self.optimizer in OPTIMIZERS, f"optimizer = {self.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
         _require(self.precision in PRECISIONS, f"precision = {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
         for name in ("steps", "validate_every", "save_every"):
@@ -167,6 +181,8 @@ class Training:
         )
         for name in not_negative:
             _require(getattr(self, name) >= 0, f"{name} = {getattr(self, name)}: 0 or more")
+        for name, limit in (("equaliser_db", 60), ("room_s", 60), ("noise", 10)):
+            _require(getattr(self, name) <= limit, f"{name} = {getattr(self, name)}: at most {limit}")
         for name in ("learning_rate", "temperature"):
             _require(getattr(self, name) > 0, f"{name} = {getattr(self, name)}: above 0")
         for name in ("compression", "crowd", "silence", "label_smoothing", "final_rate"):
@@ -174,7 +190,8 @@ class Training:
         _require(0 <= self.averaging < 1, f"averaging = {self.averaging}: from 0 to below 1")
         _require(self.tuning <= 1, f"tuning = {self.tuning}: at most 1 bin; transpose does the rest")
         _require(len(self.crop_s) > 0 and min(self.crop_s) > 0, "crop_s: at least one positive length in seconds")
-        _require(self.tempo >= 1, "tempo: 1 (none) or more")
+        _require(max(self.crop_s) <= 3600, f"crop_s: {max(self.crop_s):g}, an hour at most")
+        _require(1 <= self.tempo <= 4, f"tempo = {self.tempo}: 1 (none) to 4")
 
 
 @dataclass(frozen=True)
@@ -207,11 +224,13 @@ class Config:
             If the file cannot be read, is not TOML, or holds an unknown key or an impossible value.
         """
         try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            table = _parse_toml(read_text(path, TOML_BYTES))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise ConfigError(f"{path}: not TOML ({error})") from error
+        except ValueError as error:
+            raise ConfigError(f"{path}: not TOML ({shorten(error)})") from error
         try:
             return (base or cls()).changed(table)
         except ConfigError as error:
@@ -231,8 +250,9 @@ class Config:
             If there is an unknown table or key, or an impossible value.
         """
         parts = [field.name for field in dataclasses.fields(self)]
+        _require(isinstance(table, dict), f"{shorten(repr(table))}: the tables {', '.join(parts)} are needed")
         unknown = sorted(set(table) - set(parts))
-        _require(not unknown, f"unknown table [{', '.join(unknown)}]: the tables are {', '.join(parts)}")
+        _require(not unknown, f"unknown table [{shorten(', '.join(unknown))}]: the tables are {', '.join(parts)}")
         return dataclasses.replace(
             self, **{name: _changed(getattr(self, name), name, values) for name, values in table.items()}
         )
@@ -248,11 +268,14 @@ class Config:
         table: dict[str, dict[str, Any]] = {}
         for setting in settings:
             try:
-                parsed = tomllib.loads(setting)
-            except tomllib.TOMLDecodeError as error:
-                raise ConfigError(f"{setting}: not KEY=VALUE in TOML; a word needs quotes ({error})") from error
+                parsed = _parse_toml(setting)
+            except ValueError as error:
+                reason = f"not KEY=VALUE in TOML; a word needs quotes ({shorten(error)})"
+                raise ConfigError(f"{shorten(setting)}: {reason}") from error
             for part, values in parsed.items():
-                _require(isinstance(values, dict), f"{setting}: name the table too, as training.{setting}")
+                _require(
+                    isinstance(values, dict), f"{shorten(setting)}: name the table too, as training.{shorten(setting)}"
+                )
                 table[part] = table.get(part, {}) | values
         return self.changed(table)
 
@@ -273,11 +296,19 @@ class Config:
 _Part = TypeVar("_Part", FrontEnd, Network, Notes, Training)
 
 
+def _parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text; a `ValueError` if it is none, or tables are nested without end."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def _changed(part: _Part, name: str, values: dict[str, Any]) -> _Part:
-    _require(isinstance(values, dict), f"{name} = {values!r}: a table is needed")
+    _require(isinstance(values, dict), f"{name} = {shorten(repr(values))}: a table is needed")
     defaults = {field.name: field.default for field in dataclasses.fields(part)}
     for key in values:
-        _require(key in defaults, f"unknown key {name}.{key}: the keys are {', '.join(defaults)}")
+        _require(key in defaults, f"unknown key {name}.{shorten(key)}: the keys are {', '.join(defaults)}")
     return dataclasses.replace(
         part, **{key: _coerce(f"{name}.{key}", value, defaults[key]) for key, value in values.items()}
     )
@@ -288,10 +319,12 @@ def _coerce(key: str, value: Any, default: Any) -> Any:
     if key == "network.feature_dim" and value in ("none", None):
         return None
     if isinstance(default, tuple):
-        _require(isinstance(value, (list, tuple)), f"{key} = {value!r}: a list is needed")
+        _require(isinstance(value, (list, tuple)), f"{key} = {shorten(repr(value))}: a list is needed")
         return tuple(_coerce(key, item, default[0]) for item in value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         value = float(value)
-    _require(type(value) is type(default), f"{key} = {value!r}: {type(default).__name__} is needed")
-    _require(not isinstance(value, float) or math.isfinite(value), f"{key} = {value!r}: must be finite")
+    shown = f"{key} = {shorten(repr(value))}"
+    _require(type(value) is type(default), f"{shown}: {type(default).__name__} is needed")
+    _require(not isinstance(value, float) or math.isfinite(value), f"{shown}: must be finite")
+    _require(not isinstance(value, int) or abs(value) < 2**63, f"{shown}: does not fit into 64 bits")
     return value

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import shutil
-import threading
 import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from itertools import count
+from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import BinaryIO, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +23,11 @@ from .audio import AudioWarning, load_audio, stream_audio
 from .cores import usable_cores
 from .errors import AudioError, UnreadableAudio
 from .limits import open_regular
-from .processes import ctrl_c_held_back
+from .processes import Worker, WorkerDied, uninterrupted
 from .segments import Span
 
 MAX_WORKERS = 8  # one session embeds no faster than so many decode
+AHEAD = 2  # files that a worker has: one under way, and one that waits so that it need not
 READINGS = 3  # of a file that changes while it is read
 CLOCK_TICK_NS = 2_000_000_000  # the coarsest times that file systems keep, FAT's
 _TELLING = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
@@ -135,8 +132,16 @@ def _is_as_before(path: Path, before: os.stat_result, content_hash: str) -> bool
     return _hash(path)[1] == content_hash  # written so lately that its times need not tell
 
 
+@dataclass(eq=False)
+class _Started:
+    """A worker, and what it owes, the oldest first: jobs and the files for their waveforms."""
+
+    worker: Worker
+    owes: deque[tuple[Job[Any], Path]] = field(default_factory=deque)
+
+
 class Decoder:
-    """A pool of processes that decode; leave its ``with`` block to end them.
+    """Processes that decode; leave its ``with`` block to end them.
 
     Parameters
     ----------
@@ -146,12 +151,11 @@ class Decoder:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = min(MAX_WORKERS, usable_cores()) if workers is None else workers
-        self._pool: ProcessPoolExecutor | None = None
+        self._n_workers = min(MAX_WORKERS, usable_cores()) if workers is None else workers
+        self._started: list[_Started] = []
         # A worker that is killed while it sends megabytes would leave this process waiting for the rest of them, so
-        # waveforms come in files and only a few bytes through the pool.
+        # waveforms come in files and only a few bytes through the connection.
         self._folder: TemporaryDirectory[str] | None = None
-        self._files: dict[Future[Decoded | AudioError], Path] = {}
         self._numbers = count()
 
     def __enter__(self) -> Decoder:
@@ -160,91 +164,85 @@ class Decoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end_pool()
-        if self._folder is not None:
-            self._folder.cleanup()
+        with uninterrupted():
+            for started in self._started:
+                started.worker.end()
+            self._started = []
+            if self._folder is not None:
+                self._folder.cleanup()
+                self._folder = None
 
     def decode(self, jobs: Iterable[Job[_Key]]) -> Iterator[tuple[_Key, Decoded | AudioError]]:
         """What each file held, or why it could not be read, in the order in which they are done.
 
-        At most two waveforms per worker wait to be taken. When a worker dies, so does the pool: what was under way is
-        decoded again, one file at a time, until the one that kills its worker is found.
+        At most two waveforms per worker wait to be taken. A file over which a worker dies is decoded once more, when
+        nothing else is: where memory was short, it may not have been that file's fault.
+
+        Raises
+        ------
+        BytecoverError
+            If no worker can be started.
         """
-        if self._workers == 0:
+        if self._n_workers == 0:
             yield from ((job.key, _decode(job.path, job.known)) for job in jobs)
             return
-        waiting = iter(jobs)
-        suspects: deque[Job[_Key]] = deque()
-        running: dict[Future[Decoded | AudioError], Job[_Key]] = {}
+        if any(started.owes for started in self._started):  # of a run that was abandoned
+            self.__exit__(None, None, None)
+        waiting, again, suspects = iter(jobs), deque[Job[_Key]](), deque[Job[_Key]]()
+        suspect: Job[_Key] | None = None
         while True:
-            if not suspects:
-                while len(running) < 2 * self._workers and (job := next(waiting, None)):
-                    running[self._submit(job)] = job
-            elif not running:
-                job = suspects.popleft()
-                running[self._submit(job)] = job  # with nothing beside it that it could take along
-            if not running:
-                return
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
-                done, _ = wait(running)
-            killed = []
-            for future in done:
-                job = running.pop(future)
-                if isinstance(future.exception(), BrokenProcessPool):
-                    del self._files[future]
-                    killed.append(job)
-                else:
-                    yield job.key, self._take(future)
-            if len(killed) == 1:
-                reason = "its decoder died, out of memory or through a fault of the codec; convert or leave it out"
-                yield killed[0].key, UnreadableAudio(f"{killed[0].path}: {reason}")
-            else:
-                suspects.extend(killed)
+            while self._has_room() and (job := again.popleft() if again else next(waiting, None)):
+                self._submit(job)
+            owing = {started.worker.connection: started for started in self._started if started.owes}
+            if not owing:
+                if not suspects:
+                    return
+                suspect = suspects.popleft()
+                started = self._submit(suspect)
+                owing = {started.worker.connection: started}
+            for connection in wait(list(owing)):
+                started = owing[connection]
+                try:
+                    for answer in started.worker.answers():
+                        job, file = started.owes.popleft()
+                        yield job.key, self._take(answer, file)
+                except WorkerDied:
+                    (job, file), *others = started.owes
+                    self._started.remove(started)
+                    started.worker.end()
+                    file.unlink(missing_ok=True)
+                    again.extend(job for job, _ in others)
+                    if job is suspect:
+                        reason = "its decoder died, out of memory or through a fault of the codec"
+                        yield job.key, UnreadableAudio(f"{job.path}: {reason}; convert or leave it out")
+                    else:
+                        suspects.append(job)
 
-    def _submit(self, job: Job[_Key]) -> Future[Decoded | AudioError]:
+    def _has_room(self) -> bool:
+        return sum(len(started.owes) for started in self._started) < AHEAD * self._n_workers
+
+    def _submit(self, job: Job[Any]) -> _Started:
+        """Give a job to the worker that has least to do."""
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="bytecover2-")
-        if self._pool is None:
-            spawn = multiprocessing.get_context("spawn")  # a forked copy of a gRPC client hangs
-            self._pool = ProcessPoolExecutor(
-                self._workers, spawn, initializer=_end_with_parent, initargs=(self._folder.name,)
-            )
-        file = Path(self._folder.name) / f"{next(self._numbers)}.f32"
-        try:
-            with ctrl_c_held_back():  # by the workers too, which inherit it: this process ends them
-                future = self._pool.submit(_decode_into, file, job.path, job.known)
-        except BrokenProcessPool:  # dead, and not of this job
-            self._end_pool()
-            return self._submit(job)
-        self._files[future] = file
-        return future
+        folder = Path(self._folder.name)
+        idle = [started for started in self._started if not started.owes]
+        if not idle and len(self._started) < self._n_workers:
+            idle = [_Started(Worker(_decode_into, folder))]
+            self._started += idle
+        started = min(idle or self._started, key=lambda started: len(started.owes))
+        file = folder / f"{next(self._numbers)}.f32"
+        started.owes.append((job, file))
+        started.worker.ask(file, job.path, job.known)
+        return started
 
-    def _take(self, future: Future[Decoded | AudioError]) -> Decoded | AudioError:
-        """The result of a worker, its waveform mapped from the file, which goes when nothing uses it any more."""
-        file, decoded = self._files.pop(future), future.result()
+    def _take(self, decoded: Decoded | AudioError, file: Path) -> Decoded | AudioError:
+        """The answer of a worker, its waveform mapped from the file, which goes when nothing uses it any more."""
         if isinstance(decoded, AudioError) or not file.exists():
             return decoded
         waveform = np.memmap(file, dtype=np.float32, mode="r")
         file.unlink()
         return replace(decoded, waveform=waveform)
-
-    def _end_pool(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
-
-
-def _end_with_parent(folder: str) -> None:
-    """A parent that is killed can neither end its workers nor delete its waveforms, so each worker watches for it."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        parent.join()
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _decode_into(file: Path, path: Path, known: Sequence[str]) -> Decoded | AudioError:

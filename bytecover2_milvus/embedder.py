@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import mmap
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import INPUT, OUTPUT, Bundle, default_bundle, open_bundle
+from .bundle import Bundle, default_bundle, open_bundle
+from .contract import COPY_AGAIN, INPUT, OUTPUT, check_graph, check_metadata
 from .cores import usable_cores
 from .errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
+from .extras import how_to_get
+from .model_file import ModelFile
+from .reading import shorten
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -32,7 +37,9 @@ _FATAL = 4  # log severity; every failure comes back as an exception
 
 
 class Embedder:
-    """The network of a bundle, ready to embed.
+    """The network of a bundle, ready to embed; threads may share it.
+
+    Pickled, it is its bundle's path and its settings: whoever unpickles it opens the bundle that lies there.
 
     Parameters
     ----------
@@ -56,9 +63,15 @@ class Embedder:
             raise DeviceError(f"device = {device!r}: choose one of {', '.join(DEVICES)}")
         opened = open_bundle(default_bundle() if bundle is None else bundle)
         self.contract = opened.contract
+        model = ModelFile.read(opened.model)
+        check_metadata(self.contract, opened.model, model)
+        check_graph(self.contract, opened.model, model)
+        self._made_with = (None if bundle is None else str(opened.path.absolute()), device, threads)
+        self._model = opened.model
         self._session = _open_session(opened, device, threads or usable_cores())
-        if self._session.get_modelmeta().custom_metadata_map != self.contract.to_metadata():
-            raise BundleError(f"{opened.model}: not the model that contract.json describes; export the bundle again")
+
+    def __reduce__(self) -> tuple[Callable[..., Embedder], tuple[str, str | None, str, int | None]]:
+        return _reopen, (self.model_id, *self._made_with)
 
     @property
     def model_id(self) -> str:
@@ -158,17 +171,42 @@ class Embedder:
         from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
         try:
-            embeddings = self._session.run([OUTPUT], {INPUT: waveforms})[0]
-        except (EPFail, Fail, RuntimeException) as error:
+            embeddings = self._run_interruptibly(waveforms)
+        except (EPFail, Fail, RuntimeException, MemoryError) as error:
             seconds = waveforms.size / self.contract.sample_rate
-            reason = " ".join(str(error).split())
             raise DeviceError(
-                f"{self.provider}: ONNX Runtime failed on {seconds:.0f} s of audio ({reason}); if memory is short, "
-                "free some or choose another device"
+                f"{self.provider}: ONNX Runtime failed on {seconds:.0f} s of audio ({shorten(error)}); if memory is "
+                "short, free some or choose another device"
             ) from error
+        except onnx_runtime_errors() as error:
+            raise BundleError(f"{self._model}: ONNX Runtime cannot run it ({shorten(error)}); {COPY_AGAIN}") from error
+        if embeddings.shape != (len(waveforms), self.dim):
+            raise BundleError(f"{self._model}: gives {embeddings.shape}, not {self.dim} values; {COPY_AGAIN}")
         if not np.isfinite(embeddings).all():
             raise AudioError("waveform too loud for float32: its embedding is not finite; export it again")
         return embeddings
+
+    def _run_interruptibly(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As the session's `run`; Ctrl-C ends it between two nodes of the graph, and half an hour takes seconds."""
+        from onnxruntime import RunOptions
+
+        options = RunOptions()
+        if threading.current_thread() is not threading.main_thread():  # where no signal is handled
+            return self._session.run([OUTPUT], {INPUT: waveforms}, options)[0]
+        answer: Future[list[NDArray[np.float32]]] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(self._session.run([OUTPUT], {INPUT: waveforms}, options))
+            except Exception as error:
+                answer.set_exception(error)
+
+        try:
+            threading.Thread(target=run).start()
+            return answer.result()[0]
+        except BaseException:
+            options.terminate = True
+            raise
 
     def _prepare(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         """`waveform`, checked, and repeated if it is short."""
@@ -195,11 +233,28 @@ class Embedder:
         return np.tile(waveform, -(-contract.minimum_samples // waveform.size))  # whole copies, rounded up
 
 
+def onnx_runtime_errors() -> tuple[type[Exception], ...]:
+    """All that ONNX Runtime raises: its own exceptions, which have no common class, and those that C++ ones become."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = (value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
+    return (*own, RuntimeError, ValueError, MemoryError)
+
+
+def _reopen(model_id: str, bundle: str | None, device: str, threads: int | None) -> Embedder:
+    embedder = Embedder(bundle, device, threads)
+    if embedder.model_id != model_id:
+        raise BundleError(
+            f"{bundle or default_bundle()}: holds model {embedder.model_id} now, not {model_id} that was pickled; "
+            "make the Embedder anew"
+        )
+    return embedder
+
+
 def _open_session(bundle: Bundle, device: str, threads: int) -> onnxruntime.InferenceSession:
     try:
         import onnxruntime
         from onnxruntime import ExecutionMode, InferenceSession, SessionOptions, get_available_providers
-        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NotImplemented
     except ImportError as error:  # also if uninstalling onnxruntime-gpu took the files of onnxruntime with it
         raise DeviceError(
             "onnxruntime is missing or broken: pip install --force-reinstall onnxruntime, or onnxruntime-gpu for CUDA"
@@ -213,30 +268,46 @@ def _open_session(bundle: Bundle, device: str, threads: int) -> onnxruntime.Infe
     # Threads that wait for the next call would take the cores from whoever decodes for it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _FATAL
-    providers: list[str | tuple[str, dict[str, str]]] = [_CPU]
-    if device != "cpu" and _CUDA in get_available_providers():
-        onnxruntime.set_default_logger_severity(_FATAL)  # where a CUDA that does not load is reported
-        providers.insert(0, (_CUDA, _CUDA_OPTIONS))
+
+    def session_on(*providers: str | tuple[str, dict[str, str]]) -> InferenceSession:
+        # Its own fallback prints, and would later go on with the CPU, for good, where a call fails on CUDA.
+        return InferenceSession(bundle.model, options, providers=list(providers), enable_fallback=0)
+
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # and here; what came of it shows in the session's providers
-            if len(providers) > 1:
-                onnxruntime.preload_dlls()  # the CUDA and cuDNN that pip installed
-            session = InferenceSession(bundle.model, options, providers=providers)
-    except (Fail, InvalidGraph, InvalidProtobuf, NotImplemented) as error:
-        raise BundleError(f"{bundle.model}: ONNX Runtime cannot load it ({error}); export the bundle again") from error
-    session.disable_fallback()  # or a call that fails on CUDA would go on with the CPU, for good
+        if device == "cpu" or _CUDA not in get_available_providers():
+            session = session_on(_CPU)
+        else:
+            onnxruntime.set_default_logger_severity(_FATAL)  # where a CUDA that does not load is reported
+            without_prints(onnxruntime.preload_dlls)()  # the CUDA and cuDNN that pip installed
+            try:
+                session = session_on((_CUDA, _CUDA_OPTIONS), _CPU)
+            except (RuntimeError, ValueError):
+                session = session_on(_CPU)
+    except onnx_runtime_errors() as error:
+        reason = shorten(error)
+        raise BundleError(f"{bundle.model}: ONNX Runtime cannot load it ({reason}); export the bundle again") from error
+    session.disable_fallback()
     if device == "cuda" and session.get_providers()[0] != _CUDA:
         raise DeviceError(_why_no_cuda(installed=_CUDA in get_available_providers()))
     return session
 
 
+def without_prints(function: FunctionType) -> FunctionType:
+    """`function` with a `print` of its own, which prints nothing.
+
+    To redirect `sys.stdout` meanwhile would take the prints of all other threads, and leave it redirected where two do.
+    """
+    names = {**function.__globals__, "print": lambda *_args, **_kwargs: None}
+    return FunctionType(function.__code__, names, argdefs=function.__defaults__)
+
+
 def _why_no_cuda(installed: bool) -> str:
     if installed:
         return (
-            "CUDA was asked for but ONNX Runtime cannot start it: it needs an NVIDIA driver and the CUDA and cuDNN "
-            'libraries of pip install "bytecover2-milvus[cuda]"'
+            "ONNX Runtime cannot start CUDA: it needs an NVIDIA driver and the CUDA and cuDNN libraries of "
+            f"{how_to_get('cuda')}"
         )
     return (
-        "CUDA was asked for but this ONNX Runtime has no CUDA provider: pip uninstall --yes onnxruntime && "
-        'pip install "bytecover2-milvus[cuda]"'
+        "this ONNX Runtime has no CUDA provider; for an NVIDIA GPU, pip uninstall --yes onnxruntime && "
+        f"{how_to_get('cuda')}"
     )

@@ -20,6 +20,8 @@ with 1.
     ├── TrainingError            a run that cannot go on
     ├── ExportError              the exported graph does not reproduce the network
     ├── OutputError              a file or folder that cannot be written
+    ├── ChromaError              chroma that is damaged or cannot be aligned
+    │   └── ShortChroma          too short to be aligned: only the embedding can be compared
     ├── VectorsError             a file of embeddings that cannot be read
     ├── ClusterError             a Ray cluster that is missing, lost or of no use
     └── CollectionError          what Milvus refused, or what we refuse to ask of it
@@ -91,6 +93,14 @@ class ExportError(BytecoverError):
 
 class OutputError(BytecoverError):
     """A file or folder that cannot be written."""
+
+
+class ChromaError(BytecoverError):
+    """Chroma that is damaged or cannot be aligned."""
+
+
+class ShortChroma(ChromaError):
+    """Too short to be aligned: only the embedding can be compared."""
 
 
 class VectorsError(BytecoverError):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -96,7 +96,7 @@ def ingest(
     *,
     workers: int | None = None,
     batch_size: int = BATCH_SIZE,
-) -> Iterator[IngestRecord]:
+) -> Generator[IngestRecord, None, None]:
     """Embed tracks into a collection; one record per track, given when Milvus has acknowledged what it says.
 
     Parameters
@@ -107,7 +107,7 @@ def ingest(
     collection : TrackCollection or Staging
         Which says how tracks are cut: `TrackCollection.cut_into` changes it.
     workers : int, optional
-        Processes that decode; see `Decoder`. They are spawned: a script needs ``if __name__ == "__main__":``.
+        Processes that decode; see `Decoder`.
     batch_size : int
         Tracks stored at once, or fewer every two seconds.
 
@@ -131,14 +131,16 @@ def ingest(
 
 def ingest_with(
     reader: Reader, tracks: Iterable[Track], collection: Store, *, batch_size: int = BATCH_SIZE
-) -> Iterator[IngestRecord]:
+) -> Generator[IngestRecord, None, None]:
     """As `ingest`, with another way to decode and embed: a `Cluster`, which is left at the end."""
     if reader.model_id != collection.model_id:
         raise CollectionMismatch.of_model(collection.name, collection.model_id, reader.model_id)
     return _ingest(iter(tracks), reader, collection, batch_size)
 
 
-def _ingest(tracks: Iterator[Track], reader: Reader, collection: Store, batch_size: int) -> Iterator[IngestRecord]:
+def _ingest(
+    tracks: Iterator[Track], reader: Reader, collection: Store, batch_size: int
+) -> Generator[IngestRecord, None, None]:
     batch = Batch(collection, batch_size)
     seen = _Seen()
     with reader:

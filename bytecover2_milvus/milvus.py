@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from weakref import WeakKeyDictionary
 
 from .errors import CollectionError, CollectionLocked, CollectionMissing, InputRefused, MilvusUnavailable
+from .extras import why_not_imported
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -250,7 +251,7 @@ def _open_folder(folder: Path, timeout_s: float, database: str) -> MilvusClient:
     try:
         from milvus_lite.exceptions import DataDirLockedError
     except ImportError as error:
-        raise MilvusUnavailable(f'{folder}: needs Milvus Lite; pip install "bytecover2-milvus[lite]"') from error
+        raise MilvusUnavailable(f"{folder}: needs Milvus Lite; {why_not_imported(error, 'lite')}") from error
     with _logged_cause() as causes:
         try:
             client = client_class(str(folder), timeout=timeout_s, db_name=database)

@@ -16,13 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BundleError
+from .reading import DAMAGED, read_bytes
 
 FLOAT, UINT8, INT8, INT32, FLOAT16 = 1, 2, 3, 6, 10  # TensorProto.DataType
 _DTYPES = {
     code: np.dtype(name)
     for code, name in zip((FLOAT, UINT8, INT8, INT32, FLOAT16), ("<f4", "u1", "i1", "<i4", "<f2"), strict=True)
 }
+FILE_BYTES = 2 << 30  # protobuf holds no more
+MOST_FIELDS = 1 << 20  # of one message: each takes more memory here than in the file
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
+
+_OWN = ("", "ai.onnx")  # domain of ONNX's own operators
 
 Fields = dict[int, list["int | bytes"]]  # field number -> whole numbers, or the bytes of strings, arrays and messages
 
@@ -32,6 +37,7 @@ class Node:
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    holds_graphs: bool = False  # as Loop, Scan and If do: how often those run is not in the file
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class ModelFile:
     names: frozenset[str]  # of the graph, its nodes and its values, and of the producer
     notes: tuple[str, ...]  # what an exporter notes about the source: doc strings, metadata of graph and nodes
     metadata: dict[str, str]  # of the model
-    self_contained: bool  # no weights in other files, no functions, nothing for a trainer
+    self_contained: bool  # no weights in other files, no functions, no operators but ONNX's own, nothing for a trainer
 
     @property
     def weights(self) -> dict[str, NDArray]:
@@ -82,8 +88,8 @@ class ModelFile:
             If it is no ONNX file or ends early.
         """
         try:
-            return cls.parse(path.read_bytes())
-        except (IndexError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return cls.parse(read_bytes(path, FILE_BYTES))
+        except DAMAGED as error:
             raise BundleError(f"{path}: not an ONNX file, or a part of one; copy the bundle again") from error
 
     @classmethod
@@ -94,12 +100,19 @@ class ModelFile:
         nodes = [_fields(node) for node in graph[1]]
         initializers = [_fields(tensor) for tensor in graph[5]]
         values = [_fields(value) for number in (11, 12, 13) for value in graph[number]]  # inputs, outputs, others
+        attributes = [[_fields(attribute) for attribute in node[5]] for node in nodes]
+        tensors = [_fields(tensor) for fields in attributes for each in fields for n in (5, 10) for tensor in each[n]]
+        external = any(tensor[13] or tensor[14] for tensor in (*initializers, *tensors))
+        sparse = graph[15] or any(each[22] or each[23] for fields in attributes for each in fields)
         return cls(
             ir_version=model[1][-1],
             opsets={_text(entry, 1): entry[2][-1] for entry in map(_fields, model[8])},
             inputs=dict(map(_signature, graph[11])),
             outputs=dict(map(_signature, graph[12])),
-            nodes=tuple(Node(_text(node, 4), _texts(node, 1), _texts(node, 2)) for node in nodes),
+            nodes=tuple(
+                Node(_text(node, 4), _texts(node, 1), _texts(node, 2), any(each[6] or each[11] for each in fields))
+                for node, fields in zip(nodes, attributes, strict=True)
+            ),
             constants=frozenset(_text(tensor, 8) for tensor in initializers),
             arrays={_text(tensor, 8): _array(tensor) for tensor in initializers if tensor[2][-1] in _DTYPES},
             names=frozenset(
@@ -116,7 +129,9 @@ class ModelFile:
                 *(note for value in values for note in _notes(value, 3, 4)),
             ),
             metadata=dict(map(_entry, model[14])),
-            self_contained=not (model[20] or model[25] or any(tensor[13] or tensor[14] for tensor in initializers)),
+            self_contained=not (
+                model[20] or model[25] or external or sparse or any(_text(node, 7) not in _OWN for node in nodes)
+            ),
         )
 
 
@@ -128,7 +143,7 @@ def is_int8(weights: Mapping[str, NDArray]) -> bool:
 def _fields(message: int | bytes) -> Fields:
     """The fields of a protobuf message; absent ones are empty lists."""
     fields: Fields = defaultdict(list)
-    position = 0
+    position = n_fields = 0
     while position < len(message):
         key, position = _varint(message, position)
         number, wire = key >> 3, key & 7
@@ -144,6 +159,9 @@ def _fields(message: int | bytes) -> Fields:
                 raise ValueError("the file ends within a field")
             value, position = message[position : position + length], position + length
         fields[number].append(value)
+        n_fields += 1
+        if n_fields > MOST_FIELDS:
+            raise ValueError(f"more than {MOST_FIELDS} fields")
     return fields
 
 
@@ -157,6 +175,8 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
+        if shift > 63:
+            raise ValueError("a whole number of more than ten bytes")
 
 
 def _texts(fields: Fields, number: int) -> tuple[str, ...]:

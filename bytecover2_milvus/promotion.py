@@ -12,7 +12,8 @@ what it had acknowledged before.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -268,14 +269,15 @@ class _Tally:
         self.stored = 0
         self.failed: dict[str, str] = {}  # track_id -> reason
 
-    def follow(self, records: Iterator[IngestRecord]) -> int:
+    def follow(self, records: Generator[IngestRecord, None, None]) -> int:
         """How many tracks were stored."""
         statuses: Counter[str] = Counter()
-        for record in records:
-            self._watch(record)
-            statuses[record.status] += 1
-            if record.reason and record.status in ("failed", "skipped"):  # skipped: the same content under two names
-                self.failed[record.track_id] = record.reason
+        with closing(records):
+            for record in records:
+                self._watch(record)
+                statuses[record.status] += 1
+                if record.reason and record.status in ("failed", "skipped"):  # the same content under two names
+                    self.failed[record.track_id] = record.reason
         n_stored = statuses["added"] + statuses["updated"]
         self.stored += n_stored
         return n_stored

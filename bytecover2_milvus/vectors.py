@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from .collection import TrackCollection
 from .errors import CollectionError, CollectionMismatch, VectorsError
+from .extras import why_not_imported
 from .ingest import FLUSH_ROWS
 from .properties import CONTRACT_VERSION, MODEL_ID, Model, model_properties, read_segments, segment_properties
 from .row import FIELDS, STORED, Row, check_embedding, check_row, read_row
@@ -149,7 +150,7 @@ class Vectors:
             raise VectorsError(f"{self.path}: {' '.join(str(error).split())}; export it again") from error
 
 
-def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
+def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Generator[IngestRecord, None, None]:
     """Store the rows of a file; one record per track, given when Milvus has acknowledged its rows.
 
     A collection that cuts no tracks yet will cut those to come as the file's were cut.
@@ -172,7 +173,7 @@ def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Iterator[In
     return (max(of_rows, key=lambda record: _TELLING.index(record.status)) for _, of_rows in of_tracks)
 
 
-def _store_rows(vectors: Vectors, collection: TrackCollection) -> Iterator[IngestRecord]:
+def _store_rows(vectors: Vectors, collection: TrackCollection) -> Generator[IngestRecord, None, None]:
     """One record per row."""
     n_stored = 0
     if vectors.segments and not collection.segments:
@@ -224,5 +225,5 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise VectorsError(f'{path}: Parquet needs pyarrow; pip install "bytecover2-milvus[parquet]"') from error
+        raise VectorsError(f"{path}: Parquet needs pyarrow; {why_not_imported(error, 'parquet')}") from error
     return pyarrow, parquet

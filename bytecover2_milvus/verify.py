@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,23 +28,24 @@ from .bundle import (
     CONTRACT,
     EMBED,
     GOLDEN,
-    INPUT,
-    INPUT_CQT,
     MODEL,
     MODEL_CQT,
-    OUTPUT,
     SUMS,
     Bundle,
     damaged_files,
     make_model_id,
     open_bundle,
     read_sums,
+    unlisted_files,
 )
-from .embedder import Embedder
+from .contract import COPY_AGAIN, INPUT, INPUT_CQT, OUTPUT, check_graph, check_metadata
+from .embedder import Embedder, onnx_runtime_errors
 from .errors import BundleError, BytecoverError, DeviceError
-from .model_file import FLOAT, ModelFile, is_int8
+from .extras import why_not_imported
+from .model_file import ModelFile, is_int8
+from .reading import DAMAGED, read_bytes, read_npz, read_text, shorten
 
-LATEST_IR = 10  # of the file: what ONNX Runtime 1.21 knows, the oldest that a bundle was run with
+GOLDEN_BYTES = 256 << 20  # of the golden vectors, unpacked: some minutes of audio
 TRAINING_ONLY = {"BatchNormalization", "Dropout"}  # folded, and without effect: a graph for inference has neither
 # Half precision rounds twice on the way to the checkpoint and the model: 3 x 2^-11 of a weight at most. What is too
 # small for half precision's full accuracy is judged by its layer's largest weight.
@@ -54,7 +54,6 @@ HALF_STEP = 2**-24  # half precision's smallest number: all that a layer has whi
 CONSUMER_TIMEOUT_S = 120.0
 
 _ABSOLUTE_PATH = re.compile(r"(?:^|[\s\"'=:(])(?:/[\w.+-]+){2,}|\b[A-Za-z]:\\|\.py\b")
-_COPY_AGAIN = "copy the bundle again, or export it again"
 
 Golden = Mapping[str, NDArray]
 Models = Mapping[Path, ModelFile]
@@ -77,7 +76,8 @@ class _NotChecked(Exception):
 def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> Iterator[Finding]:
     """One finding per check of the bundle in the folder `path`; of the files, one per fault.
 
-    Nothing more is looked at once a file or the contract is at fault.
+    Nothing more is looked at once a file or the contract is at fault, or the graph is another than the contract says:
+    that is not run.
 
     Parameters
     ----------
@@ -95,12 +95,15 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
         except _NotChecked as reason:
             return Finding(str(path), check, "absent", str(reason))
         except ImportError as error:
-            needed = f'needs {error.name}, not installed: pip install "bytecover2-milvus[train]"'
-            return Finding(str(path), check, "absent", needed)
+            return Finding(str(path), check, "absent", why_not_imported(error, "train"))
         except DeviceError as error:
             return Finding(str(path), check, otherwise, str(error))
         except BytecoverError as error:
             return Finding(str(path), check, "failed", str(error))
+        except DAMAGED as error:  # content that no check foresaw
+            return Finding(
+                str(path), check, "failed", f"{path}: {type(error).__name__}: {shorten(error)}; {COPY_AGAIN}"
+            )
 
     if faults := list(_faults(path)):
         yield from (Finding(str(path), "files", "failed", fault) for fault in faults)
@@ -108,7 +111,7 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
     yield find("files", lambda: f"all are there and as {SUMS} says")
     try:
         bundle = open_bundle(path)
-        _check_contract(bundle)
+        _check_card(bundle)
     except BundleError as error:
         yield Finding(str(path), "contract", "failed", str(error))
         return
@@ -120,8 +123,11 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
     except BundleError as error:
         yield Finding(str(path), "contents", "failed", str(error))
         return
-    yield find("metadata", lambda: _check_metadata(bundle, models))
-    yield find("graph", lambda: _check_graph(bundle, models))
+    promised = [find("metadata", lambda: _check_metadata(bundle, models))]
+    promised.append(find("graph", lambda: _check_graph(bundle, models)))
+    yield from promised
+    if any(found.status == "failed" for found in promised):
+        return
     yield find("leftovers", lambda: _check_leftovers(models))
     yield find("final layer", lambda: _check_final_layer(bundle, models))
     yield find("weights", lambda: _check_weights(bundle, models))
@@ -141,83 +147,55 @@ def _faults(path: Path) -> Iterator[str]:
         listed = read_sums(path / SUMS)
         for name in (MODEL, CONTRACT, GOLDEN, EMBED, CARD):
             if name not in listed:
-                yield f"{path / SUMS}: does not list {name}; {_COPY_AGAIN}"
+                yield f"{path / SUMS}: does not list {name}; {COPY_AGAIN}"
         yield from damaged_files(path, listed)
-        for file in sorted(path.iterdir()):
-            if file.name not in {*listed, SUMS}:
-                yield f"{file}: not listed in {SUMS}, so no part of the bundle; remove it, or {_COPY_AGAIN}"
+        for file in unlisted_files(path, listed):
+            yield f"{file}: not listed in {SUMS}, so no part of the bundle; remove it, or {COPY_AGAIN}"
     except BundleError as error:
         yield str(error)
     except (OSError, UnicodeDecodeError) as error:
         yield f"{path}: cannot be read ({error}); check its permissions or copy it again"
 
 
-def _check_contract(bundle: Bundle) -> None:
-    import jsonschema
-
-    path, contract = bundle.path / CONTRACT, bundle.contract
-    schema = json.loads((resources.files("bytecover2_milvus.schemas") / "contract.schema.json").read_text("utf-8"))
+def _check_card(bundle: Bundle) -> None:
+    card, model_id = bundle.path / CARD, bundle.contract.model_id
     try:
-        jsonschema.validate(contract.to_dict(), schema)
-    except jsonschema.ValidationError as error:
-        raise BundleError(f"{path}: {error.json_path[2:]}: {error.message}; {_COPY_AGAIN}") from error
-    try:
-        json.dumps(contract.to_dict(), allow_nan=False)  # NaN is within all bounds of a schema
-    except ValueError as error:
-        raise BundleError(f"{path}: a number that is not finite; {_COPY_AGAIN}") from error
-    if contract.minimum_samples != contract.front_end.minimum_samples:
-        raise BundleError(
-            f"{path}: minimum_samples: {contract.minimum_samples}, but its front_end needs "
-            f"{contract.front_end.minimum_samples}; {_COPY_AGAIN}"
-        )
-    card = bundle.path / CARD
-    if contract.model_id not in card.read_text(encoding="utf-8", errors="replace"):
-        raise BundleError(f"{card}: of another model, it does not name {contract.model_id}; {_COPY_AGAIN}")
+        text = read_text(card)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{card}: cannot be read as text ({shorten(error)}); {COPY_AGAIN}") from error
+    if model_id not in text:
+        raise BundleError(f"{card}: of another model, it does not name {model_id}; {COPY_AGAIN}")
 
 
 def _read_golden(bundle: Bundle) -> Golden:
-    path, dim = bundle.path / GOLDEN, bundle.contract.embedding_dim
+    path, contract = bundle.path / GOLDEN, bundle.contract
     try:
-        with np.load(path, allow_pickle=False) as file:
-            golden = dict(file)
+        golden = read_npz(path, GOLDEN_BYTES)
         for name in ("long", "short"):
-            waveform, embedding = golden[f"{name}_waveform"], golden[f"{name}_embedding"]
-            if waveform.dtype != np.int16 or waveform.ndim != 1 or embedding.shape != (dim,):
-                raise ValueError(f"{name}: int16 (samples,) and an embedding ({dim},) are needed")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{path}: not golden vectors ({error}); {_COPY_AGAIN}") from error
+            waveform, embedding, cqt = (golden.get(f"{name}_{what}") for what in ("waveform", "embedding", "cqt"))
+            if waveform is None or waveform.dtype != np.int16 or waveform.ndim != 1:
+                raise ValueError(f"{name}_waveform: int16 (samples,) is needed")
+            if embedding is None or embedding.dtype != np.float32 or embedding.shape != (contract.embedding_dim,):
+                raise ValueError(f"{name}_embedding: float32 ({contract.embedding_dim},) is needed")
+            n_bins = contract.front_end.n_bins
+            if cqt is not None and (cqt.dtype != np.float32 or cqt.ndim != 2 or len(cqt) != n_bins):
+                raise ValueError(f"{name}_cqt: float32 ({n_bins}, frames) is needed")
+    except DAMAGED as error:
+        raise BundleError(f"{path}: not golden vectors ({shorten(error)}); {COPY_AGAIN}") from error
     return golden
 
 
 def _check_metadata(bundle: Bundle, models: Models) -> str:
-    expected = bundle.contract.to_metadata()
     for path, model in models.items():
-        different = sorted(key for key in expected | model.metadata if expected.get(key) != model.metadata.get(key))
-        if different:
-            raise BundleError(f"{path}: its metadata is not {CONTRACT}'s in {', '.join(different)}; {_COPY_AGAIN}")
-    return f"{len(expected)} fields of {CONTRACT} repeated in {' and '.join(path.name for path in models)}"
+        check_metadata(bundle.contract, path, model)
+    n_fields, names = len(bundle.contract.to_metadata()), " and ".join(path.name for path in models)
+    return f"{n_fields} fields of {CONTRACT} repeated in {names}"
 
 
 def _check_graph(bundle: Bundle, models: Models) -> str:
     contract = bundle.contract
-    inputs = {
-        MODEL: {INPUT: (FLOAT, ["batch", "samples"])},
-        MODEL_CQT: {INPUT_CQT: (FLOAT, ["batch", contract.front_end.n_bins, "frames"])},
-    }
     for path, model in models.items():
-        if model.ir_version > LATEST_IR:
-            raise BundleError(
-                f"{path}: IR version {model.ir_version}, ONNX Runtime 1.21 knows {LATEST_IR} at most; export it again "
-                "with the versions of the extra [train]"
-            )
-        if model.opsets != {"": contract.opset}:
-            raise BundleError(f"{path}: opsets {model.opsets}, the contract says {contract.opset}; {_COPY_AGAIN}")
-        if model.inputs != inputs[path.name]:
-            raise BundleError(f"{path}: inputs {model.inputs}, not {inputs[path.name]}; {_COPY_AGAIN}")
-        if model.outputs != {OUTPUT: (FLOAT, ["batch", contract.embedding_dim])}:
-            raise BundleError(f"{path}: outputs {model.outputs}, not {contract.embedding_dim} values; {_COPY_AGAIN}")
-        if not model.self_contained:
-            raise BundleError(f"{path}: refers to other files, or holds functions or training; {_COPY_AGAIN}")
+        check_graph(contract, path, model, from_cqt=path.name == MODEL_CQT)
     versions = f"IR version {models[bundle.model].ir_version}, opset {contract.opset}"
     return f"{versions}, {INPUT} (batch, samples) to {OUTPUT} (batch, {contract.embedding_dim})"
 
@@ -256,7 +234,7 @@ def _check_weights(bundle: Bundle, models: Models) -> str:
             raise _NotChecked("layers of equal weights, as before training, share them: their hash cannot be computed")
         model_id = make_model_id(bundle.contract.front_end, model.weights)
         if model_id != bundle.contract.model_id:
-            raise BundleError(f"{path}: its weights are those of model {model_id}, not the contract's; {_COPY_AGAIN}")
+            raise BundleError(f"{path}: its weights are those of model {model_id}, not the contract's; {COPY_AGAIN}")
     return "their hash is the model_id"
 
 
@@ -272,8 +250,7 @@ def _check_golden(bundle: Bundle, golden: Golden, device: str) -> str:
     embedder = Embedder(bundle.path, device)
     names = ("long", "short", "short")  # two of one length go through the network together
     try:
-        with _running(bundle.model):
-            embeddings = embedder.embed_batch([golden[f"{name}_waveform"].astype(np.float32) / 32768 for name in names])
+        embeddings = embedder.embed_batch([golden[f"{name}_waveform"].astype(np.float32) / 32768 for name in names])
     except DeviceError as error:  # it is there, but does not compute
         raise BundleError(f"{bundle.model}: ONNX Runtime cannot run it ({error})") from error
     expected = np.stack([golden[f"{name}_embedding"] for name in names])
@@ -292,7 +269,7 @@ def _difference(bundle: Bundle, of: Path, embeddings: NDArray, expected: NDArray
     difference = np.abs(embeddings - expected).max()
     if not difference <= tolerance:  # NaN too
         raise BundleError(
-            f"{of}: differs from {GOLDEN} by {difference:.1e}, more than {tolerance:g}; {_COPY_AGAIN}, or install the "
+            f"{of}: differs from {GOLDEN} by {difference:.1e}, more than {tolerance:g}; {COPY_AGAIN}, or install the "
             f"onnxruntime that {CONTRACT} names"
         )
     return f"golden embeddings differ by {difference:.1e}, {tolerance:g} allowed"
@@ -307,7 +284,7 @@ def _check_cqt_form(bundle: Bundle, models: Models, golden: Golden) -> str:
 
     path, names = bundle.path / MODEL_CQT, ("long", "short")
     if missing := [name for name in names if f"{name}_cqt" not in golden]:
-        raise BundleError(f"{bundle.path / GOLDEN}: has no {missing[0]}_cqt for {MODEL_CQT}; {_COPY_AGAIN}")
+        raise BundleError(f"{bundle.path / GOLDEN}: has no {missing[0]}_cqt for {MODEL_CQT}; {COPY_AGAIN}")
     with _running(path):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         rows = [session.run([OUTPUT], {INPUT_CQT: golden[f"{name}_cqt"][None]})[0][0] for name in names]
@@ -318,13 +295,10 @@ def _check_cqt_form(bundle: Bundle, models: Models, golden: Golden) -> str:
 @contextmanager
 def _running(model: Path) -> Iterator[None]:
     """What ONNX Runtime raises for a graph that it cannot run becomes a `BundleError` that names the file."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as ort
-
     try:
         yield
-    except (ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.NotImplemented, ort.RuntimeException) as error:
-        reason = " ".join(str(error).split())
-        raise BundleError(f"{model}: ONNX Runtime cannot run it ({reason}); {_COPY_AGAIN}") from error
+    except onnx_runtime_errors() as error:
+        raise BundleError(f"{model}: ONNX Runtime cannot run it ({shorten(error)}); {COPY_AGAIN}") from error
 
 
 def _check_consumer(bundle: Bundle, golden: Golden, trust: bool) -> str:
@@ -332,7 +306,7 @@ def _check_consumer(bundle: Bundle, golden: Golden, trust: bool) -> str:
 
     script = bundle.path / EMBED
     ours = resources.files("bytecover2_milvus.export") / EMBED
-    if not trust and script.read_bytes() != ours.read_bytes():
+    if not trust and read_bytes(script) != ours.read_bytes():
         raise _NotChecked("not run: it is not the one that comes with this package; read it, then add --trust")
     with tempfile.TemporaryDirectory() as folder:
         recording = Path(folder, "golden.wav")
@@ -341,12 +315,12 @@ def _check_consumer(bundle: Bundle, golden: Golden, trust: bool) -> str:
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CONSUMER_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
-            raise BundleError(f"{script}: no end after {CONSUMER_TIMEOUT_S:g} s; {_COPY_AGAIN}") from error
+            raise BundleError(f"{script}: no end after {CONSUMER_TIMEOUT_S:g} s; {COPY_AGAIN}") from error
     try:
         embedding = np.array(json.loads(done.stdout), dtype=np.float32).reshape(bundle.contract.embedding_dim)
     except (TypeError, ValueError) as error:
-        reason = (done.stderr.strip() or "no embedding").splitlines()[-1]
-        raise BundleError(f"{script}: ended with {done.returncode}: {reason}; {_COPY_AGAIN}") from error
+        reason = shorten((done.stderr.strip() or "no embedding").splitlines()[-1])
+        raise BundleError(f"{script}: ended with {done.returncode}: {reason}; {COPY_AGAIN}") from error
     return f"on a WAV file, {_difference(bundle, script, embedding, golden['short_embedding'])}"
 
 
@@ -361,12 +335,12 @@ def _check_checkpoint(bundle: Bundle, models: Models) -> str:
     folded = FromCQT(checkpoint.config.front_end, checkpoint.network).state_dict()
     another = f"{bundle.checkpoint}: of another network than {MODEL}"
     if checkpoint.config.front_end != bundle.contract.front_end:
-        raise BundleError(f"{another}, its front end differs; {_COPY_AGAIN}")
+        raise BundleError(f"{another}, its front end differs; {COPY_AGAIN}")
     if folded.keys() != stored.keys() and not _stored_once(models[bundle.model]):
-        raise BundleError(f"{another}: {min(folded.keys() ^ stored.keys())} is in one only; {_COPY_AGAIN}")
+        raise BundleError(f"{another}: {min(folded.keys() ^ stored.keys())} is in one only; {COPY_AGAIN}")
     for name in sorted(folded.keys() & stored.keys()):
         ours, (theirs, integer_step) = folded[name].numpy(), stored[name]
         allowed = ROUNDING_OF_LARGEST * np.abs(theirs).max() + integer_step + HALF_STEP
         if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=ROUNDING, atol=allowed):
-            raise BundleError(f"{another}: {name} differs; {_COPY_AGAIN}")
+            raise BundleError(f"{another}: {name} differs; {COPY_AGAIN}")
     return f"folds to the {len(folded)} weights of {MODEL}"

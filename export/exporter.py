@@ -23,18 +23,16 @@ from ..bundle import (
     CHECKPOINT,
     CONTRACT,
     GOLDEN,
-    INPUT,
     MODEL,
     MODEL_CQT,
-    OUTPUT,
     SUMS,
     Bundle,
-    Contract,
     make_model_id,
     open_bundle,
     write_sums,
 )
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd, Network
+from ..contract import INPUT, OUTPUT, Contract
 from ..errors import ExportError
 from ..model.network import ByteCover2
 from ..model_file import ModelFile, is_int8

@@ -13,8 +13,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ..bundle import INPUT, INPUT_CQT, OUTPUT
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES
+from ..contract import INPUT, INPUT_CQT, OUTPUT
 from ..errors import ExportError
 from .fold import FromCQT, ShippedNetwork
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..bundle import INPUT, INPUT_CQT, OUTPUT
 from ..config import SAMPLE_RATE
+from ..contract import INPUT, INPUT_CQT, OUTPUT
 from ..errors import ExportError
 from .fold import ShippedNetwork
 

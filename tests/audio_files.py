@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,20 @@ def write_tone(path: Path, seed: int, duration_s: float = 1.5) -> Path:
     time_s = np.arange(int(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
     pitches = np.random.default_rng(seed).uniform(100, 9000, 3)
     soundfile.write(path, 0.2 * np.sin(2 * np.pi * pitches[:, None] * time_s).sum(axis=0), SAMPLE_RATE)
+    return path
+
+
+def write_two_hours(path: Path) -> Path:
+    """Silence that takes seconds to decode and a few blocks of the disk."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 48_000, 0, "NONE", ""))
+        file.setnframes(2 * 3600 * 48_000)
+        file.writeframesraw(b"")
+    header = bytearray(path.read_bytes())
+    n_bytes = 2 * 2 * 3600 * 48_000
+    header[4:8], header[40:44] = (36 + n_bytes).to_bytes(4, "little"), n_bytes.to_bytes(4, "little")
+    path.write_bytes(header)
+    os.truncate(path, len(header) + n_bytes)
     return path
 
 

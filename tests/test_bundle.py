@@ -14,7 +14,8 @@ import pytest
 
 import bytecover2_milvus
 from bytecover2_milvus import bundle as bundle_module
-from bytecover2_milvus.bundle import Contract, default_bundle, open_bundle, write_sums
+from bytecover2_milvus.bundle import default_bundle, open_bundle, write_sums
+from bytecover2_milvus.contract import Contract
 from bytecover2_milvus.errors import BundleError
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "schemas" / "contract.schema.json").read_text())

@@ -319,7 +319,7 @@ class TestRefusals:
         code = f"import sys; sys.modules[{package!r}] = None; from bytecover2_milvus.cli import main; main()"
         arguments = ["train", "--songs", "composed@0-2", "--out", str(tmp_path)]
         process = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-        refused(process, package, 'pip install "bytecover2-milvus[train]"')
+        refused(process, f"{package} is not installed: pip install", '"torch==2.13.*"', '"safetensors>=')
 
     @pytest.mark.parametrize("folder", ["--out", "--cache"])
     def test_folder_of_a_training_that_cannot_be_made(self, folder, tmp_path):
@@ -360,7 +360,7 @@ class TestRefusals:
     def test_cuda_asked_for_and_not_there(self, catalogue, tiny_bundle):
         track = catalogue / "audio" / "composed-0" / "0.flac"
         process = run("query", track, "--bundle", tiny_bundle, "--device", "cuda", CUDA_VISIBLE_DEVICES="")
-        refused(process, "CUDA", "bytecover2-milvus[cuda]")
+        refused(process, "CUDA", "pip install", "onnxruntime-gpu[cuda,cudnn]")
 
 
 def test_the_recipe_from_songs_to_a_bundle_that_embeds(catalogue, tmp_path):

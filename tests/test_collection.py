@@ -541,8 +541,9 @@ def test_folders_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_milvus_lite_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "milvus_lite.exceptions", None)
-    with pytest.raises(MilvusUnavailable, match=r'pip install "bytecover2-milvus\[lite\]"'):
+    monkeypatch.delitem(sys.modules, "milvus_lite.exceptions", raising=False)
+    monkeypatch.setitem(sys.modules, "milvus_lite", None)
+    with pytest.raises(MilvusUnavailable, match=r'milvus_lite\S* is not installed: pip install "milvus-lite'):
         connect(tmp_path / "milvus.db")
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from bytecover2_milvus.bundle import CONTRACT_VERSION, default_bundle, open_bundle, write_sums
+from bytecover2_milvus.bundle import default_bundle, open_bundle, write_sums
+from bytecover2_milvus.contract import CONTRACT_VERSION
 from bytecover2_milvus.embedder import LONGEST_S, Embedder
 from bytecover2_milvus.errors import AudioError, BundleError
 from bytecover2_milvus.export.parity import melody

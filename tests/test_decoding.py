@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from multiprocessing import connection
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from audio_files import write_two_hours
 
+from bytecover2_milvus import decoding
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.decoding import Decoded, Decoder, Job, decode
-from bytecover2_milvus.errors import SilentAudio, UnreadableAudio
+from bytecover2_milvus.errors import BytecoverError, SilentAudio, UnreadableAudio
 
 
 @pytest.fixture
@@ -76,6 +79,17 @@ def test_a_cut_off_file_warns(tmp_path: Path, paths: list[Path]) -> None:
     assert decode(paths[0]).warning == ""
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process started and that are still there."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
 def has_open(pid: int, path: Path) -> bool:
     try:
         return any(os.readlink(entry) == str(path) for entry in Path(f"/proc/{pid}/fd").iterdir())
@@ -83,53 +97,173 @@ def has_open(pid: int, path: Path) -> bool:
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc, to see who reads a file")
-def test_a_worker_that_dies_costs_only_its_file(tmp_path: Path, paths: list[Path]) -> None:
-    deadly = tmp_path / "deadly.wav"
-    os.mkfifo(deadly)
-
+@pytest.fixture
+def kill_readers_of() -> Iterator[Callable[[Path], None]]:
+    """Kills every child of this process that opens a file, until the test ends."""
     over = threading.Event()
 
-    def kill_its_readers() -> None:
-        while True:  # among others, perhaps more than once, then alone
-            with deadly.open("wb"):  # waits until a worker opens it
-                if over.is_set():
-                    return
-                for worker in multiprocessing.active_children():
-                    if has_open(worker.pid, deadly):
-                        worker.kill()
-                        connection.wait([worker.sentinel])
+    def kill(path: Path) -> None:
+        while not over.wait(0.01):
+            for pid in children(os.getpid()):
+                if has_open(pid, path):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_its_readers, daemon=True)
-    killer.start()
-    with Decoder(2) as decoder:
-        decoded = dict(decoder.decode(Job(path, path) for path in [*paths[:3], deadly, *paths[3:]]))
+    threads: list[threading.Thread] = []
+    yield lambda path: threads.append(threading.Thread(target=kill, args=[path])) or threads[-1].start()
     over.set()
-    os.close(os.open(deadly, os.O_RDONLY | os.O_NONBLOCK))  # lets the killer go
-    killer.join(10)
-    assert isinstance(decoded.pop(deadly), UnreadableAudio)
+    for thread in threads:
+        thread.join()
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc, to see who reads a file")
+
+
+@needs_proc
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_dies_costs_only_its_file(
+    tmp_path: Path, paths: list[Path], kill_readers_of: Callable[[Path], None], workers: int
+) -> None:
+    deadly = write_two_hours(tmp_path / "deadly.wav")
+    kill_readers_of(deadly)
+    with Decoder(workers) as decoder:
+        decoded = dict(decoder.decode(Job(path, path) for path in [*paths[:3], deadly, *paths[3:]]))
+    reason = "its decoder died, out of memory or through a fault of the codec; convert or leave it out"
+    assert str(decoded.pop(deadly)) == f"{deadly}: {reason}"
     assert all(isinstance(entry, Decoded) for entry in decoded.values()) and set(decoded) == set(paths)
+
+
+@needs_proc
+def test_a_worker_that_was_killed_for_nothing_costs_nothing(paths: list[Path]) -> None:
+    with Decoder(2) as decoder:
+        assert len(list(decoder.decode(Job(path, path) for path in paths))) == len(paths)
+        for pid in children(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        decoded = dict(decoder.decode(Job(path, path) for path in paths))
+    assert all(isinstance(entry, Decoded) for entry in decoded.values()) and set(decoded) == set(paths)
+
+
+def test_what_was_abandoned_is_not_taken_for_what_comes_next(tmp_path: Path, paths: list[Path]) -> None:
+    with Decoder(1) as decoder:
+        assert next(decoder.decode(Job(path, path) for path in [paths[0], write_two_hours(tmp_path / "long.wav")]))
+        assert [path for path, _ in decoder.decode(Job(path, path) for path in paths[1:])] == paths[1:]
+
+
+IN_A_POOL = """
+import multiprocessing, sys
+def decode(path):
+    from pathlib import Path
+    from bytecover2_milvus.decoding import Decoder, Job
+    with Decoder(1) as decoder:
+        [(_, decoded)] = decoder.decode([Job(0, Path(path))])
+    return len(decoded.waveform)
+context = multiprocessing.get_context("fork")
+with context.Pool(1) as pool:
+    print(pool.map(decode, sys.argv[1:]))
+"""
+
+
+def test_workers_start_from_stdin_without_a_guard_and_in_the_process_of_a_pool(paths: list[Path]) -> None:
+    run = subprocess.run([sys.executable, "-", paths[0]], input=IN_A_POOL, capture_output=True, text=True, timeout=120)
+    assert (run.stdout, run.stderr) == (f"[{2 * SAMPLE_RATE}]\n", "")
+
+
+def test_closed_streams_are_no_obstacle(paths: list[Path]) -> None:
+    script = "import sys; exec(sys.argv[1])"
+    code = IN_A_POOL.rpartition("context =")[0] + "import os; os.write(7, str(decode(sys.argv[2])).encode())"
+    closed = 'exec 7>&1; "$@" <&- >&- 2>&-'
+    command = ["bash", "-c", closed, "bash", sys.executable, "-c", script, code, paths[0]]
+    assert subprocess.run(command, stdout=subprocess.PIPE, timeout=120).stdout == str(2 * SAMPLE_RATE).encode()
+
+
+def test_workers_that_cannot_start_are_no_fault_of_a_file(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for python, reason in (("/bin/false", r"ended before it did anything \(status 1\)"), ("/gone", "No such file")):
+        monkeypatch.setattr("bytecover2_milvus.processes.get_executable", lambda python=python: python)
+        with Decoder(1) as decoder, pytest.raises(BytecoverError, match=f"{reason}.*; set workers to 0"):
+            list(decoder.decode([Job(0, paths[0])]))
+
+
+class _Writer:
+    """Replaces a file as soon as it has been hashed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, write: Callable[[], object], times: int) -> None:
+        self.left, self.write = times, write
+        self.load = decoding._load
+        monkeypatch.setattr(decoding, "_load", self)
+
+    def __call__(self, path: Path, into: Path | None) -> tuple[object, str]:
+        if self.left:
+            self.left -= 1
+            self.write()
+        return self.load(path, into)
+
+
+@pytest.mark.parametrize(
+    "new", [0.5, 0.0]
+)  # of other sound, or silent: an error of the new file is none of the old one's
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, new: float
+) -> None:
+    path, other = paths[0], paths[1]
+    status = path.stat()
+
+    def replace() -> None:
+        soundfile.write(other, new * np.sin(np.arange(2 * SAMPLE_RATE)), SAMPLE_RATE)
+        os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))  # of one size and one time
+        os.replace(other, path)
+
+    _Writer(monkeypatch, replace, times=1)
+    if new:
+        decoded = decode(path)
+        assert decoded.content_hash == hashlib.sha256(path.read_bytes()).hexdigest()
+        np.testing.assert_array_equal(decoded.waveform, load_audio(path))
+    else:
+        with pytest.raises(SilentAudio):
+            decode(path)
+
+
+def test_a_file_that_never_stops_changing_fails(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def overwrite() -> None:
+        with paths[0].open("r+b") as file:  # the same file, of the same size
+            file.seek(1000)
+            file.write(os.urandom(100))
+
+    _Writer(monkeypatch, overwrite, times=9)
+    with pytest.raises(UnreadableAudio, match=f"{paths[0]}: it changes while it is read; run again when it is whole"):
+        decode(paths[0])
+
+
+def test_any_exception_over_a_file_is_of_that_file(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("of a codec")
+
+    _Writer(monkeypatch, fail, times=1)
+    with pytest.raises(UnreadableAudio, match=rf"{paths[0]}: cannot be decoded \(ZeroDivisionError: of a codec\)"):
+        decode(paths[0])
 
 
 DECODE = """
 import sys
 from pathlib import Path
 from bytecover2_milvus.decoding import Decoder, Job
-with Decoder(1) as decoder:
-    list(decoder.decode([Job(0, Path(sys.argv[1]))]))
+with Decoder(2) as decoder:
+    list(decoder.decode([Job(n, Path(sys.argv[1])) for n in range(4)]))
 """
 
 
 def test_a_parent_that_is_killed_leaves_no_files(tmp_path: Path) -> None:
-    pipe, temporary = tmp_path / "pipe.wav", tmp_path / "temporary"
-    os.mkfifo(pipe)
+    temporary = tmp_path / "temporary"
     temporary.mkdir()
-    parent = subprocess.Popen([sys.executable, "-c", DECODE, pipe], env=os.environ | {"TMPDIR": str(temporary)})
-    with pipe.open("wb"):  # waits until the worker opens it
-        assert len(list(temporary.iterdir())) == 1
-        parent.kill()
-        parent.wait()
+    command = [sys.executable, "-c", DECODE, write_two_hours(tmp_path / "long.wav")]
+    parent = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(temporary)})
+    wait_for(lambda: len(list(temporary.glob("bytecover2-*/*.f32"))) == 2)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not list(temporary.iterdir()))  # until the workers have seen it
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while any(temporary.iterdir()):  # until the worker has seen it
+    while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.02)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from bytecover2_milvus.bundle import default_bundle, write_sums
-from bytecover2_milvus.embedder import Embedder
+from bytecover2_milvus.embedder import Embedder, without_prints
 from bytecover2_milvus.errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
 from bytecover2_milvus.export.parity import melody
 
@@ -141,16 +145,23 @@ def test_a_model_that_its_contract_does_not_describe_is_refused(tiny_bundle, tmp
     contract = json.loads((folder / "contract.json").read_text()) | {"model_id": "0" * 32}
     (folder / "contract.json").write_text(json.dumps(contract))
     write_sums(folder)
-    with pytest.raises(BundleError, match=r"model\.onnx: not the model that contract\.json describes"):
+    with pytest.raises(BundleError, match=r"model\.onnx: its metadata is not contract\.json's in model_id"):
         Embedder(folder, device="cpu")
 
 
 def test_a_model_that_onnx_runtime_cannot_load_is_refused(tiny_bundle, tmp_path):
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:1000])
-    write_sums(folder)
-    with pytest.raises(BundleError, match=r"model\.onnx: ONNX Runtime cannot load it"):
-        Embedder(folder, device="cpu")
+    whole = (folder / "model.onnx").read_bytes()
+    model = onnx.load_from_string(whole)
+    model.graph.node[-1].op_type = "Nonsense"
+    for content, reason in (
+        (whole[:1000], "not an ONNX file"),
+        (model.SerializeToString(), "ONNX Runtime cannot load it"),
+    ):
+        (folder / "model.onnx").write_bytes(content)
+        write_sums(folder)
+        with pytest.raises(BundleError, match=rf"model\.onnx: {reason}"):
+            Embedder(folder, device="cpu")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, which tells and limits the memory that is mapped")
@@ -174,6 +185,63 @@ def test_nothing_is_printed(tiny_bundle, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_threads_share_it_and_make_their_own(embedder, tiny_bundle):
+    """A redirection of sys.stdout while a session is made would be undone in another order than it was done."""
+    waveforms, before = [melody(90_000, seed) for seed in range(4)], sys.stdout
+    start = Barrier(4)
+
+    def embed(waveform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        start.wait(60)
+        own = Embedder(tiny_bundle, device="auto", threads=1)
+        return embedder.embed(waveform), own.embed(waveform)
+
+    with ThreadPoolExecutor(4) as threads:
+        shared, own = zip(*threads.map(embed, waveforms), strict=True)
+    assert sys.stdout is before
+    expected = [embedder.embed(waveform) for waveform in waveforms]
+    np.testing.assert_allclose(shared, expected, atol=1e-6)
+    np.testing.assert_allclose(own, expected, atol=1e-6)
+
+
+def talkative(times: int = 2) -> str:
+    print("Failed to load libcudnn.so" * times)
+    return sys.byteorder
+
+
+def test_a_function_is_silenced_by_itself_and_nothing_else(capsys):
+    assert without_prints(talkative)() == sys.byteorder
+    assert capsys.readouterr().out == ""
+    talkative()
+    assert "libcudnn" in capsys.readouterr().out
+
+
+def test_pickled_it_is_its_bundle_and_settings(embedder, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_bundle.parent)
+    relative = Embedder(tiny_bundle.name, device="cpu", threads=1)
+    monkeypatch.chdir(tmp_path)
+    pickled = pickle.dumps(relative)
+    assert len(pickled) < 1000
+    again, waveform = pickle.loads(pickled), melody(90_000, seed=0)
+    assert (again.model_id, again.provider) == (embedder.model_id, embedder.provider)
+    np.testing.assert_array_equal(again.embed(waveform), embedder.embed(waveform))
+
+
+def test_what_was_pickled_is_not_opened_as_another_model(tiny_bundle, tmp_path):
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    pickled = pickle.dumps(Embedder(folder, device="cpu", threads=1))
+    shutil.rmtree(folder)
+    shutil.copytree(default_bundle(), folder)
+    with pytest.raises(BundleError, match=r"bundle: holds model \w+ now, not \w+ that was pickled"):
+        pickle.loads(pickled)
+
+
+def test_an_embedding_that_is_not_finite_is_none(embedder):
+    waveform = melody(90_000, seed=0)
+    waveform[100] = 3e38
+    with pytest.raises(AudioError, match="too loud for float32: its embedding is not finite"):
+        embedder.embed(waveform)
+
+
 def test_an_unknown_device_is_refused(tiny_bundle):
     with pytest.raises(DeviceError, match="'tpu': choose one of auto, cpu, cuda"):
         Embedder(tiny_bundle, device="tpu")
@@ -181,7 +249,7 @@ def test_an_unknown_device_is_refused(tiny_bundle):
 
 @pytest.mark.skipif(BUILT_WITH_CUDA, reason="this ONNX Runtime is built with CUDA")
 def test_cuda_that_is_not_there_is_an_error_and_not_the_cpu(tiny_bundle):
-    with pytest.raises(DeviceError, match=r"no CUDA provider: .*bytecover2-milvus\[cuda\]"):
+    with pytest.raises(DeviceError, match=r"no CUDA provider; .*pip install \"onnxruntime-gpu\[cuda,cudnn\]"):
         Embedder(tiny_bundle, device="cuda")
     assert Embedder(tiny_bundle, device="auto").provider == "CPUExecutionProvider"
 

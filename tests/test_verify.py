@@ -69,7 +69,7 @@ def test_cuda_that_is_not_there_is_a_failure_only_if_asked_for():
     if where_it_works.status == "ok":
         pytest.skip("needs a machine without CUDA")
     assert (where_it_works.status, asked.status) == ("absent", "failed")
-    assert "CUDA was asked for" in asked.detail
+    assert "CUDA" in asked.detail and "pip install" in asked.detail
 
 
 # Files
@@ -116,8 +116,8 @@ def test_a_file_that_every_bundle_has_cannot_be_left_out(bundle):
         ({"sample_rate": 44_100}, "sample_rate: 22050 was expected"),
         ({"embedding_dim": "128"}, "embedding_dim: '128' is not of type 'integer'"),
         ({"parity_tolerance": 0.06}, "parity_tolerance: 0.06 is greater than the maximum of 0.05"),
-        ({"parity_tolerance": float("inf")}, "parity_tolerance: inf is greater than the maximum"),
-        ({"parity_tolerance": float("nan")}, "a number that is not finite"),
+        ({"parity_tolerance": float("inf")}, "not JSON (Infinity is no number of JSON)"),
+        ({"parity_tolerance": float("nan")}, "not JSON (NaN is no number of JSON)"),
         ({"silence_peak": 0.5}, "silence_peak: 0.5 is greater than the maximum of 0.1"),
         ({"silence_peak": 1e-9}, "silence_peak: 1e-09 is less than the minimum"),
         ({"shortest_samples": 1}, "shortest_samples: 1 is less than the minimum of 2205"),
@@ -304,7 +304,7 @@ def test_without_torch_and_onnx_everything_but_the_checkpoint_is_checked():
     status = dict(line.split("|")[:2] for line in done.stdout.splitlines())
     assert status.pop("checkpoint") == status.pop("cqt form") == "absent", done.stderr
     assert set(status.values()) == {"ok"}
-    assert "checkpoint|absent|needs torch, not installed: pip install" in done.stdout
+    assert "checkpoint|absent|torch is not installed: pip install" in done.stdout
 
 
 # The command

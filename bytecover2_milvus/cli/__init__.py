@@ -10,40 +10,70 @@ import io
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from .. import __version__
 from ..errors import BytecoverError
+from ..extras import why_not_imported
+from ..processes import ended_by_signals
 from .collections import collections_group
 from .demo import demo
 from .doctor import doctor
 from .embed import embed
 from .export import export
-from .output import InOrder
+from .output import InOrder, printable
 from .search import evaluate, ingest, query
 from .training import fit_pca, train
 from .verify import verify
 
 
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    """Click's errors quote the command line and file names, so their message is made fit for a terminal."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = printable(error.message)
+        raise
+
+
+class _Printable(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
 class _Group(InOrder):
     """What the user can mend becomes one line on stderr and exit code 1."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _printable_errors():
+            return super().make_context(*args, **kwargs)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] in collections_group.commands and args[0] not in self.commands:
             ctx.fail(f"No such command {args[0]!r}: it is collections {args[0]}.")
         return super().resolve_command(ctx, args)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with ended_by_signals():
+            return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> object:
+        with _printable_errors():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except BytecoverError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(str(error)) from error
         except ImportError as error:  # training, export and serving each need packages that the others do without
-            missing = f"{error.name} is missing or broken" if error.name else " ".join(str(error).split())
             extra = "cpu" if (error.name or "").startswith("onnxruntime") else "train"
-            raise click.ClickException(f'{missing}: pip install "bytecover2-milvus[{extra}]"') from error
+            raise click.ClickException(why_not_imported(error, extra)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read stdout has seen enough: click ends quietly
                 raise
@@ -57,8 +87,10 @@ def main() -> None:
     """Find cover songs: ByteCover2 embeddings of audio files, searched in Milvus."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {printable(message)}\n"
 
 
 for command in (ingest, query, evaluate, embed, collections_group, doctor, demo, train, fit_pca, export, verify):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +16,11 @@ from .output import (
     device_option,
     milvus_options,
     open_milvus,
+    print_json,
     print_table,
+    printable,
     progress_bar,
+    say,
     segment_options,
 )
 
@@ -36,7 +38,7 @@ def _shown(value: object) -> object:
 
 def _confirm(question: str) -> None:
     try:
-        confirmed = click.confirm(question, err=True)
+        confirmed = click.confirm(printable(question), err=True)
     except click.Abort:
         if sys.stdin.isatty():
             raise
@@ -75,7 +77,7 @@ def list_(milvus: Place, as_json: bool) -> None:
         found = [TrackCollection.open(client, name, load=False).describe() for name in list_collections(client)]
     if as_json:
         for description in found:
-            click.echo(json.dumps(description))
+            print_json(description)
     else:
         columns = ("collection", "aliases", "rows", "dim", "index_type", "model_id", "last_ingest")
         print_table(columns, [[_shown(description[column]) for column in columns] for description in found])
@@ -99,11 +101,11 @@ def describe(name: str, milvus: Place, as_json: bool) -> None:
         description = TrackCollection.open(client, name, load=False).describe()
         advice = outgrown(client, description["rows"])
     if as_json:
-        click.echo(json.dumps(description))
+        print_json(description)
     else:
         print_table(("what", "value"), [(what, _shown(value)) for what, value in description.items()])
     if advice:
-        click.echo(f"warning: {name} has {description['rows']} rows; {advice}", err=True)
+        say(f"warning: {name} has {description['rows']} rows; {advice}")
 
 
 @collections_group.command()
@@ -129,8 +131,8 @@ def export(name: str, milvus: Place, out: Path, expression: str, as_json: bool) 
         rows = write_vectors(collection, out, expression)
     if as_json:
         line = {"collection": name, "path": str(out), "rows": rows, "model_id": collection.model_id}
-        click.echo(json.dumps(line, ensure_ascii=False))
-    click.echo(f"{rows} rows of {name} in {out}", err=True)
+        print_json(line)
+    say(f"{rows} rows of {name} in {out}")
 
 
 @collections_group.command("delete-tracks")
@@ -168,10 +170,10 @@ def delete_tracks(
         for track_id in listed:
             status = "absent" if track_id in absent else "deleted"
             line = {"collection": name, "track_id": track_id, "status": status, "rows": rows[track_id]}
-            click.echo(json.dumps(line, ensure_ascii=False))
+            print_json(line)
     for track_id in absent:
-        click.echo(f"absent: {track_id!r} is not in {name}", err=True)
-    click.echo(f"{len(rows)} tracks deleted from {name}, {deleted} rows", err=True)
+        say(f"absent: {track_id!r} is not in {name}")
+    say(f"{len(rows)} tracks deleted from {name}, {deleted} rows")
     if absent:
         sys.exit(1)
 
@@ -198,7 +200,7 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
             _confirm(f"Delete {what} with {rows} rows at {milvus}?")
         collection.check_alias("nothing was dropped; run it again")
         drop_collection(client, collection.name)
-    click.echo(f"{what} dropped, {rows} rows", err=True)
+    say(f"{what} dropped, {rows} rows")
 
 
 @collections_group.command()
@@ -224,7 +226,7 @@ def create(name: str, milvus: Place, bundle: Path | None, segments: Segments | N
             raise CollectionError(f"{name}: {collection.name} is there already, with {rows} rows")
         if segments is not None:
             collection.cut_into(segments)
-    click.echo(f"{collection.name}, alias {name}, for embeddings of model {embedder.model_id}", err=True)
+    say(f"{collection.name}, alias {name}, for embeddings of model {embedder.model_id}")
 
 
 @collections_group.command()
@@ -271,19 +273,18 @@ def promote(
 
             done = run(client, name, embedder, workers=workers, leave_out=leave_out, hold=hold, watch=watch)
     if as_json:
-        click.echo(json.dumps(asdict(done), ensure_ascii=False))
+        print_json(asdict(done))
     if done.from_collection == done.to_collection:
-        click.echo(f"{name} holds embeddings of model {done.to_model_id} already; nothing to do", err=True)
+        say(f"{name} holds embeddings of model {done.to_model_id} already; nothing to do")
         return
     counts = f"{done.tracks} tracks in {done.to_collection}, {done.stored} stored, {done.left_out} left out"
     found = "" if done.recall_at_10 is None else f"; recall@10 {done.recall_at_10:.3f}, {done.files_asked} files found"
     stands = f"now stands for {done.to_collection}" if done.moved else f"still stands for {done.from_collection}"
-    click.echo(f"{counts}{found}; {name} {stands}", err=True)
+    say(f"{counts}{found}; {name} {stands}")
     if done.left_out and not leave_out:
-        click.echo(
+        say(
             f"tracks that were stored while {name} moved could not be embedded; mend them and ingest them with the new"
             " bundle",
-            err=True,
         )
         sys.exit(1)
 
@@ -304,11 +305,10 @@ def rollback(name: str, milvus: Place, as_json: bool) -> None:
     with open_milvus(milvus) as client:
         done = roll_back(client, name)
     if as_json:
-        click.echo(json.dumps(asdict(done), ensure_ascii=False))
-    click.echo(f"{name} stands for {done.to_collection} again, model {done.to_model_id}", err=True)
+        print_json(asdict(done))
+    say(f"{name} stands for {done.to_collection} again, model {done.to_model_id}")
     if done.lacking:
-        click.echo(
+        say(
             f"warning: {done.lacking} tracks are in {done.from_collection} only; ingest them with the bundle of model"
             f" {done.to_model_id}",
-            err=True,
         )

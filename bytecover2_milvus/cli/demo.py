@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import Place, bundle_option, device_option, open_milvus, print_table, progress_bar
+from .output import Place, bundle_option, device_option, open_milvus, print_table, printable, progress_bar
 
 if TYPE_CHECKING:
     from ..collection import Match, TrackCollection
@@ -67,7 +67,8 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
         f"The collection by itself: MAP {score.map:.3f}, MR1 {score.mr1:.2f}, P@10 {score.precision_at_10:.3f} "
         f"({score.queries} queries, {arrangements - 2} relevant tracks each)."
     )
-    click.echo(f"The audio is in {out / 'audio'}, the manifest is {out / 'manifest.csv'}. With music of your own:")
+    audio, manifest = printable(out / "audio"), printable(out / "manifest.csv")
+    click.echo(f"The audio is in {audio}, the manifest is {manifest}. With music of your own:")
     on_path = shutil.which("bytecover2-milvus")
     program = "bytecover2-milvus" if on_path else f"{shlex.quote(sys.executable)} -m bytecover2_milvus"
     click.echo(f"  {program} ingest YOUR_FOLDER --uri {shlex.quote(uri)} --collection mine")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from .output import Place, bundle_option, collection_option, milvus_options, open_milvus, print_table
+from .output import Place, bundle_option, collection_option, milvus_options, open_milvus, print_json, print_table
 
 PACKAGES = {  # distribution: what it is needed for
     "pymilvus": "Milvus",
@@ -48,7 +47,7 @@ def doctor(milvus: Place, collection: str, bundle: Path | None, as_json: bool) -
     checks = [*_installed(), *_bundle(bundle), *_milvus(milvus, collection, bundle)]
     if as_json:
         for check in checks:
-            click.echo(json.dumps(asdict(check)))
+            print_json(asdict(check))
     else:
         print_table(("check", "status", "detail"), [(c.check, c.status, c.detail) for c in checks])
     if any(check.status == "failed" for check in checks):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .output import about, bundle_option, device_option, progress_bar, segment_options, tracks_at
+from .output import about, bundle_option, device_option, progress_bar, say, segment_options, tracks_at
 
 if TYPE_CHECKING:
     from ..embedder import Embedder
@@ -66,7 +67,7 @@ def embed(
         n_embedded, n_failed = _write_parquet(files, manifest, out, embedder, segments, workers)
     else:
         n_embedded, n_failed = _write_npz(files, manifest, out, embedder)
-    click.echo(f"{n_embedded} embeddings of {embedder.dim} values in {out}", err=True)
+    say(f"{n_embedded} embeddings of {embedder.dim} values in {out}")
     if n_failed:
         sys.exit(1)
 
@@ -114,8 +115,9 @@ def _write_parquet(
     listed = set()
     with staging_for(out, embedder) as staging:
         staging.cut_into(segments or WHOLE)  # whatever a run that was cut off was told
-        with progress_bar("embed", len(tracks)) as bar:
-            for record in ingest(tracks, embedder, staging, workers=workers):
+        records = ingest(tracks, embedder, staging, workers=workers)
+        with progress_bar("embed", len(tracks)) as bar, closing(records):
+            for record in records:
                 statuses[record.status] += 1
                 listed.add(record.track_id)
                 for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):

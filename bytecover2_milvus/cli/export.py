@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .output import say
+
 if TYPE_CHECKING:
     from ..config import FrontEnd
     from ..export.quantize import CalibrationSet
@@ -102,7 +104,7 @@ def export(
         folded=folded,
     )
     size = sum(file.stat().st_size for file in bundle.path.iterdir())
-    click.echo(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB", err=True)
+    say(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB")
 
 
 def _render(

@@ -1,9 +1,14 @@
-"""What commands share: options, the progress bar on stderr, tables on stdout."""
+"""What commands share: options, the progress bar on stderr, tables and JSON lines on stdout.
+
+Names of files, titles and reasons come from anywhere. `printable` is what becomes of them wherever people read.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     from ..segments import Segments
 
 ASK = "\0"  # what --token without a value stands for; no command line can hold it
+# Control characters of ASCII and Latin-1, what turns the direction of writing, ends of lines, bytes that are no UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 FILE_COLUMNS = 200  # of a table that goes to a file or a pipe; it is only as wide as it needs to be
 
 device_option = click.option(
@@ -38,6 +45,22 @@ bundle_option = click.option(
     show_envvar=True,
     help="Exported model; the default is the one that comes with the package.",
 )
+
+
+def printable(text: object) -> str:
+    """The text on one line, with escapes as Python writes them for whatever a terminal would obey instead of show."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
+
+
+def say(line: object) -> None:
+    """A line on stderr, for people."""
+    click.echo(printable(line), err=True)
+
+
+def print_json(record: Mapping[str, object]) -> None:
+    """A line of JSON on stdout: exact, and escaped as JSON does it for whatever a terminal would obey."""
+    line = json.dumps(record, ensure_ascii=False)
+    click.echo(_UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", line))
 
 
 class InOrder(click.Group):
@@ -200,7 +223,7 @@ class Bar:
     def update(self, *, advance: float | None = None, completed: float | None = None, note: str = "") -> None:
         from rich.markup import escape
 
-        self._progress.update(self._task, advance=advance, completed=completed, note=escape(note))
+        self._progress.update(self._task, advance=advance, completed=completed, note=escape(printable(note)))
 
     def print(self, line: str) -> None:
         """A line on stderr, above the bar; none if the bar is quiet."""
@@ -208,7 +231,7 @@ class Bar:
 
         if self._quiet:
             return
-        self._progress.console.print(Text(line), soft_wrap=True)
+        self._progress.console.print(Text(printable(line)), soft_wrap=True)
 
 
 @contextmanager
@@ -237,17 +260,17 @@ def progress_bar(title: str, total: int | None, *, quiet: bool = False) -> Itera
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-    """A table on stdout; numbers to the right. Text is shown as it is, never as markup."""
+    """A table on stdout; numbers to the right. Text is shown, never obeyed as markup or by the terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(printable(title)) if title else None, title_justify="left")
     for index, column in enumerate(columns):
         numbers = all(isinstance(row[index], (int, float)) for row in rows)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(f"{cell:.4f}" if isinstance(cell, float) else str(cell)) for cell in row))
+        table.add_row(*(Text(f"{cell:.4f}" if isinstance(cell, float) else printable(cell)) for cell in row))
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = FILE_COLUMNS

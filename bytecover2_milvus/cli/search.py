@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,10 @@ from .output import (
     device_option,
     milvus_options,
     open_milvus,
+    print_json,
     print_table,
     progress_bar,
+    say,
     segment_options,
     tracks_at,
 )
@@ -119,11 +120,11 @@ def ingest(
         with _store(milvus, collection, bulk, model) as store:
             if segments is not None:
                 store.cut_into(segments)
-            with progress_bar("ingest", size) as bar:
-                for record in start(store):
+            with progress_bar("ingest", size) as bar, closing(start(store)) as records:
+                for record in records:
                     progress.count(record)
                     if as_json:
-                        click.echo(json.dumps(asdict(record), ensure_ascii=False))
+                        print_json(asdict(record))
                     for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
                         bar.print(f"{record.status}: {problem}")
                     bar.update(advance=1, note=record.track_id)
@@ -132,15 +133,16 @@ def ingest(
             advice = "" if bulk else outgrown(store.client, progress.rows)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and progress.tracks:
-            click.echo(f"\n{_counts(progress.tracks)} so far; the same command goes on", err=True)
+            click.echo(err=True)
+            say(f"{_counts(progress.tracks)} so far; the same command goes on")
         if metrics:
             with suppress(OutputError):  # what ended the run is to be told
                 progress.write(metrics)
         raise
     statuses = progress.tracks
-    click.echo(f"{_counts(statuses)}; {progress.rows} rows in {where}", err=True)
+    say(f"{_counts(statuses)}; {progress.rows} rows in {where}")
     if advice:
-        click.echo(f"warning: {collection} has {progress.rows} rows; {advice}", err=True)
+        say(f"warning: {collection} has {progress.rows} rows; {advice}")
     if metrics:
         progress.write(metrics)
     if statuses["failed"]:
@@ -152,7 +154,7 @@ def _counts(tracks: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(tracks.items())) or "no tracks"
 
 
-def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Iterator[IngestRecord]]]:
+def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
     """How many tracks there are, of which model, and what ingests them into a store."""
     from ..vectors import Vectors, ingest_vectors
 
@@ -167,7 +169,7 @@ def _of_audio(
     device: str,
     workers: int | None,
     ray: str | None,
-) -> tuple[int, Model, Callable[[Any], Iterator[IngestRecord]]]:
+) -> tuple[int, Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
     """How many tracks there are, the model that embeds them, and what ingests them into a store."""
     from ..cluster import Cluster
     from ..embedder import Embedder
@@ -262,7 +264,7 @@ def query(
             bar.update(advance=1, note=file.name)
             if as_json:
                 for match in matches:
-                    click.echo(json.dumps(match, ensure_ascii=False))
+                    print_json(match)
                 matches.clear()
     if not as_json and failures < len(audio):
         columns = ("query", "rank", "similarity", "work_id", "title", "path")
@@ -311,13 +313,13 @@ def evaluate(milvus: Place, collection: str, manifest: Path | None, whole: bool,
         if missing == len(tracks):
             raise ManifestError(f"{manifest}: none of its tracks is in {collection}; ingest it first")
         if missing:
-            click.echo(f"warning: {missing} of {len(tracks)} tracks of {manifest} are not in {collection}", err=True)
+            say(f"warning: {missing} of {len(tracks)} tracks of {manifest} are not in {collection}")
     try:
         result = stored.evaluate()
     except ValueError as error:
         raise click.ClickException(f"{collection}: {error}") from error
     summary = {name: getattr(result, name) for name in ("map", "mr1", "precision_at_10", "queries", "tracks", "works")}
     if as_json:
-        click.echo(json.dumps(summary))
+        print_json(summary)
     else:
         print_table(("metric", "value"), list(summary.items()))

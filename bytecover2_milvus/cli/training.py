@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial, wraps
@@ -13,7 +12,7 @@ import click
 
 from ..config import WHITENING
 from ..errors import ConfigError
-from .output import device_option, progress_bar
+from .output import device_option, print_json, progress_bar, say
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -200,7 +199,7 @@ def train(
     rank, _ = launched()
     if rank == 0:
         judged = f", validated on {len(validation.works)} works with {validation.n_tracks}" if validation else ""
-        click.echo(f"training on {len(corpus.works)} works with {corpus.n_tracks} tracks{judged}", err=True)
+        say(f"training on {len(corpus.works)} works with {corpus.n_tracks} tracks{judged}")
     done = 0  # steps
     with progress_bar("train", config.training.steps, quiet=rank > 0) as bar:
 
@@ -236,7 +235,8 @@ def train(
                     f"saved every {config.training.save_every} steps" if (out / LAST).exists() else "nothing saved yet"
                 )
                 after = f" after step {done}" if done else ""
-                click.echo(f"\nstopped{after}, {saved}; the same command goes on", err=True)
+                click.echo(err=True)
+                say(f"stopped{after}, {saved}; the same command goes on")
             raise
     if rank > 0:
         return
@@ -246,7 +246,10 @@ def train(
         "steps": config.training.steps,
         "validation_map": None if reached is None else float(reached),
     }
-    click.echo(json.dumps(result) if as_json else f"{best}")
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(f"{best}")
 
 
 @click.command("fit-pca")
@@ -343,7 +346,7 @@ def prepare(corpus: Corpus, features: FeatureCache, workers: int) -> Corpus:
     if ranks > 1:  # each computes its share, then sees what the others made of theirs
         for prepared in features.fill(corpus.share(rank, ranks), workers):
             if prepared.usable and prepared.warning and prepared.warning not in said:  # what is not, is said below
-                click.echo(f"warning: {prepared.warning}", err=True)
+                say(f"warning: {prepared.warning}")
                 said.add(prepared.warning)
     with progress_bar("prepare", corpus.n_tracks, quiet=rank > 0) as bar:
         for prepared in features.fill(corpus, workers):

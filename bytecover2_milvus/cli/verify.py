@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from .output import device_option, print_table
+from .output import device_option, print_json, print_table
 
 
 @click.command()
@@ -36,7 +35,7 @@ def verify(bundles: tuple[Path, ...], device: str, trust: bool, as_json: bool) -
         for finding in verify_bundle(bundle, device, trust=trust):
             findings.append(finding)
             if as_json:
-                click.echo(json.dumps(asdict(finding)))
+                print_json(asdict(finding))
         if not as_json:
             rows = [(finding.check, finding.status, finding.detail) for finding in findings]
             print_table(("check", "status", "detail"), rows, title=str(bundle))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import SongError
+from ..reading import read_bytes, shorten
 from .score import Note
 from .transcript import (
     DEFAULT_BPM,
@@ -29,6 +31,7 @@ from .transcript import (
 MELODY_NAME = re.compile(r"melod|vocal|voice|singer|sing[st]|gesang|chant|canto", re.IGNORECASE)
 LEAD_NAME = re.compile(r"soprano|lead", re.IGNORECASE)  # the melody where nothing is called one: a lead guitar plays it
 DRUM_CHANNEL = 9  # counted from 0
+MIDI_BYTES = 4 << 20  # of a file: an hour of an orchestra has less than one
 ACCENT = 10  # MIDI velocity by which downbeats stand out in files that mark them
 
 
@@ -104,11 +107,11 @@ def read_midi_score(path: Path) -> MidiScore:
     import mido
 
     try:
-        file = mido.MidiFile(path, clip=True)
+        file = mido.MidiFile(file=io.BytesIO(read_bytes(path, MIDI_BYTES)), clip=True)
     except FileNotFoundError as error:
         raise SongError(f"{path}: no such file") from error
-    except (OSError, EOFError, ValueError, LookupError, mido.KeySignatureError) as error:
-        raise SongError(f"{path}: not a readable MIDI file ({str(error) or type(error).__name__})") from error
+    except Exception as error:  # mido does not check what it reads, and its exceptions have no common class
+        raise SongError(f"{path}: not a readable MIDI file ({shorten(error) or type(error).__name__})") from error
     if not 0 < file.ticks_per_beat < 0x8000:
         raise SongError(f"{path}: times are SMPTE frames, not beats; export it with ticks per quarter")
 

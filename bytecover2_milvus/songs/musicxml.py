@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 import zipfile
@@ -12,13 +13,17 @@ from statistics import mode
 from typing import TYPE_CHECKING
 
 from ..errors import SongError
+from ..reading import open_regular, read_bytes, shorten
 from .midi import MELODY_NAME
 from .score import Note
 from .transcript import DEFAULT_BPM, TimeSignature, Transcript, bars_between, on_grid, skyline, upper_line
 
 if TYPE_CHECKING:
+    from lxml.etree import _ElementTree
     from partitura.score import Part, Score
 
+XML_BYTES = 16 << 20  # of a score, unpacked
+CONTAINER = "META-INF/container.xml"  # of a compressed score: says which of its files is the score
 VOICE_NAME = re.compile(r"soprano|lead|stimme|voix|voce|alto|tenor|bariton|bass", re.IGNORECASE)
 INSTRUMENT_NAME = re.compile(
     r"sax|horn|trombone|posaune|guitar|gitarre|clarinet|klarinette|flute|fl\u00f6te|recorder|bassoon|contra|kontra|double"
@@ -64,16 +69,46 @@ def _sings(name: str) -> bool:
 
 def _load(path: Path) -> Score:
     import partitura
-    from lxml.etree import LxmlError
 
-    if not path.is_file():
-        raise SongError(f"{path}: no such file")
     try:
+        content = _unpacked(path)
+        _refuse_entities(content)
         with _without_doubts():
-            return partitura.load_musicxml(path)
-    # partitura does not check what it reads: a malformed file ends in any of these.
-    except (OSError, zipfile.BadZipFile, LxmlError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise SongError(f"{path}: not a readable MusicXML file ({str(error) or type(error).__name__})") from error
+            return partitura.load_musicxml(io.BytesIO(content))
+    except FileNotFoundError as error:
+        raise SongError(f"{path}: no such file") from error
+    except ImportError:
+        raise
+    except Exception as error:  # partitura does not check what it reads: a malformed file ends in any of them
+        raise SongError(f"{path}: not a readable MusicXML file ({shorten(error) or type(error).__name__})") from error
+
+
+def _unpacked(path: Path) -> bytes:
+    """The XML of a score, compressed or not; a `ValueError` or one of zipfile's if it is none, or unpacks to more."""
+    with open_regular(path, XML_BYTES) as file:
+        if not zipfile.is_zipfile(file):
+            return read_bytes(path, XML_BYTES)
+        with zipfile.ZipFile(file) as archive:
+            sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+            if sum(sizes.values()) > XML_BYTES:
+                raise ValueError(f"it unpacks to more than {XML_BYTES} bytes")
+            container = archive.read(CONTAINER)
+            named = _refuse_entities(container).getroot().find(".//{*}rootfile")
+            if named is None or named.get("full-path") not in sizes:
+                raise ValueError(f"its {CONTAINER} names no score in it")
+            return archive.read(named.get("full-path"))
+
+
+def _refuse_entities(content: bytes) -> _ElementTree:
+    """The tree of an XML document; a `ValueError` if it declares entities, which read files or grow without end."""
+    from lxml import etree
+
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+    tree = etree.parse(io.BytesIO(content), parser)
+    declared = tree.docinfo.internalDTD
+    if declared is not None and any(True for _ in declared.iterentities()):
+        raise ValueError("it declares XML entities; write what they stand for in their places")
+    return tree
 
 
 @contextmanager

@@ -7,9 +7,11 @@ arrangements bring their own.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 from math import ceil, inf
+from operator import attrgetter
 
 from ..errors import SongError
 from .harmony import estimate_key, harmonise
@@ -64,8 +66,12 @@ def _name(index: int) -> str:
     return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[index % 26] + str(index // 26 or "")
 
 
-def _between(notes: Sequence[Note], start: float, end: float) -> list[Note]:
-    return [note for note in notes if start <= note.onset < end]
+_ONSET = attrgetter("onset")
+
+
+def _between(notes: Sequence[Note], start: float, end: float) -> Sequence[Note]:
+    """Those of `notes`, in the order of their onsets, that start from `start` on and before `end`."""
+    return notes[bisect_left(notes, start, key=_ONSET) : bisect_left(notes, end, key=_ONSET)]
 
 
 def _blocks(transcript: Transcript) -> list[tuple[int, int]]:
@@ -104,7 +110,8 @@ def _phrases(transcript: Transcript, first_bar: int, last_bar: int) -> list[tupl
 def _cut_cost(transcript: Transcript, bar: int) -> float:
     """Negative where the melody rests around the downbeat of `bar`, positive where a note is held across it."""
     downbeat, reach = transcript.downbeats[bar], transcript.beats_per_bar
-    near = [note for note in transcript.melody if abs(note.onset - downbeat) <= 2 * reach]
+    around = _between(transcript.melody, downbeat - 2 * reach - 1, downbeat + 2 * reach + 1)
+    near = [note for note in around if abs(note.onset - downbeat) <= 2 * reach]
     held = any(note.onset < downbeat < note.onset + note.duration - 1 / GRID for note in near)
     rests = [
         min(after.onset, downbeat + reach) - max(before.onset + before.duration, downbeat - reach)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SongError
+from ..reading import read_text, shorten
 from .midi import MidiScore, read_midi_score
 from .score import CHORD_QUALITIES, Chord, Note
 from .transcript import Transcript, on_grid, skyline
@@ -56,7 +57,7 @@ def read_pop909(folder: Path) -> Transcript:
 
 def _lines(path: Path) -> list[list[str]]:
     try:
-        return [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.split() for line in read_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise SongError(f"{path}: cannot be read as text ({error})") from error
 
@@ -68,7 +69,7 @@ def _read_beats(path: Path) -> tuple[NDArray[np.float64], list[float]]:
         beat_s, downbeats = rows[:, 0], np.flatnonzero(rows[:, 2] > 0).tolist()
     except (ValueError, IndexError) as error:
         raise SongError(f"{path}: not lines of time, weak downbeat, downbeat ({error})") from error
-    if len(downbeats) < 2 or np.any(np.diff(beat_s) <= 0):
+    if len(downbeats) < 2 or not np.isfinite(beat_s).all() or np.any(np.diff(beat_s) <= 0):
         raise SongError(f"{path}: needs increasing times and at least two downbeats")
     return beat_s, downbeats
 
@@ -97,7 +98,7 @@ def _read_chords(path: Path, beat_s: NDArray[np.float64]) -> tuple[Chord, ...]:
                 if end > start:
                     chords.append(Chord(float(start), float(end - start), *_parse_chord(label)))
         except (ValueError, LookupError) as error:
-            raise SongError(f"{path}: not a line of start, end, chord: {' '.join(line)!r}") from error
+            raise SongError(f"{path}: not a line of start, end, chord: {shorten(' '.join(line))!r}") from error
     return tuple(chords)
 
 

@@ -14,15 +14,19 @@ from itertools import chain, count
 from pathlib import Path
 
 from ..errors import SongError
+from ..extras import why_not_imported
 from ..processes import map_in_processes
+from ..reading import DAMAGED, read_bytes, read_text, shorten
 from ..writing import whole_file
 from .code import code_digest
 from .midi import read_midi
-from .musicxml import read_musicxml
+from .musicxml import XML_BYTES, read_musicxml
 from .phrases import song_from_transcript
 from .pop909 import CHORDS, read_pop909
 from .score import Song
 from .transcript import Transcript
+
+KEPT_BYTES = 64 << 20  # of a song in the cache
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +58,13 @@ def read_song(path: str | Path) -> Song:
             return song_from_transcript(read_pop909(path), f"pop909-{_slug(path.name)}")
         return song_from_transcript(READERS[path.suffix.lower()](path), _slug(path.stem))
     except ImportError as error:
-        raise SongError(f"{path}: reading it needs {error.name}; pip install 'bytecover2-milvus[train]'") from error
-    except (OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError) as error:  # damaged, somehow
-        raise SongError(f"{path}: cannot be read as a song ({type(error).__name__}: {error})") from error
+        raise SongError(f"{path}: {why_not_imported(error, 'train')}") from error
+    except SongError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise SongError(f"{path}: {error}") from error
+    except Exception as error:  # damaged, somehow: what the parsers raise has no common class
+        raise SongError(f"{path}: cannot be read as a song ({type(error).__name__}: {shorten(error)})") from error
 
 
 def song_paths(path: str | Path) -> list[Path]:
@@ -67,7 +75,7 @@ def song_paths(path: str | Path) -> list[Path]:
     SongError
         If there is nothing.
     """
-    paths = list(_song_paths(Path(path)))
+    paths = list(_song_paths(Path(path), set()))
     if not paths:
         raise SongError(f"{path}: no songs here; known are {', '.join(READERS)} and POP909 folders")
     return paths
@@ -98,13 +106,13 @@ def _read_or_reason(cache: Path | None, path: Path) -> Song | str:
         if cache is None:
             return read_song(path)
         kept = cache / f"{_content_hash(path)}.json"
-        with suppress(FileNotFoundError, ValueError, LookupError, TypeError):  # or damaged, as when the power failed
-            return Song.from_json(kept.read_text(encoding="utf-8"))
+        with suppress(*DAMAGED):  # missing too
+            return Song.from_json(read_text(kept, KEPT_BYTES))
         song = read_song(path)
     except SongError as error:
         return str(error)
     except OSError as error:
-        return f"{path}: cannot be read ({error.strerror})"
+        return f"{path}: cannot be read ({error.strerror}); check it and its permissions"
     with whole_file(kept) as part:
         part.write_text(song.to_json(), encoding="utf-8")
     return song
@@ -113,16 +121,24 @@ def _read_or_reason(cache: Path | None, path: Path) -> Song | str:
 def _content_hash(path: Path) -> str:
     digest = hashlib.sha256(os.fsencode(f"{code_digest()} {path.name}"))
     for file in sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]:
-        digest.update(file.read_bytes())
+        digest.update(read_bytes(file, XML_BYTES))
     return digest.hexdigest()[:32]
 
 
-def _song_paths(path: Path) -> Iterator[Path]:
-    if _is_pop909(path) or path.suffix.lower() in READERS:
-        yield path
-    elif path.is_dir():
-        for child in sorted(path.iterdir()):
-            yield from _song_paths(child)
+def _song_paths(path: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """As `song_paths`; a folder that was `seen`, by its device and number, is not looked into again: links may loop."""
+    try:
+        if _is_pop909(path) or path.suffix.lower() in READERS:
+            yield path
+        elif path.is_dir():
+            status = path.stat()
+            folder = (status.st_dev, status.st_ino)
+            if folder not in seen:
+                seen.add(folder)
+                for child in sorted(path.iterdir()):
+                    yield from _song_paths(child, seen)
+    except OSError as error:
+        logger.warning("left out: %s: %s; check its permissions", path, error.strerror)
 
 
 def _is_pop909(path: Path) -> bool:

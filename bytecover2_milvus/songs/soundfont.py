@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ..config import SAMPLE_RATE
 from ..errors import SongError
+from ..extras import why_not_imported
 from .arrange import Arrangement, Part, seeded
 from .midi import DRUM_CHANNEL
 from .patterns import DRUM_SOUNDS
@@ -257,7 +258,7 @@ def _write_midi(events: list[MidiEvent], duration_s: float, path: Path) -> None:
     try:
         import mido
     except ImportError as error:
-        raise SongError("playing MIDI needs mido; pip install 'bytecover2-milvus[train]'") from error
+        raise SongError(f"playing MIDI: {why_not_imported(error, 'train')}") from error
 
     track = mido.MidiTrack()
     now = 0  # ticks

@@ -10,13 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 
 from .score import Chord, Note
 
 GRID = 24  # positions per beat: keeps 32nds and triplets, removes the jitter of played notes
 BREATH = 0.5  # beats
 DEFAULT_BPM = 100.0  # where the file names no tempo
+
+# Bounds beyond which a file is no song, but damaged or made to exhaust memory.
+LONGEST_BEATS = 20_000  # two hours at 160 beats a minute
+MOST_NOTES = 100_000
+SLOWEST_BPM, FASTEST_BPM = 5.0, 2_000.0  # beats may be eighths
+LARGEST_METRE = 64  # of either number of a time signature
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,10 @@ class TimeSignature:
 
     numerator: int
     denominator: int
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.numerator <= LARGEST_METRE and 1 <= self.denominator <= LARGEST_METRE):
+            raise ValueError(f"a time signature of {self.numerator}/{self.denominator}")
 
     @property
     def beats_per_quarter(self) -> float:
@@ -46,6 +56,14 @@ class TimeSignature:
 
 @dataclass(frozen=True)
 class Transcript:
+    """The notes and bars of a file.
+
+    Raises
+    ------
+    ValueError
+        If they are more, or last longer, than those of any song.
+    """
+
     title: str
     origin: str
     melody: tuple[Note, ...]  # one note at a time
@@ -55,9 +73,23 @@ class Transcript:
     bpm: float  # beats, as defined above, per minute
     chords: tuple[Chord, ...] = ()  # as annotated; empty: to be estimated
 
+    def __post_init__(self) -> None:
+        if not SLOWEST_BPM <= self.bpm <= FASTEST_BPM:
+            raise ValueError(f"a tempo of {self.bpm:g} beats per minute")
+        if not 1 <= self.beats_per_bar <= LARGEST_METRE:
+            raise ValueError(f"bars of {self.beats_per_bar} beats")
+        if len(self.notes) > MOST_NOTES:
+            raise ValueError(f"{len(self.notes)} notes, at most {MOST_NOTES} are read")
+        times = [time for event in (*self.notes, *self.chords) for time in (event.onset, event.onset + event.duration)]
+        for time in (*times, *self.downbeats):
+            if not (isfinite(time) and abs(time) <= LONGEST_BEATS):
+                raise ValueError(f"a note, chord or bar line at beat {time:g}, beyond {LONGEST_BEATS}")
+
 
 def bars_between(start: float, end: float, beats_per_bar: float) -> list[float]:
     """Downbeats in ``[start, end)``; a remainder of less than a grid step opens no bar."""
+    if end - start > LONGEST_BEATS:
+        raise ValueError(f"{end - start:g} beats, at most {LONGEST_BEATS} are read")
     n_bars = max(1, ceil((end - start - 1 / GRID) / beats_per_bar))
     return [start + bar * beats_per_bar for bar in range(n_bars)]
 

@@ -1,0 +1,96 @@
+"""Where a tune runs in two tracks: the path of Qmax, with its transposition and its tempo ratio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ChromaError
+from .qmax import Qmax, checked_candidate, checked_query, normaliser
+
+MOST_CELLS = 1 << 28  # of a recurrence matrix; two bytes each. Two tracks of two hours at 0.464 s per frame
+_FITTED = 400  # cells of a path that the tempo is fitted to, at most
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The longest path of two tracks. Frames are those of their chroma; an end is the first frame after the last."""
+
+    score: float  # as `qmax_scores` gives it
+    query_start: int
+    query_end: int
+    candidate_start: int
+    candidate_end: int
+    transposition: int  # semitones that the candidate is above the query, -5 to 6
+    tempo_ratio: float  # frames of the query per frame of the candidate: 2 where the candidate is twice as fast
+    path: NDArray[np.int32] = field(repr=False)  # (n_cells, 2): windows of query and candidate that recur, in order
+    recurrence: NDArray[np.bool_] = field(repr=False)  # (query windows, candidate windows); window i begins at frame i
+
+
+def evidence(
+    query: NDArray[np.generic], candidate: NDArray[np.generic], group: int = 0, parameters: Qmax | None = None
+) -> Evidence | None:
+    """The longest path of a query and a candidate, in the better one of two transpositions; None if nothing recurs.
+
+    Parameters
+    ----------
+    query, candidate : np.ndarray [shape=(n_frames, 12 * groups)]
+        As for `qmax_scores`.
+    group : int
+        Which twelve channels are aligned.
+    parameters : Qmax, optional
+
+    Raises
+    ------
+    ShortChroma
+        If the query is shorter than a window.
+    ChromaError
+        As `qmax_scores`; or if the recurrence matrix would have more than `MOST_CELLS` cells.
+    """
+    from .kernel import recurrence_of, trace
+
+    parameters = parameters or Qmax()
+    query = checked_query(query, parameters)
+    candidate = checked_candidate(candidate, query, "candidate")
+    n, m = (len(chroma) - parameters.embedding + 1 for chroma in (query, candidate))
+    if m < 1:
+        return None
+    if n * m > MOST_CELLS:
+        raise ChromaError(f"query and candidate: {n} x {m} windows; a path is found in {MOST_CELLS} cells at most")
+    penalties = np.float32(parameters.onset), np.float32(parameters.extension)
+    longest, found = 0.0, None
+    for rank in (0, 1):
+        recurrence = np.empty((n, m), dtype=bool)
+        semitones = recurrence_of(query, candidate, group, rank, parameters.embedding, parameters.kappa, recurrence)
+        path = np.empty((min(n, m), 2), dtype=np.int32)
+        q, length = trace(recurrence, *penalties, np.empty((n, m), dtype=np.uint8), path)
+        if q > longest:
+            longest, found = q, (recurrence, path[:length][::-1], semitones)
+    if found is None:
+        return None
+    recurrence, path, semitones = found
+    cells = path[recurrence[path[:, 0], path[:, 1]]]
+    (query_start, candidate_start), (query_last, candidate_last) = cells[0].tolist(), cells[-1].tolist()
+    return Evidence(
+        float(np.float32(longest) / normaliser(len(query), np.array([len(candidate)]))[0]),
+        query_start,
+        query_last + parameters.embedding,
+        candidate_start,
+        candidate_last + parameters.embedding,
+        (semitones + 5) % 12 - 5,
+        _tempo_ratio(cells),
+        np.ascontiguousarray(cells),
+        recurrence,
+    )
+
+
+def _tempo_ratio(cells: NDArray[np.int32]) -> float:
+    """The median slope of all pairs of cells (Theil-Sen), which a few cells astray do not move; 1 for a single cell."""
+    chosen = cells[np.linspace(0, len(cells) - 1, min(len(cells), _FITTED)).round().astype(int)]
+    first, second = np.triu_indices(len(chosen), 1)
+    if not len(first):
+        return 1.0
+    steps = chosen[second] - chosen[first]  # both advance along a path
+    return float(np.median(steps[:, 0] / steps[:, 1]))

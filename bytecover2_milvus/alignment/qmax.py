@@ -1,0 +1,127 @@
+"""Qmax: how long the longest stretch is over which two tracks run through the same chroma, gaps and tempo allowed for.
+
+After J. Serra, X. Serra and R. G. Andrzejak, "Cross recurrence quantification for cover song identification", New
+Journal of Physics 11, 093017, 2009:
+
+1. The query is transposed to fit the candidate, by the two best transpositions: those whose mean chroma has the largest
+   products with that of the candidate (optimal transposition index). The better of both scores counts.
+2. Windows of `embedding` successive frames are compared by their Euclidean distance.
+3. Two windows recur where each is among the nearest neighbours of the other: at most the share `kappa` of all windows,
+   in its row and in its column. Where more are equally near, none of these counts: silence does not recur.
+4. Q counts recurrences along paths that advance by (1, 1), (1, 2) or (2, 1) windows, and takes `onset` or `extension`
+   away for each step within a gap; its maximum is the length of the longest such path.
+
+The score divides that maximum by the fourth root of the product of both lengths in frames, so that it is the same in
+both directions; the paper divides by the square root of one length.
+
+Chroma is rounded to 16 levels (`chroma.to_levels`), and all that follows is exact: a pair has one score, in both
+directions and in every key. Nothing here starts threads, but the compiled code lets others run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ChromaError, ConfigError, ShortChroma
+from .chroma import PITCH_CLASSES, to_levels
+
+LONGEST_FRAMES = 32_767  # of a track, four hours of frames of 0.464 s: neighbours are counted in 16 bits
+
+
+@dataclass(frozen=True)
+class Qmax:
+    """The parameters of the alignment, by default the paper's (section 4.1; there M = 9 frames of 0.464 s, too).
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    embedding: int = 9  # frames of a window, without gaps
+    kappa: float = 0.095  # share of windows that may be neighbours of one
+    onset: float = 0.5  # taken away where a gap begins
+    extension: float = 0.5  # taken away where it goes on
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.embedding <= 24:  # 24 windows of 12 squares of 15 fit 16 bits
+            raise ConfigError(f"embedding = {self.embedding}: from 1 to 24 frames")
+        if not 0 < self.kappa < 1:
+            raise ConfigError(f"kappa = {self.kappa}: between 0 and 1")
+        if not (self.onset >= 0 and self.extension >= 0):
+            raise ConfigError(f"onset = {self.onset}, extension = {self.extension}: 0 or more")
+
+
+def qmax_scores(
+    query: NDArray[np.generic], candidates: Sequence[NDArray[np.generic]], parameters: Qmax | None = None
+) -> NDArray[np.float32]:
+    """The scores of a query and each of its candidates, one for each group of twelve channels.
+
+    Parameters
+    ----------
+    query : np.ndarray [shape=(n_frames, 12 * groups)]
+        Chroma in [0, 1], or levels, of one group or several. All groups are transposed alike.
+    candidates : sequence of np.ndarray [shape=(n_frames, 12 * groups)]
+    parameters : Qmax, optional
+
+    Returns
+    -------
+    scores : np.ndarray [shape=(n_candidates, groups)] of float32
+        Not negative, higher is closer. 0 for a candidate that is shorter than a window: nothing of it can recur.
+
+    Raises
+    ------
+    ShortChroma
+        If the query is shorter than a window: it can be compared by its embedding alone.
+    ChromaError
+        If chroma holds NaN, is longer than `LONGEST_FRAMES`, or has another number of channels than the query.
+    """
+    parameters = parameters or Qmax()
+    query = checked_query(query, parameters)
+    levels = [checked_candidate(candidate, query, f"candidate {i}") for i, candidate in enumerate(candidates)]
+    groups = query.shape[1] // PITCH_CLASSES
+    lengths = np.array([len(candidate) for candidate in levels], dtype=np.int64)
+    scores = np.zeros((len(levels), groups), dtype=np.float32)
+    if not levels:
+        return scores
+
+    from .kernel import longest_paths
+
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    penalties = np.float32(parameters.onset), np.float32(parameters.extension)
+    longest_paths(query, np.concatenate(levels), offsets, parameters.embedding, parameters.kappa, *penalties, scores)
+    return scores / normaliser(len(query), lengths)[:, None]
+
+
+def normaliser(query_frames: int, candidate_frames: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The fourth root of the product of both lengths, 1 for an empty candidate."""
+    return (np.maximum(query_frames * candidate_frames, 1) ** 0.25).astype(np.float32)
+
+
+def checked_query(query: NDArray[np.generic], parameters: Qmax) -> NDArray[np.uint8]:
+    """The query's levels, if it can be aligned; raises as `qmax_scores`."""
+    levels = _within_length(to_levels(query, "query"), "query")
+    if len(levels) < parameters.embedding:
+        raise ShortChroma(
+            f"query: {len(levels)} frames of chroma, {parameters.embedding} are needed to align it;"
+            " compare it by its embedding alone"
+        )
+    return levels
+
+
+def checked_candidate(candidate: NDArray[np.generic], query: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """The candidate's levels, if the query can be aligned with it; raises as `qmax_scores`."""
+    levels = _within_length(to_levels(candidate, name), name)
+    if levels.shape[1] != query.shape[1]:
+        raise ChromaError(f"{name}: {levels.shape[1]} channels of chroma, the query has {query.shape[1]}")
+    return levels
+
+
+def _within_length(levels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    if len(levels) > LONGEST_FRAMES:
+        raise ChromaError(f"{name}: {len(levels)} frames of chroma; at most {LONGEST_FRAMES} can be aligned: cut it")
+    return levels
