@@ -13,6 +13,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 FILES = [REPOSITORY / "docker-compose.yml", REPOSITORY / "docker-compose.gpu.yml"]
+AUTH = REPOSITORY / "docker-compose.auth.yml"
 UNPACKED = REPOSITORY / ".cache" / "trixie" / "usr" / "libexec" / "docker" / "cli-plugins" / "docker-compose"
 
 
@@ -27,16 +28,18 @@ def client() -> list[str]:
     pytest.skip("needs docker compose 2 or later: apt-get install docker-compose, of Debian 13 or later")
 
 
-def config(client: list[str], *options: str, files: list[Path] = FILES[:1], **environment: str) -> dict[str, dict]:
-    """The services as they would be started."""
+def compose(
+    client: list[str], *options: str, files: list[Path] = FILES[:1], **environment: str
+) -> subprocess.CompletedProcess[str]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("MILVUS", "MINIO", "COMPOSE"))}
     named = [word for file in files for word in ("--file", str(file))]
-    done = subprocess.run(
-        [*client, *named, *options, "config", "--format", "json"],
-        capture_output=True,
-        text=True,
-        env=ours | environment,
-    )
+    command = [*client, *named, *options, "config", "--format", "json"]
+    return subprocess.run(command, capture_output=True, text=True, env=ours | environment, check=False)
+
+
+def config(client: list[str], *options: str, files: list[Path] = FILES[:1], **environment: str) -> dict[str, dict]:
+    """The services as they would be started."""
+    done = compose(client, *options, files=files, **environment)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)["services"]
 
@@ -77,23 +80,31 @@ def test_attu_comes_by_its_profile(client: list[str]) -> None:
     assert attu["environment"]["MILVUS_URL"] == "milvus:19530"
 
 
-def test_variables_choose_version_keys_and_authentication(client: list[str]) -> None:
-    environment = config(client)["milvus"]["environment"]
-    assert environment["COMMON_SECURITY_AUTHORIZATIONENABLED"] == "false"
-    services = config(
-        client,
-        MILVUS_TAG="v3.0.1",
-        MILVUS_AUTH="true",
-        MILVUS_ROOT_PASSWORD="of the root",
-        MINIO_ACCESS_KEY="who",
-        MINIO_SECRET_KEY="what",
-    )
+def test_variables_choose_version_and_keys(client: list[str]) -> None:
+    services = config(client, MILVUS_TAG="v3.0.1", MINIO_ACCESS_KEY="who", MINIO_SECRET_KEY="what")
     assert services["milvus"]["image"] == "milvusdb/milvus:v3.0.1"
+    environment = services["milvus"]["environment"]
+    assert (environment["MINIO_ACCESS_KEY_ID"], environment["MINIO_SECRET_ACCESS_KEY"]) == ("who", "what")
+    assert services["minio"]["environment"] == {"MINIO_ROOT_USER": "who", "MINIO_ROOT_PASSWORD": "what"}
+
+
+@pytest.mark.parametrize("missing", ["MILVUS_ROOT_PASSWORD", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"])
+def test_with_authentication_no_password_is_a_default(client: list[str], missing: str) -> None:
+    secrets = {"MILVUS_ROOT_PASSWORD": "of the root", "MINIO_ACCESS_KEY": "who", "MINIO_SECRET_KEY": "what"}
+    services = config(client, files=[FILES[0], AUTH], **secrets)
     environment = services["milvus"]["environment"]
     assert environment["COMMON_SECURITY_AUTHORIZATIONENABLED"] == "true"
     assert environment["COMMON_SECURITY_DEFAULTROOTPASSWORD"] == "of the root"
     assert (environment["MINIO_ACCESS_KEY_ID"], environment["MINIO_SECRET_ACCESS_KEY"]) == ("who", "what")
-    assert services["minio"]["environment"] == {"MINIO_ACCESS_KEY": "who", "MINIO_SECRET_KEY": "what"}
+    assert services["minio"]["environment"] == {"MINIO_ROOT_USER": "who", "MINIO_ROOT_PASSWORD": "what"}
+    del secrets[missing]
+    refused = compose(client, files=[FILES[0], AUTH], **secrets)
+    assert refused.returncode != 0 and missing in refused.stderr and "set it to" in refused.stderr
+
+
+def test_no_container_has_more_rights_than_docker_gives() -> None:
+    text = "".join(file.read_text(encoding="utf-8") for file in [*FILES, AUTH])
+    assert not re.search(r"security_opt|privileged|cap_add|network_mode|pid:|docker\.sock", text)
 
 
 def test_the_gpu_override_changes_image_and_card_and_nothing_else(client: list[str]) -> None:
