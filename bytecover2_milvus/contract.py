@@ -49,6 +49,16 @@ class Contract:
     licence: str = "Apache-2.0"
     contract_version: int = CONTRACT_VERSION
 
+    @property
+    def chroma_id(self) -> str:
+        """Hash of the note map's weights; "" where the bundle has none, as those of version 1."""
+        return ""
+
+    @property
+    def chroma_channels(self) -> int:
+        """Channels of chroma; 0 where the bundle has no note map."""
+        return 0
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

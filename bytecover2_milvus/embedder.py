@@ -7,6 +7,7 @@ import mmap
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
@@ -34,6 +35,14 @@ _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # mantissa: embeddings would differ from those of a CPU by more than the contract's tolerance.
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 _FATAL = 4  # log severity; every failure comes back as an exception
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Heard:
+    """One waveform as the network hears it."""
+
+    embedding: NDArray[np.float32]  # (D,), of unit norm
+    chroma: NDArray[np.float32] | None = None  # (n_frames, channels) in [0, 1]; None where the bundle has no note map
 
 
 class Embedder:
@@ -86,6 +95,16 @@ class Embedder:
     def dim(self) -> int:
         """D, the length of an embedding."""
         return self.contract.embedding_dim
+
+    @property
+    def chroma_id(self) -> str:
+        """Hash of the note map's weights: chroma compares only within one; "" where the bundle has no second stage."""
+        return self.contract.chroma_id
+
+    @property
+    def chroma_channels(self) -> int:
+        """Channels of chroma, a multiple of 12; 0 where the bundle has no second stage."""
+        return self.contract.chroma_channels
 
     @property
     def provider(self) -> str:
@@ -146,6 +165,14 @@ class Embedder:
                 batch = indices[start : start + step]
                 embeddings[batch] = self._run(np.stack([prepared[index] for index in batch]))
         return embeddings
+
+    def hear(self, waveform: NDArray[np.float32]) -> Heard:
+        """The embedding and the chroma of one waveform; its embedding is that of `embed`, which raises as this does."""
+        return Heard(self.embed(waveform))
+
+    def hear_batch(self, waveforms: Sequence[NDArray[np.float32]]) -> list[Heard]:
+        """What `hear` gives of several waveforms; raises as `embed_batch`."""
+        return [Heard(embedding) for embedding in self.embed_batch(waveforms)]
 
     def _is_long(self, waveform: NDArray[np.float32]) -> bool:
         return waveform.ndim == 1 and len(waveform) > LONGEST_S * self.contract.sample_rate

@@ -45,6 +45,14 @@ def test_says_whose_embeddings_they_are(embedder, tiny_bundle):
     assert embedder.provider == "CPUExecutionProvider"
 
 
+def test_a_bundle_without_a_note_map_hears_no_chroma(embedder):
+    assert (embedder.chroma_id, embedder.chroma_channels) == ("", 0)
+    waveforms = [melody(100_003, seed=0), melody(30_000, seed=1)]
+    for heard, waveform in zip(embedder.hear_batch(waveforms), waveforms, strict=True):
+        np.testing.assert_allclose(heard.embedding, embedder.embed(waveform), atol=1e-6)
+        assert heard.chroma is None and embedder.hear(waveform).chroma is None
+
+
 @pytest.mark.parametrize("name", ["long", "short"])
 def test_reproduces_the_golden_vectors(embedder, tiny_bundle, name):
     golden = np.load(tiny_bundle / "golden.npz")
