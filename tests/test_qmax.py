@@ -65,6 +65,7 @@ def plain_transpositions(query: np.ndarray, candidate: np.ndarray) -> list[int]:
 
 
 def librosa_maximum(recurrence: np.ndarray, parameters: Qmax) -> float:
+    """Of two rows and columns at least: with fewer, librosa writes beyond its arrays."""
     from librosa.sequence import rqa
 
     return rqa(
@@ -83,7 +84,7 @@ def librosa_maximum(recurrence: np.ndarray, parameters: Qmax) -> float:
     ],
     ids=str,
 )
-@pytest.mark.parametrize(("n_query", "n_candidate"), [(130, 97), (60, 110), (24, 40)])
+@pytest.mark.parametrize(("n_query", "n_candidate"), [(130, 97), (60, 110), (26, 40)])
 def test_the_score_is_librosas_on_the_recurrence_of_the_paper(parameters, n_query, n_candidate):
     query, candidate = melody(n_query, 0), melody(n_candidate, 1)
     candidate[10:24] = transposed(query, 4)[5:19]

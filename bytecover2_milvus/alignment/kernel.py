@@ -76,40 +76,40 @@ def _entry(function: Callable) -> Callable:
 
 
 @numba.njit(**_INNER)
-def _products(x1, x2, i, tiles, products1, products2):
-    """Products of row i of both transpositions with all columns; 24 values stay in registers."""
+def _squares(x1, x2, i, tiles, squares1, squares2):
+    """Squared distances of frame i of both transpositions to all frames; 24 values stay in registers.
+
+    `x1` and `x2` hold -2 times the levels and, last, the square of their norm; `tiles` hold levels and, last, that.
+    """
     a0, a1, a2, a3, a4, a5 = x1[i, 0], x1[i, 1], x1[i, 2], x1[i, 3], x1[i, 4], x1[i, 5]
     a6, a7, a8, a9, a10, a11 = x1[i, 6], x1[i, 7], x1[i, 8], x1[i, 9], x1[i, 10], x1[i, 11]
     c0, c1, c2, c3, c4, c5 = x2[i, 0], x2[i, 1], x2[i, 2], x2[i, 3], x2[i, 4], x2[i, 5]
     c6, c7, c8, c9, c10, c11 = x2[i, 6], x2[i, 7], x2[i, 8], x2[i, 9], x2[i, 10], x2[i, 11]
-    for tile in range(products1.shape[0] // _TILE):
+    norm = x1[i, 12]
+    for tile in range(squares1.shape[0] // _TILE):
         o = tile * _TILE
-        b = o * 12
+        b = o * 13
         for j in range(_TILE):
             b0, b1, b2 = tiles[b + j], tiles[b + _TILE + j], tiles[b + 2 * _TILE + j]
             b3, b4, b5 = tiles[b + 3 * _TILE + j], tiles[b + 4 * _TILE + j], tiles[b + 5 * _TILE + j]
             b6, b7, b8 = tiles[b + 6 * _TILE + j], tiles[b + 7 * _TILE + j], tiles[b + 8 * _TILE + j]
             b9, b10, b11 = tiles[b + 9 * _TILE + j], tiles[b + 10 * _TILE + j], tiles[b + 11 * _TILE + j]
-            products1[o + j] = (
+            norms = _int16(norm + tiles[b + 12 * _TILE + j])
+            squares1[o + j] = norms + (
                 a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5
                 + a6 * b6 + a7 * b7 + a8 * b8 + a9 * b9 + a10 * b10 + a11 * b11
             )  # fmt: skip
-            products2[o + j] = (
+            squares2[o + j] = norms + (
                 c0 * b0 + c1 * b1 + c2 * b2 + c3 * b3 + c4 * b4 + c5 * b5
                 + c6 * b6 + c7 * b7 + c8 * b8 + c9 * b9 + c10 * b10 + c11 * b11
             )  # fmt: skip
 
 
 @numba.njit(**_INNER)
-def _distances(sums, new, old, energy, energies, row):
-    """Distances of the window that ends in this row to those that end in each column.
-
-    `sums` are the products of two windows, kept by diagonal: what the last frames add and the first ones take away.
-    """
-    for j in range(row.shape[0]):
-        product = _int16(sums[j] + _int16(new[j] - old[j]))
-        sums[j] = product
-        row[j] = _int16(_int16(energy + energies[j]) - _int16(product + product))
+def _advance(sums, new, old):
+    """Squared distances of windows, kept by diagonal, one frame on: the last frames add, the first ones take away."""
+    for j in range(sums.shape[0]):
+        sums[j] = _int16(sums[j] + _int16(new[j] - old[j]))
 
 
 @numba.njit(**_INNER)
@@ -133,8 +133,8 @@ def _threshold(row, k, guess, spacing):
     difference of neighbouring distances, and goes on by interpolation between counts.
     """
     low, n_low, high, n_high = _NONE, 0, _HIGHEST, row.shape[0]
-    t0, t3 = guess - int(7 * spacing) - 1, guess + int(7 * spacing) + 1
-    t1, t2 = guess - int(2 * spacing), guess + int(2 * spacing) + 1
+    t0, t3 = guess - int(5 * spacing) - 1, guess + int(5 * spacing) + 1
+    t1, t2 = guess - int(np.float32(1.5) * spacing), guess + int(np.float32(1.5) * spacing) + 1
     rounds = 0
     while True:
         t0, t1 = min(max(t0, low + 1), high - 1), min(max(t1, low + 1), high - 1)
@@ -172,13 +172,11 @@ def _threshold(row, k, guess, spacing):
 
 
 @numba.njit(**_INNER)
-def _extend(row, threshold, thresholds, q1a, q1b, q2, q0, peak, penalty):
+def _extend(row, threshold, thresholds, q1a, q1b, q2, q0, penalty):
     """One row of Q where a gap's onset costs what its extension costs."""
     for j in range(row.shape[0]):
         best = max(max(q1a[j], q1b[j]), q2[j])
         q0[j] = best + _ONE if row[j] <= min(threshold, thresholds[j]) else max(best - penalty, _ZERO)
-    for j in range(row.shape[0]):
-        peak[j] = max(peak[j], q0[j])
 
 
 @numba.njit(**_INNER)
@@ -189,15 +187,13 @@ def _penalise(row, threshold, thresholds, q0, p0, onset, extension):
 
 
 @numba.njit(**_INNER)
-def _extend_penalised(row, threshold, thresholds, q1a, q1b, q2, p1a, p1b, p2, q0, peak):
+def _extend_penalised(row, threshold, thresholds, q1a, q1b, q2, p1a, p1b, p2, q0):
     """One row of Q where onset and extension of a gap differ, from rows of Q and penalised ones."""
     for j in range(row.shape[0]):
         q0[j] = max(max(max(p1a[j], p1b[j]), p2[j]), _ZERO)
     for j in range(row.shape[0]):
         best = max(max(q1a[j], q1b[j]), q2[j])
         q0[j] = best + _ONE if row[j] <= min(threshold, thresholds[j]) else q0[j]
-    for j in range(row.shape[0]):
-        peak[j] = max(peak[j], q0[j])
 
 
 @numba.njit(**_INNER)
@@ -208,96 +204,93 @@ def _neighbours(kappa, n_windows):
 
 @numba.njit(**_INNER)
 def _tiled(levels):
-    """Levels (n, 12) in tiles of columns, channel after channel; the last tile is filled with 0."""
-    n_tiles = -(-levels.shape[0] // _TILE)
-    tiles = np.zeros(n_tiles * _TILE * 12, np.int16)
+    """Levels (n, 12) in tiles of columns, channel after channel, then squared norms; the last tile is filled with 0."""
+    tiles = np.zeros(-(-levels.shape[0] // _TILE) * _TILE * 13, np.int16)
     for i in range(levels.shape[0]):
+        begin = i // _TILE * _TILE * 13 + i % _TILE
         for channel in range(12):
-            tiles[(i // _TILE * 12 + channel) * _TILE + i % _TILE] = levels[i, channel]
+            level = int(levels[i, channel])
+            tiles[begin + channel * _TILE] = level
+            tiles[begin + 12 * _TILE] += level * level
     return tiles
 
 
 @numba.njit(**_INNER)
 def _transposed(levels, semitones):
-    """Levels (n, 12) in two transpositions upwards, (2, n, 12) of int16."""
-    transposed = np.empty((2, levels.shape[0], 12), np.int16)
+    """-2 times the levels (n, 12) in two transpositions upwards, and squared norms: (2, n, 13) of int16."""
+    transposed = np.zeros((2, levels.shape[0], 13), np.int16)
     for s in range(2):
         for i in range(levels.shape[0]):
             for channel in range(12):
-                transposed[s, i, (channel + semitones[s]) % 12] = levels[i, channel]
+                level = int(levels[i, channel])
+                transposed[s, i, (channel + semitones[s]) % 12] = -2 * level
+                transposed[s, i, 12] += level * level
     return transposed
 
 
 @numba.njit(**_INNER)
-def _energies(levels, embedding, bias):
-    """Squared norm of the window that ends in each frame, less the bias, modulo 2^16; 0 before the first window."""
-    energies = np.zeros(levels.shape[0], np.int16)
-    total = 0
-    for i in range(levels.shape[0]):
-        for channel in range(12):
-            total += int(levels[i, channel]) ** 2
-            if i >= embedding:
-                total -= int(levels[i - embedding, channel]) ** 2
-        if i >= embedding - 1:
-            energies[i] = _int16(total - bias)
-    return energies
+def _maximum(bits):
+    """Of floats by their bits: where none is negative, both have one order, and LLVM vectorises that of integers."""
+    highest = np.int32(0)
+    for j in range(bits.shape[0]):
+        highest = np.int32(max(highest, bits[j]))
+    return highest
 
 
 @numba.njit(**_INNER)
-def _pass(x, x_energies, tiles, y_energies, embedding, k, thresholds, onset, extension, last, recurrence):
-    """One pass over the rows of a pair, in both transpositions of x (2, n, 12).
+def _pass(x, tiles, m, embedding, k, thresholds, onset, extension, last, recurrence):
+    """One pass over the rows of a pair: x in both transpositions, and m frames in tiles.
 
     The first pass fills `thresholds` (2, windows of x). The last one takes those of the columns from it and returns
     the maximum of Q; it fills `recurrence` of the first transposition, unless that has no rows.
     """
-    n, m, width = x.shape[1], y_energies.shape[0], tiles.shape[0] // 12
-    products = np.zeros((2, embedding + 1, embedding + width), np.int16)  # of as many rows, after as many columns of 0
+    n, width = x.shape[1], tiles.shape[0] // 13
+    w = m - embedding + 1
+    squares = np.zeros((2, embedding + 1, embedding + width), np.int16)  # of as many rows, after as many columns of 0
     sums = np.zeros((2, n + m), np.int16)
-    row = np.empty(m, np.int16)
-    windows = row[embedding - 1 :]
-    w = windows.shape[0]
+    for d in range(n + m):
+        sums[0, d] = sums[1, d] = -_BIAS
     q = np.zeros((2, 3, w + 2), np.float32)  # of three rows, after two columns of 0
     p = np.zeros((2, 3, w + 2), np.float32)
-    peak = np.zeros(w, np.float32)
+    longest = np.int32(0)
     guesses, spacings = np.zeros(2, np.int64), np.empty(2, np.float32)
     spacings[0] = spacings[1] = np.float32(512) / np.float32(k)
     for i in range(n):
         new, old = i % (embedding + 1), (i + 1) % (embedding + 1)
-        _products(x[0], x[1], i, tiles, products[0, new, embedding:], products[1, new, embedding:])
+        _squares(x[0], x[1], i, tiles, squares[0, new, embedding:], squares[1, new, embedding:])
         for s in range(2):
-            _distances(
-                sums[s, n - i : n - i + m], products[s, new, embedding:], products[s, old, :m],
-                x_energies[i], y_energies, row,
-            )  # fmt: skip
+            _advance(sums[s, n - i : n - i + m], squares[s, new, embedding:], squares[s, old, :m])
             if i < embedding - 1:
                 continue
+            windows = sums[s, n - i + embedding - 1 : n - i + m]
             threshold, spacings[s] = _threshold(windows, k, guesses[s], spacings[s])
             guesses[s] = threshold
             if not last:
                 thresholds[s, i - embedding + 1] = threshold
                 continue
-            _row_of_q(windows, _int16(threshold), thresholds[s], q[s], p[s], i, peak, onset, extension)
+            row_of_q = _row_of_q(windows, _int16(threshold), thresholds[s], q[s], p[s], i, onset, extension)
+            longest = max(longest, _maximum(row_of_q.view(np.int32)))
             if s == 0 and recurrence.shape[0]:
                 for j in range(w):
                     recurrence[i - embedding + 1, j] = windows[j] <= min(threshold, thresholds[s, j])
-    longest = _ZERO
-    for j in range(w):
-        longest = max(longest, peak[j])
-    return longest
+    bits = np.empty(1, np.int32)
+    bits[0] = longest
+    return bits.view(np.float32)[0]
 
 
 @numba.njit(**_INNER)
-def _row_of_q(row, threshold, thresholds, q, p, i, peak, onset, extension):
-    """Row i of Q from the two before it, which take turns in `q`, and penalised in `p`."""
+def _row_of_q(row, threshold, thresholds, q, p, i, onset, extension):
+    """Row i of Q, from the two before it; the three take turns in `q`, and less the penalties in `p`."""
     w = row.shape[0]
     now, one, two = i % 3, (i + 2) % 3, (i + 1) % 3
     q1a, q1b, q2, q0 = q[one, 1 : 1 + w], q[one, :w], q[two, 1 : 1 + w], q[now, 2:]
     if onset == extension:
-        _extend(row, threshold, thresholds, q1a, q1b, q2, q0, peak, onset)
+        _extend(row, threshold, thresholds, q1a, q1b, q2, q0, onset)
     else:
         p1a, p1b, p2, p0 = p[one, 1 : 1 + w], p[one, :w], p[two, 1 : 1 + w], p[now, 2:]
-        _extend_penalised(row, threshold, thresholds, q1a, q1b, q2, p1a, p1b, p2, q0, peak)
+        _extend_penalised(row, threshold, thresholds, q1a, q1b, q2, p1a, p1b, p2, q0)
         _penalise(row, threshold, thresholds, q0, p0, onset, extension)
+    return q0
 
 
 @numba.njit(**_INNER)
@@ -335,8 +328,8 @@ def _pair(query, candidate, first, second, embedding, kappa, onset, extension, r
     x, y, semitones, k, length = candidate, query, (12 - first, 12 - second), _neighbours(kappa, n), _ZERO
     for last in (False, True):
         length = _pass(
-            _transposed(x, semitones), _energies(x, embedding, _BIAS), _tiled(y), _energies(y, embedding, 0),
-            embedding, k, thresholds, onset, extension, last, recurrence,
+            _transposed(x, semitones), _tiled(y), y.shape[0], embedding, k, thresholds,
+            onset, extension, last, recurrence,
         )  # fmt: skip
         x, y, semitones, k = query, candidate, (first, second), _neighbours(kappa, m)
     return length
