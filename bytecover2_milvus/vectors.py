@@ -8,9 +8,13 @@ reading and writing take the memory of one page of rows.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Generator, Iterator
+import re
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -20,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .collection import TrackCollection
-from .errors import CollectionError, CollectionMismatch, VectorsError
+from .errors import CollectionError, CollectionMismatch, ConfigError, VectorsError
 from .extras import why_not_imported
 from .ingest import FLUSH_ROWS
 from .properties import CONTRACT_VERSION, MODEL_ID, Model, model_properties, read_segments, segment_properties
-from .row import FIELDS, STORED, Row, check_embedding, check_row, read_row
+from .reading import DAMAGED, TEXT_BYTES, open_regular, parse_json, shorten
+from .row import FIELDS, MAX_BYTES, STORED, Row, check_embedding, check_row, read_row
 from .staging import Staging
 from .storing import IngestRecord
 from .writing import whole_file
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
 
 DIM = "bytecover2.dim"  # in the file's metadata
 ROWS_PER_BATCH = 1_000
+MOST_VALUES = 32_768  # of an embedding, Milvus' limit
+_TEXTS = {name: limit for name, limit in MAX_BYTES.items() if name in STORED}  # column -> bytes of its longest text
 
 # A track's status is the last of these that any of its rows has.
 _TELLING = ("skipped", "added", "updated", "failed")
@@ -89,30 +96,91 @@ class Vectors:
     Raises
     ------
     VectorsError
-        If it cannot be read, is no Parquet, or lacks a column or the model's id.
+        If it cannot be read, is no Parquet, lacks a column or the model's id, or unpacks to more than rows may hold.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        pa, parquet = _pyarrow(self.path)
+        self._pa, parquet = _pyarrow(self.path)
+        with self._errors("not a readable Parquet file", "collections export and embed write those that are read"):
+            with open_regular(self.path, sys.maxsize):
+                pass
+            schema = parquet.read_schema(self.path)
+            told = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+            lacking = sorted(set(FIELDS) - set(schema.names)) + [
+                name for name in (MODEL_ID, CONTRACT_VERSION, DIM) if name not in told
+            ]
+            if lacking:
+                names = ", ".join(lacking)
+                raise VectorsError(
+                    f"{self.path}: it lacks {names}; collections export and embed write files that have them"
+                )
+            # A text that many rows share stays one in memory, until its length is known.
+            self._file = parquet.ParquetFile(self.path, read_dictionary=list(_TEXTS))
+            self.model_id = told[MODEL_ID]
+            if not re.fullmatch(r"[\w.-]{1,100}", self.model_id):
+                raise ValueError(f"{MODEL_ID} is {shorten(repr(self.model_id))}")
+            self.contract_version = _whole_number(told, CONTRACT_VERSION, 1_000)
+            self.dim = _whole_number(told, DIM, MOST_VALUES)
+            self.segments = read_segments(told)
+            self._check_types()
+            self._check_sizes()
+
+    def _check_types(self) -> None:
+        types = self._pa.types
+        fits = {
+            "VarChar": (types.is_string, types.is_large_string),
+            "JSON": (types.is_string, types.is_large_string),
+            "Int64": (types.is_integer,),
+            "Double": (types.is_floating, types.is_integer),
+            "FloatVector": (types.is_list, types.is_large_list, types.is_fixed_size_list),
+        }
+        for name, entry in FIELDS.items():
+            found = self._file.schema_arrow.field(name).type
+            kind = found.value_type if types.is_dictionary(found) else found
+            inner = kind.value_type if entry["dataType"] == "FloatVector" and types.is_nested(kind) else None
+            if not any(fit(kind) for fit in fits[entry["dataType"]]) or (inner and not types.is_floating(inner)):
+                raise ValueError(f"column {name} is of type {shorten(found)}, not {entry['dataType']}")
+
+    def _check_sizes(self) -> None:
+        """Refuse a file that would unpack to more than its rows may hold: values that repeat take hardly any space."""
+        metadata = self._file.metadata
+        if metadata.num_rows > self.path.stat().st_size:  # no two rows have one embedding, which takes bytes
+            raise ValueError(f"{metadata.num_rows} rows, more than its bytes")
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            for column in map(group.column, range(group.num_columns)):
+                name = column.path_in_schema.partition(".")[0]
+                if name == "embedding" and column.num_values != group.num_rows * self.dim:
+                    raise ValueError(f"{column.num_values} values in {group.num_rows} embeddings of {self.dim}")
+                limit = group.num_rows * (_TEXTS.get(name, 8 * self.dim) + 64) + TEXT_BYTES
+                if name in FIELDS and column.total_uncompressed_size > limit:
+                    raise ValueError(f"column {name} unpacks to {column.total_uncompressed_size} bytes")
+
+    def _batches(self, columns: list[str]) -> Iterator[pyarrow.RecordBatch]:
+        from pyarrow import compute
+
+        for batch in self._file.iter_batches(ROWS_PER_BATCH, columns=columns):
+            for name in _TEXTS.keys() & set(columns):
+                texts = batch.column(name)
+                texts = texts.dictionary if self._pa.types.is_dictionary(texts.type) else texts
+                longest = compute.max(compute.binary_length(texts)).as_py() or 0
+                if longest > _TEXTS[name]:
+                    raise ValueError(f"a {name} of {longest} bytes; at most {_TEXTS[name]} fit")
+            yield batch
+
+    @contextmanager
+    def _errors(self, what: str, hint: str) -> Iterator[None]:
+        """Whatever a file is damaged by, in one line."""
         try:
-            self._file = parquet.ParquetFile(self.path)
-        except (OSError, pa.ArrowException) as error:
+            yield
+        except VectorsError:
+            raise
+        except (*DAMAGED, self._pa.ArrowException, CollectionError, ConfigError) as error:
             code = getattr(error, "errno", None)
-            reason = os.strerror(code) if code else " ".join(str(error).split())
-            raise VectorsError(f"{self.path}: not a readable Parquet file ({reason})") from error
-        told = {key.decode(): value.decode() for key, value in (self._file.schema_arrow.metadata or {}).items()}
-        lacking = sorted(set(FIELDS) - set(self._file.schema_arrow.names)) + [
-            name for name in (MODEL_ID, CONTRACT_VERSION, DIM) if name not in told
-        ]
-        if lacking:
-            raise VectorsError(
-                f"{self.path}: it lacks {', '.join(lacking)}; collections export and embed write files that have them"
-            )
-        self.model_id = told[MODEL_ID]
-        self.contract_version = int(told[CONTRACT_VERSION])
-        self.dim = int(told[DIM])
-        self.segments = read_segments(told)
+            known = isinstance(error, OSError) and code and code not in (errno.EINVAL, errno.EFBIG)
+            reason = os.strerror(code) if known else getattr(error, "strerror", None) or shorten(error)
+            raise VectorsError(f"{self.path}: {what} ({reason}); {hint}") from error
 
     def count_tracks(self) -> int:
         """How many tracks there are; the rows of a track stand together.
@@ -122,12 +190,9 @@ class Vectors:
         VectorsError
             If the file is damaged.
         """
-        pa, _ = _pyarrow(self.path)
-        try:
-            batches = self._file.iter_batches(ROWS_PER_BATCH, columns=["track_id"])
+        with self._errors("damaged", "export it again"):
+            batches = self._batches(["track_id"])
             return sum(1 for _ in groupby(name for batch in batches for name in batch.column(0).to_pylist()))
-        except (OSError, pa.ArrowException) as error:
-            raise VectorsError(f"{self.path}: {' '.join(str(error).split())}; export it again") from error
 
     def __iter__(self) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
         """Batches of rows and their embeddings (N, D), all of them fit for `TrackCollection.upsert`.
@@ -137,17 +202,14 @@ class Vectors:
         VectorsError
             If a row is none, or the file is damaged.
         """
-        pa, _ = _pyarrow(self.path)
-        try:
-            for batch in self._file.iter_batches(ROWS_PER_BATCH, columns=[*STORED, "embedding"]):
+        with self._errors("damaged", "export it again"):
+            for batch in self._batches([*STORED, "embedding"]):
                 embeddings = np.asarray(batch.column("embedding").to_pylist(), dtype=np.float32)
                 rows = [_row(values) for values in batch.drop_columns("embedding").to_pylist()]
                 for row, embedding in zip(rows, embeddings, strict=True):
                     check_row(row)
                     check_embedding(embedding, self.dim)
                 yield rows, embeddings
-        except (OSError, pa.ArrowException, CollectionError, ValueError, TypeError) as error:
-            raise VectorsError(f"{self.path}: {' '.join(str(error).split())}; export it again") from error
 
 
 def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Generator[IngestRecord, None, None]:
@@ -204,7 +266,13 @@ def _store_rows(vectors: Vectors, collection: TrackCollection) -> Generator[Inge
 
 
 def _row(values: dict[str, Any]) -> Row:
-    return read_row(values | {"metadata": json.loads(values["metadata"])})
+    return read_row(values | {"metadata": parse_json(values["metadata"])})
+
+
+def _whole_number(told: Mapping[str, str], name: str, limit: int) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,8}", told[name]) or int(told[name]) > limit:
+        raise ValueError(f"{name} is {shorten(repr(told[name]))}, not a number between 1 and {limit}")
+    return int(told[name])
 
 
 def _schema(pa: Any, collection: TrackCollection | Staging) -> pyarrow.Schema:

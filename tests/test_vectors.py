@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -19,7 +21,7 @@ from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.errors import CollectionError, CollectionMismatch, OutputError, VectorsError
 from bytecover2_milvus.naming import drop_collection
 from bytecover2_milvus.row import FIELDS
-from bytecover2_milvus.vectors import Vectors, ingest_vectors, write_vectors
+from bytecover2_milvus.vectors import Vectors, ingest_vectors, staging_for, write_vectors
 
 ROWS = [
     *[row(n, track_id=text, title=text, path=f"/{text}", metadata={text: [text, 1.5]}) for n, text in enumerate(NASTY)],
@@ -118,7 +120,7 @@ def test_a_file_that_was_tampered_with_stores_nothing_wrong(
     rows[4]["embedding"] = [float("nan")] * 128
     parquet.write_table(pyarrow.Table.from_pylist(rows, table.schema), tmp_path / "bad.parquet")
     copy = TrackCollection.create(client, name, MODEL)
-    with pytest.raises(VectorsError, match=r"bad.parquet: embedding of norm nan"):
+    with pytest.raises(VectorsError, match=r"bad.parquet: damaged \(embedding of norm nan"):
         list(ingest_vectors(Vectors(tmp_path / "bad.parquet"), copy))
     assert copy.count() == 0
 
@@ -127,3 +129,125 @@ def test_a_place_that_cannot_be_written(filled: TrackCollection, tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file/rows.parquet: cannot be written"):
         write_vectors(filled, tmp_path / "file" / "rows.parquet")
+
+
+# Files that are damaged or made to harm
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> pyarrow.Table:
+    """Three rows, as they are written without Milvus."""
+    file = tmp_path_factory.mktemp("rows") / "rows.parquet"
+    with staging_for(file, MODEL) as staging:
+        staging.upsert(ROWS[:3], EMBEDDINGS[:3])
+        write_vectors(staging, file)
+    return parquet.read_table(file)
+
+
+def refused(table: pyarrow.Table, path: Path, **options: Any) -> str:
+    """Why the file of `table` is refused; in a line."""
+    parquet.write_table(table, path, **options)
+    with pytest.raises(VectorsError) as raised:
+        vectors = Vectors(path)
+        vectors.count_tracks()
+        list(vectors)
+    message = str(raised.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message and len(message) < 600
+    return message
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"start_s": float("nan")}, "from nan to"),
+        ({"end_s": float("inf")}, "is no part of a recording"),
+        ({"duration_s": -1.0}, "is no part of a recording"),
+        ({"content_hash": "x"}, "is not SHA-256"),
+        ({"metadata": "[" * 5_000}, "nested more than 64 deep"),
+        ({"metadata": "9" * 5_000}, "digits"),
+        ({"metadata": '{"a": NaN}'}, "NaN is no number of JSON"),
+        ({"metadata": "[1]"}, "metadata is of type list"),
+        ({"metadata": None}, "the JSON object must be str"),
+        ({"title": None}, "title is of type NoneType"),
+        ({"title": "x" * 100_000}, "a title of 100000 bytes"),
+        ({"size": None}, "size is of type NoneType"),
+        ({"embedding": [float("inf")] * 128}, "embedding of norm inf"),
+        ({"embedding": None}, "values in 3 embeddings of 128"),
+        ({"embedding": [0.5] * 64}, "values in 3 embeddings of 128"),
+    ],
+)
+def test_a_row_of_another_kind_is_refused(table, change, reason, tmp_path):
+    rows = table.to_pylist()
+    rows[1] |= change
+    assert reason in refused(pyarrow.Table.from_pylist(rows, table.schema), tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("bytecover2.dim", b"128.5", "bytecover2.dim is '128.5'"),
+        ("bytecover2.dim", b"1000000", "not a number between 1 and 32768"),
+        ("bytecover2.dim", b"9" * 5_000, "bytecover2.dim is '9999"),
+        ("bytecover2.dim", b"64", "384 values in 3 embeddings of 64"),
+        ("bytecover2.contract_version", b"-1", "bytecover2.contract_version is '-1'"),
+        ("bytecover2.model_id", b"\xff", "can't decode"),
+        ("bytecover2.model_id", b"a\nb", "bytecover2.model_id is 'a\\nb'"),
+        ("bytecover2.segment_s", b"long", "could not convert string to float"),
+        ("bytecover2.segment_s", b"nan", "segments of nan s"),
+    ],
+)
+def test_facts_of_another_kind_are_refused(table, name, value, reason, tmp_path):
+    told = table.replace_schema_metadata(table.schema.metadata | {name.encode(): value})
+    assert reason in refused(told, tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("title", pyarrow.int64()), ("start_s", pyarrow.string()), ("embedding", pyarrow.string())]
+)
+def test_columns_of_another_type_are_refused(table, name, kind, tmp_path):
+    column = pyarrow.array([None] * 3, kind)
+    other = table.set_column(table.schema.get_field_index(name), name, column)
+    assert f"column {name} is of type {kind}" in refused(other, tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize("dictionary", [True, False], ids=["shared", "plain"])
+def test_texts_that_take_no_space_are_not_unpacked(table, dictionary, tmp_path):
+    """Kilobytes that stand for gigabytes."""
+    n_rows = 4_000 if dictionary else 64
+    many = table.take([0] * n_rows)
+    titles = pyarrow.DictionaryArray.from_arrays(np.zeros(n_rows, np.int32), ["x" * 2_000_000])
+    titles = titles if dictionary else titles.cast(pyarrow.string())
+    many = many.set_column(many.schema.get_field_index("title"), "title", titles)
+    path = tmp_path / "rows.parquet"
+    message = refused(many, path, compression="zstd", use_dictionary=dictionary, row_group_size=n_rows)
+    assert path.stat().st_size < 200_000 and ("a title of 2000000 bytes" in message or "title unpacks to" in message)
+
+
+def test_an_embedding_of_a_billion_zeros_is_not_unpacked(table, tmp_path):
+    zeros = pyarrow.array([np.zeros(10_000_000, np.float32)] * 3, pyarrow.list_(pyarrow.float32()))
+    other = table.set_column(table.schema.get_field_index("embedding"), "embedding", zeros)
+    assert "30000000 values in 3 embeddings of 128" in refused(other, tmp_path / "rows.parquet", compression="zstd")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_waited_for(kind, tmp_path):
+    path = tmp_path / "rows.parquet"
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": os.mkdir}[kind](path)
+    with pytest.raises(VectorsError, match=r"rows.parquet: not a readable Parquet file \(.*(pipe|directory)"):
+        Vectors(path)
+
+
+def test_bytes_changed_at_random_are_refused_or_do_no_harm(table, tmp_path):
+    path, rng = tmp_path / "rows.parquet", np.random.default_rng(0)
+    parquet.write_table(table, path)
+    whole = path.read_bytes()
+    for _ in range(150):
+        content = bytearray(whole)
+        for at in rng.integers(0, len(content), size=rng.integers(1, 6)):
+            content[at] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            vectors = Vectors(path)
+            assert sum(len(rows) for rows, _ in vectors) <= 3
+        except VectorsError as error:
+            assert str(error).startswith(f"{path}: ")
