@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import ConfigError
-from .reading import read_text, shorten
+from .reading import check_depth, read_text, shorten
 
 WHITENING = 0.5  # of the axes that PCA-FC starts from, unless told otherwise; 0 is the paper's
 SAMPLE_RATE = 22_050  # Hz, section 3.1; every waveform in this package has it
@@ -124,8 +124,9 @@ class Notes:
     blocks: int = 5  # residual blocks, each of which sees two octaves further either way
 
     def __post_init__(self) -> None:
-        _require(self.width >= 0 and self.width % 2 == 0, f"width = {self.width}: an even number, or 0 for no note map")
-        _require(self.blocks >= 1, f"blocks = {self.blocks}: at least 1")
+        even = 0 <= self.width <= 1024 and self.width % 2 == 0
+        _require(even, f"width = {self.width}: an even number, at most 1024, or 0 for no note map")
+        _require(1 <= self.blocks <= MOST_BLOCKS, f"blocks = {self.blocks}: between 1 and {MOST_BLOCKS}")
 
 
 @dataclass(frozen=True)
@@ -297,11 +298,13 @@ _Part = TypeVar("_Part", FrontEnd, Network, Notes, Training)
 
 
 def _parse_toml(text: str) -> dict[str, Any]:
-    """The tables of a TOML text; a `ValueError` if it is none, or tables are nested without end."""
+    """The tables of a TOML text; a `ValueError` if it is none, or tables are nested too deeply."""
     try:
-        return tomllib.loads(text)
+        table = tomllib.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    check_depth(table)
+    return table
 
 
 def _changed(part: _Part, name: str, values: dict[str, Any]) -> _Part:

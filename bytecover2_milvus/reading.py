@@ -89,12 +89,23 @@ def parse_json(text: str) -> Any:
         value = json.loads(text, parse_constant=_not_a_number, parse_float=_finite)
     except RecursionError as error:
         raise ValueError(f"nested more than {DEPTH} deep") from error
+    check_depth(value)
+    return value
+
+
+def check_depth(value: Any) -> None:
+    """Refuse lists and dicts that are nested more than `DEPTH` deep: what works on them is recursive.
+
+    Raises
+    ------
+    ValueError
+    """
     level = [value]
     for _ in range(DEPTH + 1):
         nested = [entry for entry in level if isinstance(entry, (list, dict))]
         level = [child for entry in nested for child in (entry.values() if isinstance(entry, dict) else entry)]
         if not level:
-            return value
+            return
     raise ValueError(f"nested more than {DEPTH} deep")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -167,7 +168,11 @@ def test_what_a_cache_holds_damaged_is_computed_again(corpus, cache, tmp_path):
     damaged = FeatureCache(tmp_path, CONFIG.front_end)
     _, track = next(corpus.tracks())
     whole = damaged.load(track)
-    for content in (b"", damaged.path(track).read_bytes()[:300]):
+    huge = damaged.path(track).read_bytes()[:300].replace(b"(84, ", b"(10000000000, ")  # of header and first values
+    nan, flat = io.BytesIO(), io.BytesIO()
+    np.save(nan, np.full_like(whole, np.nan))
+    np.save(flat, whole.ravel())
+    for content in (b"", damaged.path(track).read_bytes()[:300], huge, nan.getvalue(), flat.getvalue()):
         damaged.path(track).write_bytes(content)
         np.testing.assert_array_equal(damaged.load(track), whole)
 

@@ -9,6 +9,7 @@ In the copy that a bundle carries, matrices and kernels are in half precision; t
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +23,17 @@ from ..config import Config
 from ..errors import CheckpointError, ConfigError
 from ..model.network import ByteCover2
 from ..model.note_map import NoteMap
+from ..reading import DAMAGED, open_regular, parse_json, shorten
 from ..writing import whole_file
 
 LAST = "last.safetensors"  # of a run: all that resuming needs
 BEST = "best.safetensors"  # of a run: the network of the best validation so far; of the end, without validation
+FILE_BYTES = 16 << 30  # of a checkpoint: its optimizer's moments are twice the weights
+
+_COUNT = "num_batches_tracked"  # a whole number
+_NOT_NEGATIVE = ("running_var", ".exp_avg_sq", ".power", ".step")  # a square root or a power is taken of them
+# What Adam and Muon hold of a parameter.
+_MOMENTS = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"}, {"step", "mean", "power"})
 
 
 @dataclass(frozen=True)
@@ -100,51 +108,105 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     BundleError
         If `path` is a folder but no whole bundle, or the bundle carries no checkpoint.
     CheckpointError
-        If the file is missing, is no safetensors file, carries no configuration, or lacks or exceeds the weights that
-        its configuration calls for.
+        If the file is missing, is no safetensors file, carries no configuration, lacks or exceeds the weights that
+        its configuration calls for, or holds values that are not finite.
     """
     if Path(path).is_dir():
         if (best := Path(path, BEST)).is_file():
             raise CheckpointError(f"{path}: the folder of a run; name its checkpoint, {best}")
         path = open_bundle(path).checkpoint
     try:
+        with open_regular(path, FILE_BYTES):
+            pass
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint") from error
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors checkpoint ({error})") from error
+    except (*DAMAGED, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors checkpoint ({shorten(error)})") from error
     if "config" not in metadata:
         raise CheckpointError(f"{path}: holds no configuration; was it written by bytecover2-milvus train?")
     try:
-        config = Config.from_dict(json.loads(metadata["config"]))
-    except (ConfigError, ValueError) as error:
+        config = Config.from_dict(parse_json(metadata["config"]))
+        step, facts = _step(metadata.get("step", "0")), _facts(metadata.get("facts", "{}"))
+        network, note_map = _networks(config, tensors)
+        _check_tensors(tensors)
+        classifier = tensors.get("classifier.weight")
+        if classifier is not None and (classifier.ndim != 2 or classifier.shape[1] != config.network.embedding_dim):
+            raise ValueError(f"a classifier of shape {tuple(classifier.shape)}")
+    except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    network = ByteCover2(config.network)
-    note_map = NoteMap(config.notes) if config.notes.width else None
-    try:
-        network.load_state_dict(_under("network.", tensors), strict=True)
-        if note_map is not None:
-            note_map.load_state_dict(_under("note_map.", tensors), strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: weights do not fit their configuration: {' '.join(str(error).split())}"
-        ) from error
+    except (ConfigError, ValueError) as error:
+        raise CheckpointError(f"{path}: {shorten(error)}; take another checkpoint, or train again") from error
     return Checkpoint(
         config=config,
         network=network,
         note_map=note_map,
-        step=int(metadata.get("step", 0)),
-        classifier=tensors.get("classifier.weight"),
+        step=step,
+        classifier=classifier,
         optimizer=_under("optimizer.", tensors),
         running=_under("running.", tensors),
         works=metadata.get("works", ""),
         corpus=metadata.get("corpus", ""),
         validation=metadata.get("validation", ""),
         start=metadata.get("start", ""),
-        facts=json.loads(metadata.get("facts", "{}")),
+        facts=facts,
     )
+
+
+def _networks(config: Config, tensors: dict[str, Tensor]) -> tuple[ByteCover2, NoteMap | None]:
+    """The networks of a configuration with the weights of `tensors`.
+
+    Raises
+    ------
+    CheckpointError
+        If these are not the weights that the configuration calls for.
+    """
+
+    def new() -> tuple[ByteCover2, NoteMap | None]:
+        return ByteCover2(config.network), NoteMap(config.notes) if config.notes.width else None
+
+    with torch.device("meta"):  # shapes without memory: a few bytes of configuration may call for gigabytes
+        called_for = sum(value.numel() for part in new() if part is not None for value in part.state_dict().values())
+    held = sum(value.numel() for name, value in tensors.items() if name.startswith(("network.", "note_map.")))
+    wrong = "weights do not fit their configuration"
+    if called_for > held:
+        raise CheckpointError(f"{wrong}: it calls for {called_for} numbers, the file holds {held}")
+    network, note_map = new()
+    try:
+        network.load_state_dict(_under("network.", tensors), strict=True)
+        if note_map is not None:
+            note_map.load_state_dict(_under("note_map.", tensors), strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{wrong}: {shorten(error)}") from error
+    if not 0 < network.gem.exponent.item() <= 100:
+        raise CheckpointError(f"{wrong}: an exponent of {network.gem.exponent.item():g}, above 0 and at most 100")
+    return network, note_map
+
+
+def _check_tensors(tensors: dict[str, Tensor]) -> None:
+    """Refuse values from which no embedding comes that is finite; a `ValueError` names the tensor."""
+    for name, value in tensors.items():
+        if value.dtype not in (torch.float16, torch.bfloat16, torch.float32) and not name.endswith(_COUNT):
+            raise ValueError(f"{name} is of {value.dtype}")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} is not finite")
+        if name.endswith(_NOT_NEGATIVE) and (value < 0).any():
+            raise ValueError(f"{name} is negative")
+
+
+def _step(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise ValueError(f"step is {shorten(repr(text))}")
+    return int(text)
+
+
+def _facts(text: str) -> dict[str, str]:
+    facts = parse_json(text)
+    if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
+        raise ValueError(f"facts are {shorten(repr(facts))}")
+    return facts
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
@@ -159,7 +221,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
     Raises
     ------
     CheckpointError
-        If the moments of a parameter are missing.
+        If the moments of a parameter are missing, or are none of its optimizer or shape.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(names))}
@@ -171,10 +233,17 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensor
         parameter = parameters[index_of[name]]
         if value.shape == parameter.shape:
             value = torch.empty_like(parameter).copy_(value)  # in the parameter's memory format
+        elif moment != "step" or value.ndim:
+            raise CheckpointError(f"optimizer state {key} of shape {tuple(value.shape)}: the checkpoint is damaged")
         state[index_of[name]][moment] = value
     missing = [names[index] for index, moments in state.items() if not moments]
     if missing:
         raise CheckpointError(f"no optimizer state for {missing[0]}: the checkpoint cannot be resumed")
+    for index, moments in state.items():
+        if moments.keys() not in _MOMENTS:
+            raise CheckpointError(
+                f"optimizer state of {names[index]} is {shorten(', '.join(sorted(moments)))}: the checkpoint is damaged"
+            )
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

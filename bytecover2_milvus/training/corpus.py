@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,12 +29,14 @@ from ..errors import AudioError, ManifestError, SongError
 from ..manifest import Track
 from ..model.cqt import pool_time
 from ..processes import map_in_processes
+from ..reading import DAMAGED, parse_npy, read_bytes
 from ..songs.code import analysis_digest, code_digest
 from ..songs.score import Song
 from ..writing import whole_file
 from .rendering import Rendering, analyse
 
 FINE_POOLING = 20  # CQT frames per cached frame at most: 0.46 s leaves room for changes of tempo
+CACHED_BYTES = 256 << 20  # of a cached CQT; ten minutes at the finest have less
 RECORDING_S = 600.0  # of a longer recording the middle is used: a radio programme is not one work
 
 _PLAYED = Rendering()
@@ -322,11 +325,13 @@ class FeatureCache:
             If the cache cannot be written.
         """
         path = self.path(track)
-        try:
-            return np.load(path)
-        except (FileNotFoundError, EOFError, ValueError):  # or damaged, as when the power failed
-            cqt = track.source.cqt(self.front_end, self.pooling)
-            cqt = (cqt / max(cqt.max(), 1e-12)).astype(np.float16)
+        with suppress(*DAMAGED):  # not there, or damaged, as when the power failed
+            cached = parse_npy(read_bytes(path, CACHED_BYTES))
+            fits = cached.dtype == np.float16 and cached.ndim == 2 and len(cached) == self.front_end.n_bins
+            if fits and cached.size and np.isfinite(cached).all():
+                return cached
+        cqt = track.source.cqt(self.front_end, self.pooling)
+        cqt = (cqt / max(cqt.max(), 1e-12)).astype(np.float16)
         with whole_file(path) as part, part.open("wb") as file:
             np.save(file, cqt)
         return cqt

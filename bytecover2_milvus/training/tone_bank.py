@@ -20,7 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from ..config import SAMPLE_RATE, FrontEnd
 from ..errors import ConfigError
 from ..model.cqt import ConstantQ, octave_kernels
+from ..reading import DAMAGED, read_npz
 from ..songs.code import code_digest
 from ..songs.instruments import INSTRUMENTS
 from ..songs.midi import DRUM_CHANNEL
@@ -42,6 +42,7 @@ FRAME_HOPS = 5  # CQT frames per frame of the bank: 0.116 s
 FRAME_S = FRAME_HOPS * 512 / SAMPLE_RATE  # seconds
 LEAD_FRAMES = 2  # before the onset: the long windows of low bins see a tone before it begins
 N_FRAMES = 28  # of a measured tone, 3.25 s; a longer one goes on fading as it did at the end
+BANK_BYTES = 1 << 30  # of all tones, unpacked
 STEP = 4  # semitones between measured tones
 VARIANTS = 4  # players of each own instrument, and own drum kits
 RELEASE_S = 0.15  # of a sound font's tones
@@ -109,8 +110,8 @@ class ToneBank:
                 f"by {FRAME_HOPS}"
             )
         path = bank_path(folder, front_end, sound_fonts)
-        with suppress(FileNotFoundError, EOFError, ValueError, TypeError, BadZipFile), np.load(path) as arrays:
-            return cls(**arrays)
+        with suppress(*DAMAGED):
+            return cls(**read_npz(path, BANK_BYTES))
         bank = _measure(front_end, sound_fonts)  # not there, or damaged, as when the power failed
         with whole_file(path) as part, part.open("wb") as file:
             np.savez(file, **{name: getattr(bank, name) for name in cls.__dataclass_fields__})
