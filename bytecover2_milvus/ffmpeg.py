@@ -43,7 +43,6 @@ _DEMUXERS = (
 )
 _MAX_SAMPLES = 2**20  # of a frame and channel; TTA's frames last a second
 _MARGIN_S = 1.0  # seconds by which the last packet of all streams may end before the container does
-_DEFAULT = 1  # the flag of ffmpeg's AV_DISPOSITION_DEFAULT
 
 
 class _Readable(Protocol):
@@ -111,12 +110,13 @@ class FfmpegReader:
         return av.open(source, format=self._format, container_options=self._options, **lenient)
 
     def _stream(self, container: InputContainer) -> AudioStream:
-        """The audio stream that players play: the default one, else the first."""
+        """The audio stream that players play: the default one, else that of the highest bit rate."""
         streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
         if not streams:
             kind = "audio stream that can be decoded" if container.streams.audio else "audio stream"
             raise UnreadableAudio(f"{self._path}: no {kind}; leave it out")
-        return next((stream for stream in streams if int(stream.disposition) & _DEFAULT), streams[0])
+        best = container.streams.best("audio")
+        return best if best in streams else streams[0]
 
     def _frames(self, packets: Iterator[Packet]) -> Iterator[AudioFrame]:
         import av

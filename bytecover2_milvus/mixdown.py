@@ -31,6 +31,7 @@ _CANCELS = 0.1  # energy of the sum of the channels to the sum of their energies
 _RETURNS = 0.3  # above this the mean is taken again
 _NOTABLE_S = 1.0  # seconds of cancelling channels that are worth a warning
 _WINDOW_S = 0.1  # seconds in which whatever can be heard goes up and down
+_AUDIBLE = 4  # windows; a constant has an edge at its start and at its end
 
 
 class Block(NamedTuple):
@@ -58,7 +59,7 @@ class Mixdown:
         self._channel: int | None = None  # the one that is taken alone
         self._alone_s = 0.0
         self._clipped, self._loudest = 0, 0.0
-        self.audible = False  # some sample moves by `SILENCE` and more; a constant is not heard
+        self._sounding = 0  # windows in which something is heard, as far as they are counted
 
     def mix(self, block: Block) -> NDArray[np.float32]:
         """The block in mono, shape (n_frames,), full scale being 1."""
@@ -78,8 +79,13 @@ class Mixdown:
         if not in_range:  # or NaN
             mono = self._tame(mono)
         if not self.audible:
-            self.audible = _swing(mono, max(1, round(block.rate * _WINDOW_S))) >= SILENCE
+            self._sounding += _sounding(mono, max(2, round(block.rate * _WINDOW_S)))
         return mono
+
+    @property
+    def audible(self) -> bool:
+        """Something was heard: a constant is not, nor the edges where a codec or an editor lets it begin and end."""
+        return self._sounding >= _AUDIBLE
 
     def remarks(self) -> list[str]:
         """What was done to the recording that who uses it should know."""
@@ -147,7 +153,11 @@ def _weights(n_channels: int, channel: int | None, full_scale: int) -> NDArray[n
     return (weights / full_scale).astype(np.float32)
 
 
-def _swing(mono: NDArray[np.float32], window: int) -> float:
-    """Half the most that the signal goes up and down within a window, which leaves out what is constant or drifts."""
-    starts = np.arange(0, mono.size, window)
-    return float((np.maximum.reduceat(mono, starts) - np.minimum.reduceat(mono, starts)).max()) / 2
+def _sounding(mono: NDArray[np.float32], window: int) -> int:
+    """The number of windows in which the signal goes up and down by `SILENCE` beside a straight line."""
+    window = min(window, mono.size)
+    parts = mono[: mono.size // window * window].reshape(-1, window)
+    parts = parts - parts.mean(axis=1, keepdims=True)
+    line = np.linspace(-1, 1, window, dtype=np.float32)
+    parts -= (parts @ line / (line @ line))[:, None] * line
+    return int(np.count_nonzero(np.ptp(parts, axis=1) >= 2 * SILENCE))

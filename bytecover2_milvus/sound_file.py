@@ -61,12 +61,13 @@ class SoundFileReader:
 
         # libsndfile takes longer to make 16-bit samples float32 than to read them.
         dtype, full_scale = ("int16", 32_768) if self._file.subtype == "PCM_16" else ("float32", 1)
-        looking = 2 if dtype == "int16" and self._file.channels == 2 else 0  # silence may fill all but the first's end
+        stereo = self._file.channels == 2 and self._file.subtype in ("PCM_16", "PCM_24", "PCM_32")
+        looking = 2 if stereo else 0  # blocks; silence may fill the first but for its end
         try:
             while (samples := self._file.read(BLOCK, dtype=dtype, always_2d=True)).size:  # (n_frames, n_channels)
                 if looking and samples.any():
                     looking -= 1
-                    words = samples.astype("<i2", copy=False).tobytes()
+                    words = (samples if dtype == "int16" else samples * 32_768).astype("<i2").tobytes()
                     self.bitstream = next((name for sync, name in _BITSTREAMS.items() if words.count(sync) >= 3), None)
                     if self.bitstream is not None:
                         self._file.seek(-len(samples), os.SEEK_CUR)

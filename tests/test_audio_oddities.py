@@ -44,6 +44,8 @@ def encode(
     with av.open(str(path), "w", format=container, options=options or {}) as output:
         streams = [output.add_stream(codec, rate=rate, layout=layout) for _ in range(1 if second is None else 2)]
         if second is not None:
+            if not hasattr(streams[0], "disposition"):
+                pytest.skip("PyAV 14 cannot say which stream is the default one")
             streams[0].disposition = 0
             streams[1].disposition = 1
         to_codec = [
@@ -176,8 +178,9 @@ def test_wide_stereo_and_a_single_sounding_channel_are_averaged(tmp_path: Path) 
 @pytest.mark.parametrize("constant", [0.5, -0.01])
 def test_a_constant_is_silence(tmp_path: Path, constant: float) -> None:
     noise = np.random.default_rng(0).uniform(-1, 1, 3 * RATE) / 2**14
-    drift = np.linspace(0, 0.02, 3 * RATE)
-    for samples in (np.full(3 * RATE, constant), constant + noise, constant + drift):
+    drift = np.linspace(0, 0.4, 3 * RATE)
+    fades = np.interp(np.arange(3 * RATE), [0, 1_000, 3 * RATE - 1_000, 3 * RATE], [0, 1, 1, 0])
+    for samples in (np.full(3 * RATE, constant), constant + noise, constant + drift, constant * fades):
         soundfile.write(tmp_path / "constant.wav", samples, RATE, subtype="PCM_24")
         with pytest.raises(SilentAudio, match="constant level"):
             load_audio(tmp_path / "constant.wav")
@@ -268,13 +271,14 @@ def test_what_libsndfile_stops_at_is_read_on_by_ffmpeg(tmp_path: Path) -> None:
     assert load_quietly(path).size / SAMPLE_RATE == pytest.approx(5, abs=0.05)
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
-def test_ac3_in_the_place_of_samples_is_decoded(tmp_path: Path, suffix: str) -> None:
+def test_ac3_in_the_place_of_samples_is_decoded(tmp_path: Path, suffix: str, subtype: str) -> None:
     stereo = np.stack([sine(duration_s=6), sine(duration_s=6)])
     burst = encode(tmp_path / "a.spdif", stereo, "ac3", "stereo", container="spdif").read_bytes()
     words = np.frombuffer(burst[: len(burst) // 4 * 4], "<i2").astype(np.int16).reshape(-1, 2)
     words = np.concatenate([np.zeros((40_000, 2), np.int16), words])
-    soundfile.write(tmp_path / f"cd.{suffix}", words, RATE, subtype="PCM_16")
+    soundfile.write(tmp_path / f"cd.{suffix}", words, RATE, subtype=subtype)
     waveform = load_audio(tmp_path / f"cd.{suffix}")
     assert waveform.size / SAMPLE_RATE == pytest.approx(6 + 40_000 / RATE, abs=0.5)
     assert pitch(waveform) == pytest.approx(440, abs=1)
