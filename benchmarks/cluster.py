@@ -41,7 +41,7 @@ import click
 import numpy as np
 import soundfile
 
-from bytecover2_milvus.cluster import LOOPBACK, OBJECT_STORE, Cluster
+from bytecover2_milvus.cluster import OBJECT_STORE, Cluster
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.embedder import Embedder
@@ -115,7 +115,7 @@ def ray_nodes(n_nodes: int) -> Iterator[str]:
     """The address of a cluster of that many nodes with one core each, on this machine only."""
     from ray.cluster_utils import Cluster as NodesHere
 
-    node = {"object_store_memory": OBJECT_STORE, "node_ip_address": LOOPBACK}
+    node = {"object_store_memory": OBJECT_STORE, "node_ip_address": "127.0.0.2"}  # which Ray leaves as it is
     head = node | {"num_cpus": 0, "include_dashboard": False}
     nodes = NodesHere(initialize_head=True, head_node_args=head)
     try:

@@ -21,7 +21,7 @@ import threading
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -44,8 +44,8 @@ AHEAD = 2  # files that a worker has: one under way, and one that waits so that 
 DEATHS = 3  # of workers over one file; a machine that goes takes a worker from files that are innocent
 PATIENCE_S = 300.0  # without any worker; an autoscaler takes minutes to bring a machine
 KNOCK_S = 10.0  # for the connection to an address
+LOOPBACK = "127.0.0.1"
 OBJECT_STORE = 80 << 20  # bytes, of a local cluster: about the least that Ray takes
-LOOPBACK = "127.0.0.2"  # where only this machine can reach it; Ray turns 127.0.0.1 into the address that others see
 
 _Key = TypeVar("_Key")
 
@@ -302,14 +302,40 @@ def _connected(address: str, workers: int | None) -> ModuleType:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
         options |= {"num_cpus": workers or usable_cores(), "object_store_memory": OBJECT_STORE}
-        options |= {"include_dashboard": False, "_node_ip_address": LOOPBACK}
+        options |= {"include_dashboard": False}
     try:
         _knock(address)
-        with _sigterm_kept():
+        with _sigterm_kept(), _private() if address == LOCAL else nullcontext():
             ray.init(address, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:  # nobody, other versions, no token
         raise ClusterError(f"no Ray cluster to be used at {address} ({' '.join(str(error).split())})") from error
     return ray
+
+
+@contextmanager
+def _private() -> Iterator[None]:
+    """A cluster that is started here is for this user of this machine: nothing of it listens to others.
+
+    Ray listens everywhere unless its address is 127.0.0.1, which it takes only where it supports no clusters, and
+    writes its token to ``~/.ray/auth_token`` for whoever may read that.
+    """
+    import ray
+    from ray._private import ray_constants
+
+    token = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):
+        token.chmod(0o600)
+    supported, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    mask = os.umask(0o077)
+    try:
+        yield
+        own = ray.util.get_node_ip_address()
+        if own != LOOPBACK:
+            ray.shutdown()
+            raise RuntimeError(f"it would listen at {own}, where others reach it; start a cluster with ray start")
+    finally:
+        os.umask(mask)
+        ray_constants.ENABLE_RAY_CLUSTER = supported
 
 
 @contextmanager

@@ -14,9 +14,10 @@ when the alias moves on to another model's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -135,8 +136,9 @@ class TrackCollection:
             if has_collection(client, own_name):  # a run was cut off here, or the alias was dropped by hand
                 cls.open(client, own_name, model.model_id)
             else:
-                cls.create(client, own_name, model)
-            ask(client.create_alias, collection_name=own_name, alias=name)
+                _unless_there(partial(cls.create, client, own_name, model), client, own_name)
+            alias = partial(ask, client.create_alias, collection_name=own_name, alias=name)
+            _unless_there(alias, client, name)
         _adopt(client, name, model)
         return cls.open(client, name, model.model_id)
 
@@ -390,6 +392,15 @@ class TrackCollection:
         for low, high in pairwise(edges):
             where = both(filter, f'id >= "{low}" and id < "{high}"')
             yield self._query(where, output_fields, consistency_level="Strong")
+
+
+def _unless_there(make: Callable[[], object], client: MilvusClient, name: str) -> None:
+    """Make what goes by a name; another process may be faster."""
+    try:
+        make()
+    except CollectionError:
+        if not has_collection(client, name):
+            raise
 
 
 def _adopt(client: MilvusClient, name: str, model: Model) -> None:

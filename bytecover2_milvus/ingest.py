@@ -29,7 +29,7 @@ from .errors import AudioError, CollectionMismatch, DeviceError, InputRefused
 from .limits import check_regular
 from .manifest import Track
 from .reader import LocalReader, Reader, ReadFile
-from .row import Row, check_embedding, check_row
+from .row import WARNING, Row, check_embedding, check_row
 from .segments import Segments, Span, span_at, times_s
 from .storing import Batch, IngestRecord, Outcome, Store
 
@@ -79,7 +79,8 @@ class _Listed:
     def changes(self, row: Row, size: int, mtime_ns: int) -> dict[str, Any]:
         """The fields in which `row` is out of date."""
         track = self.track
-        told: dict[str, Any] = {"artist": track.artist, "metadata": track.metadata}
+        metadata = {key: value for key, value in track.metadata.items() if key != WARNING}
+        told: dict[str, Any] = {"artist": track.artist, "metadata": metadata}
         if track.title != track.path.stem:  # a folder's files have no other title
             told["title"] = track.title
         now = {name: value for name, value in told.items() if value}
@@ -297,7 +298,8 @@ def _read(listed: _Listed, file: ReadFile | AudioError, collection: Store, batch
         if not own and (others := [row.path for row in listed.rows if row.path != listed.path and _is_still(row)]):
             return _taken(listed, others[0])
         if twin:
-            warning = _unlike(listed, f"the same recording as {twin.path}", twin.work_id)
+            unlike = _unlike(listed, f"the same recording as {twin.path}", twin.work_id)
+            warning = "; ".join(filter(None, (twin.warning, unlike)))
             return Outcome(listed.done("skipped", f"same content as {twin.path}", warning=warning), replaces=replaces)
     if not file.spans or (own and _are_all(own, segments)):
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
@@ -316,7 +318,7 @@ def _refreshed(
     kept = [part for part in rows if part.id in wanted or "track_id" in changes]
     updated = tuple(_part(row, part.start_s, part.end_s) for part in kept)
     reason = _reason(first, changes, len(kept) < len(rows))
-    record = listed.done("updated" if reason else "skipped", reason, row)
+    record = listed.done("updated" if reason else "skipped", reason, row, row.warning)
     replaces = replaces or len(kept) < len(rows)
     return _checked(Outcome(record, updated if replaces or list(updated) != kept else (), replaces=replaces), listed)
 
@@ -325,6 +327,7 @@ def _embedded(listed: _Listed, own: list[Row], segments: Segments, file: ReadFil
     """A track of which no row is stored, or not all segments."""
     decoded, (_, duration_s) = file.decoded, times_s(file.spans[0])
     whole = {"content_hash": decoded.content_hash, "duration_s": duration_s, "start_s": 0.0, "end_s": duration_s}
+    whole |= {"warning": decoded.warning}
     known = own or listed.rows
     first = replace(_first(known), **whole) if known else Row("", title=listed.track.title, **whole)
     changes = listed.changes(first, decoded.size, decoded.mtime_ns)

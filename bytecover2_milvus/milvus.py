@@ -48,6 +48,7 @@ _ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 # Which embedded folder each client of `connect` holds open: closing a client leaves its Milvus Lite running.
 _folders: WeakKeyDictionary[MilvusClient, Path] = WeakKeyDictionary()
+_started: set[Path] = set()  # whose Milvus Lite runs because of `connect`
 
 
 def connect(
@@ -115,12 +116,16 @@ def connected(
 
 
 def close(client: MilvusClient) -> None:
-    """Close `client`; the last on an embedded folder also frees it for others, which ``client.close()`` does not."""
+    """Close `client`; the last on an embedded folder also frees it for others, which ``client.close()`` does not.
+
+    A Milvus Lite that ran before, or that a client from elsewhere in this process uses too, goes on.
+    """
     client.close()
     folder = _folders.pop(client, None)
-    if folder is not None and folder not in _folders.values():
+    if folder in _started and folder not in _folders.values() and not _is_used(folder):
         from milvus_lite.server_manager import server_manager_instance
 
+        _started.discard(folder)
         server_manager_instance.release_server(str(folder))
 
 
@@ -207,7 +212,7 @@ def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, *
     if code in (CONNECT_FAILED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         raise MilvusUnavailable(f"{what}: Milvus does not answer ({reason}); run again when it is back") from cause
     if code == COLLECTION_NOT_FOUND:
-        raise CollectionMissing(f"{name}: no collection of that name") from cause
+        raise CollectionMissing(f"{name}: no collection of that name, or no more") from cause
     if code in INVALID_INPUT or isinstance(cause, (DataNotMatchException, ParamError)):
         raise InputRefused(f"{what}: {reason}") from cause
     advice = "; make room, then run again" if os.strerror(errno.ENOSPC) in reason else ""
@@ -232,6 +237,10 @@ def _connect_server(
     except (ValueError, KeyError):
         raise MilvusUnavailable(f"{bare}: not an address like http://host:19530") from None
     token = token or unquote(uri.partition("://")[2].rpartition("@")[0])
+    if server_pem and address.scheme != "https":
+        raise MilvusUnavailable(
+            f"{bare}: nothing is encrypted at http://, so no certificate is looked at; use https://"
+        )
     tls = {"server_pem_path": str(server_pem)} if server_pem else {}
     client_class, failure = _quiet_pymilvus()
     try:
@@ -252,6 +261,7 @@ def _open_folder(folder: Path, timeout_s: float, database: str) -> MilvusClient:
         from milvus_lite.exceptions import DataDirLockedError
     except ImportError as error:
         raise MilvusUnavailable(f"{folder}: needs Milvus Lite; {why_not_imported(error, 'lite')}") from error
+    ran = _port(folder) is not None
     with _logged_cause() as causes:
         try:
             client = client_class(str(folder), timeout=timeout_s, db_name=database)
@@ -265,7 +275,28 @@ def _open_folder(folder: Path, timeout_s: float, database: str) -> MilvusClient:
             reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())
             raise CollectionError(f"{folder}: cannot be opened ({reason})") from cause
     _folders[client] = folder
+    if not ran:
+        _started.add(folder)
     return client
+
+
+def _port(folder: Path) -> int | None:
+    """Where the Milvus Lite of a folder listens, if one runs in this process; it does not tell otherwise."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    server = getattr(server_manager_instance, "_servers", {}).get(str(folder))
+    return server[-1] if server else None
+
+
+def _is_used(folder: Path) -> bool:
+    """Whether pymilvus knows of a client on the Milvus Lite of a folder; before 3.0 it does not tell."""
+    try:
+        from pymilvus.client.connection_manager import ConnectionManager
+    except ImportError:
+        return False
+    address = f"127.0.0.1:{_port(folder)}"
+    connections = ConnectionManager.get_instance().get_stats()["connections"]
+    return any(entry["client_count"] for entry in connections if address in entry["address"])
 
 
 def _quiet_pymilvus() -> tuple[type[MilvusClient], type[Exception]]:

@@ -7,6 +7,7 @@ id of the model whose embeddings it holds.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .errors import CollectionError, CollectionMismatch, CollectionMissing
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 MODEL_ID_LETTERS = 12  # of a model's id, in the name of its collection
+LONGEST = 255  # letters of a name, Milvus' limit
+LONGEST_ALIAS = LONGEST - 1 - MODEL_ID_LETTERS  # of which the collection's own name is made
+LISTED = 20  # names that a message tells
 
 
 def has_collection(client: MilvusClient, name: str) -> bool:
@@ -26,11 +30,23 @@ def has_collection(client: MilvusClient, name: str) -> bool:
     Raises
     ------
     CollectionError
-        If no collection can have that name, or Milvus fails.
+        As `check_name`, or if Milvus fails.
     """
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
-        raise CollectionError(f"{name!r}: a collection's name has only letters, digits and _, and no digit first")
+    check_name(name)
     return ask(client.has_collection, collection_name=name)
+
+
+def check_name(name: str) -> None:
+    """Refuse what no collection can be called.
+
+    Raises
+    ------
+    CollectionError
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise CollectionError(f"{name!r}: a collection's name has only letters, digits and _, and no digit first")
+    if len(name) > LONGEST:
+        raise CollectionError(f"{name[:20]}...: a name of {len(name)} letters is too long; {LONGEST} at most")
 
 
 def list_collections(client: MilvusClient) -> list[str]:
@@ -40,7 +56,18 @@ def list_collections(client: MilvusClient) -> list[str]:
 
 
 def name_for(alias: str, model_id: str) -> str:
-    """The name of the collection that holds a model's embeddings behind `alias`."""
+    """The name of the collection that holds a model's embeddings behind `alias`.
+
+    Raises
+    ------
+    CollectionError
+        If it would be too long.
+    """
+    if len(alias) > LONGEST_ALIAS:
+        raise CollectionError(
+            f"{alias[:20]}...: a name of {len(alias)} letters is too long; {LONGEST_ALIAS} at most, as"
+            f" {1 + MODEL_ID_LETTERS} of the model's id are added"
+        )
     return f"{alias}_{re.sub('[^A-Za-z0-9]', '_', model_id[:MODEL_ID_LETTERS])}"
 
 
@@ -79,10 +106,21 @@ def describe_ours(client: MilvusClient, name: str) -> dict[str, Any]:
     CollectionMissing, CollectionMismatch
     """
     if not has_collection(client, name):
-        raise CollectionMissing(f"{name}: no collection of that name; ingest makes one")
+        raise CollectionMissing(f"{name}: no collection of that name; {_those_there(client)}")
     description = ask(client.describe_collection, collection_name=name)
     lacking = sorted(set(FIELDS) - {entry["name"] for entry in description["fields"]})
     if lacking or MODEL_ID not in description["properties"]:
         what = f"it lacks {', '.join(lacking)}" if lacking else f"it lacks the property {MODEL_ID}"
         raise CollectionMismatch(f"{name}: not a collection of bytecover2-milvus, {what}; choose another name")
     return description
+
+
+def _those_there(client: MilvusClient) -> str:
+    """What to do about a collection that is not there."""
+    there: list[str] = []
+    with suppress(CollectionError):  # a user who may not list them
+        there = sorted({known for name in list_collections(client) for known in aliases_of(client, name) or [name]})
+    if not there:
+        return "ingest makes one"
+    more = f" and {len(there) - LISTED} more" if len(there) > LISTED else ""
+    return f"there are {', '.join(there[:LISTED])}{more}; ingest makes another"

@@ -26,6 +26,7 @@ MAX_BYTES: dict[str, int] = {
     name: entry["elementTypeParams"]["max_length"] for name, entry in FIELDS.items() if entry["dataType"] == "VarChar"
 } | {"metadata": 65_536}  # of its JSON, Milvus' limit
 NORM_TOLERANCE = 1e-3
+WARNING = "bytecover2.warning"  # the key in a row's metadata
 MAX_DEPTH = 64  # of lists and objects within each other in metadata: those who read it are recursive
 INT64 = range(-(2**63), 2**63)
 JSON_INT = range(-(2**63), 2**64)  # what the orjson of pymilvus takes
@@ -47,6 +48,7 @@ class Row:
     size: int = 0  # bytes
     mtime_ns: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    warning: str = ""  # of damaged audio; stored in the metadata
 
     @property
     def is_whole(self) -> bool:
@@ -62,15 +64,25 @@ class Row:
 
     def entity(self, embedding: NDArray[np.float32]) -> dict[str, Any]:
         """The row as Milvus takes it."""
-        return {"id": self.id, **asdict(self), "embedding": embedding}
+        return {"id": self.id, **stored_fields(self), "embedding": embedding}
 
 
-STORED = [entry.name for entry in fields(Row)]
+STORED = [entry.name for entry in fields(Row) if entry.name in FIELDS]
+
+
+def stored_fields(row: Row) -> dict[str, Any]:
+    """The values of `STORED`; `read_row` reads them."""
+    values = asdict(row)
+    if warning := values.pop("warning"):
+        values["metadata"] |= {WARNING: warning}
+    return values
 
 
 def read_row(entity: Mapping[str, Any]) -> Row:
     """The row in what Milvus gave; other fields of `entity` are left aside."""
-    return Row(**{name: entity[name] for name in STORED})
+    values = {name: entity[name] for name in STORED}
+    values["metadata"] = dict(values["metadata"])
+    return Row(**values, warning=values["metadata"].pop(WARNING, ""))
 
 
 def check_row(row: Row) -> None:
@@ -97,7 +109,9 @@ def check_row(row: Row) -> None:
         _check_json(row.metadata)
     except ValueError as error:
         raise InputRefused(f"{who}: its metadata is not JSON that Milvus holds: {error}") from error
-    metadata = json.dumps(row.metadata, ensure_ascii=False)
+    if not isinstance(row.warning, str):
+        raise InputRefused(f"{who}: warning is of type {type(row.warning).__name__}, not a text")
+    metadata = json.dumps({**row.metadata, WARNING: row.warning} if row.warning else row.metadata, ensure_ascii=False)
     for name, limit in MAX_BYTES.items():
         text = metadata if name == "metadata" else getattr(row, name)
         try:

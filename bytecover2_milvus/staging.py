@@ -8,19 +8,19 @@ given.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CollectionMismatch, OutputError
+from .errors import BytecoverError, CollectionMismatch, OutputError
 from .properties import MODEL_ID, Model, model_properties, read_segments, segment_properties
-from .row import Row, check_embedding, check_row, read_row
+from .row import Row, check_embedding, check_row, read_row, stored_fields
 from .segments import Segments
 
 ROWS_PER_PAGE = 1_000
@@ -53,14 +53,20 @@ class Staging:
         self.dim = model.dim
         with self._sqlite_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Its name is known beforehand, and others may write into the folder: no link is followed.
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
             self._db = sqlite3.connect(self.path, timeout=0.0)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # two runs would write the same Parquet files
             self._db.executescript(_TABLES)
             with self._db:
                 self._db.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", model_properties(model).items())
             facts = dict(self._db.execute("SELECT name, value FROM facts"))
-        self.segments = read_segments(facts)
-        stored = facts[MODEL_ID]
+            odd = self._db.execute("SELECT name FROM sqlite_master WHERE type IN ('view', 'trigger')").fetchall()
+        with self._damage():
+            if odd:
+                raise ValueError(f"{odd[0][0]} is none of its tables")
+            self.segments = read_segments(facts)
+            stored = facts[MODEL_ID]
         if stored != model.model_id:
             self.close()
             raise CollectionMismatch.of_model(self.name, stored, model.model_id)
@@ -114,7 +120,7 @@ class Staging:
             found = self._db.execute(
                 "SELECT id, embedding FROM rows WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))]
             )
-            return {id: np.frombuffer(embedding, dtype=np.float32) for id, embedding in found}
+            return {id: self._read_embedding(embedding) for id, embedding in found}
 
     def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None:
         """Store rows over those with the same id, as `TrackCollection.upsert`."""
@@ -122,7 +128,7 @@ class Staging:
         for row, embedding in zip(rows, np.asarray(embeddings, dtype=np.float32), strict=True):
             check_row(row)
             check_embedding(embedding, self.dim)
-            stored.append((row.id, row.track_id, json.dumps(asdict(row)), embedding.tobytes()))
+            stored.append((row.id, row.track_id, json.dumps(stored_fields(row)), embedding.tobytes()))
         with self._sqlite_errors(), self._db:
             self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", stored)
 
@@ -157,15 +163,36 @@ class Staging:
         with self._sqlite_errors():
             found = self._db.execute("SELECT id, row, embedding FROM rows ORDER BY id")
             while page := found.fetchmany(ROWS_PER_PAGE):
-                entities = ({"id": id, **json.loads(row), "embedding": data} for id, row, data in page)
-                yield [{name: _value(name, entity[name]) for name in output_fields} for entity in entities]
+                entities = (self._read_row(row).entity(self._read_embedding(data)) for _, row, data in page)
+                yield [{name: _value(entity[name]) for name in output_fields} for entity in entities]
 
     def _rows_where(self, column: str, values: Iterable[str]) -> list[Row]:
         with self._sqlite_errors():
             found = self._db.execute(
                 f"SELECT row FROM rows WHERE {column} IN (SELECT value FROM json_each(?))", [json.dumps(list(values))]
             )
-            return [read_row(json.loads(row)) for (row,) in found]
+            return [self._read_row(row) for (row,) in found]
+
+    def _read_row(self, text: str) -> Row:
+        with self._damage():
+            row = read_row(json.loads(text))
+            check_row(row)
+            return row
+
+    def _read_embedding(self, data: bytes) -> NDArray[np.float32]:
+        with self._damage():
+            embedding = np.frombuffer(data, dtype=np.float32)
+            check_embedding(embedding, self.dim)
+            return embedding
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        """What is not as we wrote it, in one line."""
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, BytecoverError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise OutputError(f"{self.path}: damaged ({reason}); delete it, and run again from the start") from error
 
     @contextmanager
     def _sqlite_errors(self) -> Iterator[None]:
@@ -179,5 +206,5 @@ class Staging:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror}); choose another place") from error
 
 
-def _value(name: str, value: Any) -> Any:
-    return np.frombuffer(value, dtype=np.float32).tolist() if name == "embedding" else value
+def _value(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,11 +20,9 @@ def check_writable(path: Path) -> None:
     OutputError
         As `whole_file`.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        part.unlink()
+        _new_part(path).unlink()
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
@@ -41,13 +40,22 @@ def whole_file(path: Path) -> Iterator[Path]:
     OutputError
         If the file cannot be written: permissions, a full disk, a file where a folder should be.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part = _new_part(path)
         yield part
         os.replace(part, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
     finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        if part:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def _new_part(path: Path) -> Path:
+    """A new empty file beside `path`; nobody who may write there too can have put a link in its place."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return part

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from audio_files import write_melody
+from audio_files import write_melody, write_two_hours
 from click.testing import CliRunner
 
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.cluster import DEATHS, LOOPBACK, OBJECT_STORE, Cluster
+from bytecover2_milvus.cluster import DEATHS, OBJECT_STORE, Cluster
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedder import Embedder
@@ -36,7 +36,7 @@ from bytecover2_milvus.segments import Segments
 
 pytest.importorskip("ray", reason='Ray is not installed; pip install ".[ray]"')
 
-NODE = {"num_cpus": 1, "object_store_memory": OBJECT_STORE, "node_ip_address": LOOPBACK}
+NODE = {"num_cpus": 1, "object_store_memory": OBJECT_STORE, "node_ip_address": "127.0.0.2"}  # which Ray leaves as it is
 
 
 class Nodes:
@@ -176,16 +176,14 @@ def test_a_node_that_dies_in_mid_run_costs_nothing(nodes, folder, collection, al
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc, to see who reads a file")
 def test_a_file_that_kills_its_workers_is_given_up(nodes, folder, collection, tmp_path) -> None:
-    deadly = tmp_path / "deadly.wav"
-    os.mkfifo(deadly)
+    deadly = write_two_hours(tmp_path / "deadly.wav")
     killed: set[int] = set()
 
     def kill_its_readers() -> None:
         while len(killed) < DEATHS:
-            with deadly.open("wb"):  # waits until a worker opens it
-                for worker in readers(deadly):
-                    os.kill(worker, signal.SIGKILL)
-                    killed.add(worker)  # perhaps for a second time, while it dies
+            for worker in readers(deadly):
+                os.kill(worker, signal.SIGKILL)
+                killed.add(worker)  # perhaps for a second time, while it dies
 
     killer = threading.Thread(target=kill_its_readers, daemon=True)
     killer.start()
@@ -267,3 +265,32 @@ def test_workers_of_another_model_are_refused(nodes, folder, collection) -> None
         collection.model_id = "other"
         with pytest.raises(ClusterError, match=r"on .*: model .*, not other; install the same bytecover2-milvus"):
             list(ingest_with(cluster, tracks_in([folder]), collection))
+
+
+LOCAL_CLUSTER = """
+import os, re, subprocess
+from pathlib import Path
+from bytecover2_milvus.cluster import Cluster
+with Cluster("local", device="cpu", workers=1):
+    for line in subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout.splitlines():
+        for pid in re.findall("pid=([0-9]+)", line):
+            if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                print(line)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("ss"), reason="needs ss, to see who listens where")
+def test_a_local_cluster_is_for_this_user_of_this_machine(tmp_path) -> None:
+    token = tmp_path / ".ray" / "auth_token"
+    run = subprocess.run(
+        [sys.executable, "-c", LOCAL_CLUSTER],
+        env=os.environ | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        umask=0o022,
+        timeout=120,
+    )
+    listening = [line.split() for line in run.stdout.splitlines() if "gcs_server" in line or "raylet" in line]
+    assert listening, run.stderr
+    assert {line[3].rpartition(":")[0] for line in listening} <= {"127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"}
+    assert not token.exists() or token.stat().st_mode & 0o077 == 0

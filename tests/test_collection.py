@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pymilvus import DataType
+from pymilvus import DataType, MilvusClient
 
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.errors import (
@@ -31,10 +31,10 @@ from bytecover2_milvus.errors import (
 from bytecover2_milvus.index import await_index
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.match import ranked
-from bytecover2_milvus.milvus import close, connect, embedded_folder, is_embedded, quote
-from bytecover2_milvus.naming import drop_collection, list_collections
+from bytecover2_milvus.milvus import close, connect, connected, embedded_folder, is_embedded, quote
+from bytecover2_milvus.naming import drop_collection, has_collection, list_collections
 from bytecover2_milvus.properties import CONTRACT_VERSION, MODEL_ID
-from bytecover2_milvus.row import BODY, MAX_BYTES, Row, collection_schema
+from bytecover2_milvus.row import BODY, MAX_BYTES, STORED, Row, collection_schema
 from bytecover2_milvus.stored import StoredTracks
 
 DIM = 128
@@ -364,6 +364,42 @@ def test_missing_foreign_and_badly_named_collections(client, name: str) -> None:
     assert name not in list_collections(client)
 
 
+def test_a_name_that_is_too_long_is_called_that(client) -> None:
+    with pytest.raises(CollectionError, match=r"a name of 256 letters is too long; 255 at most"):
+        TrackCollection.open(client, "a" * 256)
+    with pytest.raises(
+        CollectionError, match=r"^a+\.\.\.: a name of 243 letters is too long; 242 at most, as 13 of the"
+    ):
+        TrackCollection.open_or_create(client, "a" * 243, MODEL)
+    with pytest.raises(CollectionMissing):
+        TrackCollection.open(client, "a" * 255)
+
+
+def test_who_asks_for_what_is_not_there_is_told_what_is(client, name: str) -> None:
+    TrackCollection.open_or_create(client, name, MODEL)
+    TrackCollection.create(client, f"{name}_by_hand", MODEL)
+    with pytest.raises(
+        CollectionMissing, match=r"_gone: no collection of that name; there are .*; ingest makes another"
+    ) as told:
+        TrackCollection.open(client, f"{name}_gone")
+    there = str(told.value).partition("there are ")[2].partition(";")[0].split(", ")
+    assert {name, f"{name}_by_hand"} <= set(there) and f"{name}_a1b2" not in there
+
+
+def test_writers_that_start_together_get_one_collection(client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = TrackCollection.open_or_create(client, name, MODEL)
+    asked: list[str] = []
+
+    def not_yet(client: object, wanted: str) -> bool:
+        """As another writer saw it before the first one was done."""
+        asked.append(wanted)
+        return len(asked) > 3 and has_collection(client, wanted)
+
+    monkeypatch.setattr("bytecover2_milvus.collection.has_collection", not_yet)
+    assert TrackCollection.open_or_create(client, name, MODEL).name == first.name
+    assert asked == [name, first.name, first.name, first.name, name]
+
+
 def test_an_alias_is_a_name(covers: TrackCollection, client) -> None:
     alias = f"{covers.name}_live"
     client.create_alias(covers.name, alias, timeout=10)
@@ -489,6 +525,24 @@ def test_a_folder_goes_from_process_to_process(tmp_path: Path) -> None:
     close(again)
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_client_from_elsewhere_keeps_its_milvus(tmp_path: Path, before: bool) -> None:
+    uri = str(tmp_path / "shared.db")
+    own = MilvusClient(uri) if before else None
+    with connected(uri) as client:
+        own = own or MilvusClient(uri)
+        TrackCollection.create(client, "covers", MODEL)
+    assert own.list_collections(timeout=10) == ["covers"]
+    own.close()
+    with connected(uri) as client:
+        assert list_collections(client) == ["covers"]
+
+
+def test_a_certificate_needs_an_encrypted_connection(tmp_path: Path) -> None:
+    with pytest.raises(MilvusUnavailable, match=r"http://localhost:1: nothing is encrypted at http://.*; use https://"):
+        connect("http://localhost:1", server_pem=tmp_path / "any.pem")
+
+
 def test_a_half_written_index_file_is_built_again(tmp_path: Path) -> None:
     uri = str(tmp_path / "milvus.db")
     client = connect(uri)
@@ -551,7 +605,7 @@ def test_the_schema_is_a_body_of_milvus_rest_api() -> None:
     assert {"collectionName", "schema", "indexParams"} <= set(BODY)
     for field in BODY["schema"]["fields"]:
         assert {"fieldName", "dataType", "elementTypeParams"} <= set(field)
-    stored = {entry.name for entry in dataclasses.fields(Row)} | {"id", "embedding"}
+    stored = {*STORED, "id", "embedding"}
     assert [field["fieldName"] for field in BODY["schema"]["fields"] if field.get("isPrimary")] == ["id"]
     assert {field["fieldName"] for field in BODY["schema"]["fields"]} == stored
 

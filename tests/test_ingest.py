@@ -364,6 +364,27 @@ def test_a_clock_that_is_centuries_off(collection: TrackCollection, folder: Path
         assert statuses(run(tracks_in([folder]), collection)) == dict.fromkeys("abcd", status)
 
 
+def test_damage_stays_with_the_row_until_the_file_is_whole(collection: TrackCollection, folder: Path) -> None:
+    whole = (folder / "a.wav").read_bytes()
+    (folder / "a.wav").write_bytes(whole[:-20_000])
+    track = Track(folder / "a.wav", "a", metadata={"year": 1850})
+    first = run([track], collection)["a"]
+    assert first.status == "added" and "cut off or damaged" in first.warning
+    os.utime(folder / "a.wav", ns=(1, 1))
+    for _ in range(2):  # read once more, then not even looked into
+        record = run([track], collection, NoEmbedder())["a"]
+        assert (record.status, record.warning) == ("skipped", first.warning)
+    shutil.copy(folder / "a.wav", folder / "z.wav")
+    assert run([Track(folder / "z.wav", "z")], collection, NoEmbedder())["z"].warning == first.warning
+    (row,) = collection.rows_of(["a"])
+    assert (row.metadata, row.warning) == ({"year": 1850}, first.warning)
+    assert collection.tracks_with('metadata["bytecover2.warning"] != ""') == ["a"]
+    assert run([dataclasses.replace(track, title="T")], collection, NoEmbedder())["a"].warning == first.warning
+    (folder / "a.wav").write_bytes(whole)
+    assert [run([track], collection)["a"].warning for _ in range(2)] == ["", ""]
+    assert collection.tracks_with('metadata["bytecover2.warning"] != ""') == []
+
+
 def test_a_pipe_is_no_track(collection: TrackCollection, folder: Path) -> None:
     os.mkfifo(folder / "pipe.wav")  # which would keep whoever opens it waiting
     records = run(tracks_in([folder / "pipe.wav", folder / "a.wav", Path("/dev/zero")]), collection)

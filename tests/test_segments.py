@@ -352,7 +352,7 @@ def test_segments_share_calls_of_the_session_and_are_what_each_is_alone(tiny_bun
     embedder = Embedder(tiny_bundle, device="cpu", threads=1)
     shapes, session = [], embedder._session
 
-    def counted(outputs: list[str], inputs: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    def counted(outputs: list[str], inputs: dict[str, NDArray[np.float32]], *_: object) -> list[NDArray[np.float32]]:
         shapes.extend(value.shape for value in inputs.values())
         return session.run(outputs, inputs)
 

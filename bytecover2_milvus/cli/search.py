@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,6 +31,7 @@ from .output import (
 )
 
 if TYPE_CHECKING:
+    from ..manifest import Track
     from ..properties import Model
     from ..segments import Segments
     from ..storing import IngestRecord
@@ -94,6 +97,7 @@ def ingest(
     Example:
       bytecover2-milvus ingest music/ --uri bytecover2.db
     """
+    from ..collection import TrackCollection
     from ..errors import OutputError
     from ..index import outgrown
     from ..prometheus import IngestRun
@@ -109,15 +113,16 @@ def ingest(
         raise click.UsageError("--ray embeds audio; the rows of --vectors are embedded already")
     if ray and workers == 0:
         raise click.UsageError("--ray needs one or more --workers")
-    progress = IngestRun(collection)
+    progress, tracks = IngestRun(collection), None
     if metrics:
         check_writable(metrics)
     try:
         if vectors:
             size, model, start = _of_vectors(vectors)
         else:
-            size, model, start = _of_audio(paths, manifest, bundle, device, workers, ray)
-        with _store(milvus, collection, bulk, model) as store:
+            tracks = tracks_at(paths, manifest)
+            size, (model, start) = len(tracks), _of_audio(tracks, bundle, device, workers, ray)
+        with _store(milvus, collection, bulk, model, tracks) as store:
             if segments is not None:
                 store.cut_into(segments)
             with progress_bar("ingest", size) as bar, closing(start(store)) as records:
@@ -129,8 +134,10 @@ def ingest(
                         bar.print(f"{record.status}: {problem}")
                     bar.update(advance=1, note=record.track_id)
             where = f"{len(store.write())} Parquet files in {bulk}" if bulk else f"{collection} at {milvus}"
+            if not (bulk or isinstance(store, TrackCollection)):
+                where += ", which was not made"
             progress.rows = store.count()
-            advice = "" if bulk else outgrown(store.client, progress.rows)
+            advice = outgrown(store.client, progress.rows) if isinstance(store, TrackCollection) else ""
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and progress.tracks:
             click.echo(err=True)
@@ -163,37 +170,47 @@ def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Generator[In
 
 
 def _of_audio(
-    paths: tuple[Path, ...],
-    manifest: Path | None,
-    bundle: Path | None,
-    device: str,
-    workers: int | None,
-    ray: str | None,
-) -> tuple[int, Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
-    """How many tracks there are, the model that embeds them, and what ingests them into a store."""
+    tracks: list[Track], bundle: Path | None, device: str, workers: int | None, ray: str | None
+) -> tuple[Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
+    """The model that embeds the tracks, and what ingests them into a store."""
     from ..cluster import Cluster
     from ..embedder import Embedder
     from ..ingest import ingest_with
     from ..reader import LocalReader
 
-    tracks = tracks_at(paths, manifest)
     if ray:
         model = reader = Cluster(ray, bundle, device, workers)
     else:
         model = Embedder(bundle, device)
         reader = LocalReader(model, workers)
-    return len(tracks), model, partial(ingest_with, reader, tracks)
+    return model, partial(ingest_with, reader, tracks)
 
 
 @contextmanager
-def _store(milvus: Place, collection: str, bulk: Path | None, model: Model) -> Iterator[Any]:
-    """What an ingest fills: a collection, or a folder for bulk import."""
+def _store(
+    milvus: Place, collection: str, bulk: Path | None, model: Model, tracks: list[Track] | None
+) -> Iterator[Any]:
+    """What an ingest fills: a collection, or a folder for bulk import.
+
+    A Milvus Lite is made for `tracks` only if there is a file of one: what fails then is told without.
+    """
     from ..bulk import BulkFolder
     from ..collection import TrackCollection
+    from ..milvus import is_folder
+    from ..naming import check_name, name_for
+    from ..staging import Staging
 
     if bulk:
         with BulkFolder(bulk, model) as folder:
             yield folder
+        return
+    is_new = is_folder(milvus.uri) and not Path(milvus.uri).expanduser().exists()
+    if is_new:
+        check_name(collection)
+        name_for(collection, model.model_id)
+    if is_new and tracks is not None and not any(os.path.isfile(track.path) for track in tracks):
+        with TemporaryDirectory() as temporary, Staging(Path(temporary) / "nothing", model) as nothing:
+            yield nothing
     else:
         with open_milvus(milvus, make=True) as client:
             yield TrackCollection.open_or_create(client, collection, model)
