@@ -28,7 +28,7 @@ DAMAGED: tuple[type[Exception], ...] = (
     *(RuntimeError, MemoryError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error),
 )
 TEXT_BYTES = 1 << 20  # of a file that a person or a program writes a few facts into
-DEPTH = 64  # of JSON, one list or object within the other
+DEPTH = 100  # of JSON, one list or object within the other; metadata, which has at most 64, lies within a row
 _SHOWN = 200  # characters of what somebody else wrote, in a message
 
 

@@ -163,7 +163,7 @@ def refused(table: pyarrow.Table, path: Path, **options: Any) -> str:
         ({"end_s": float("inf")}, "is no part of a recording"),
         ({"duration_s": -1.0}, "is no part of a recording"),
         ({"content_hash": "x"}, "is not SHA-256"),
-        ({"metadata": "[" * 5_000}, "nested more than 64 deep"),
+        ({"metadata": "[" * 5_000}, "nested more than 100 deep"),
         ({"metadata": "9" * 5_000}, "digits"),
         ({"metadata": '{"a": NaN}'}, "NaN is no number of JSON"),
         ({"metadata": "[1]"}, "metadata is of type list"),
