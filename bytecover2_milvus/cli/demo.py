@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..manifest import Track
 
 SHOWN = 3  # matches of each query
+DURATION_S = 60.0  # of a track at most, which with MP3 keeps the folder small
 
 
 @click.command()
@@ -30,9 +31,10 @@ SHOWN = 3  # matches of each query
     help="Folder for audio, manifest and embedded Milvus.",
 )
 @click.option("--arrangements", type=click.IntRange(3, 20), default=4, show_default=True, help="Tracks of each song.")
+@click.option("--songs", type=click.IntRange(2, 55), default=55, show_default=True, help="How many songs.")
 @bundle_option
 @device_option
-def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None:
+def demo(out: Path, arrangements: int, songs: int, bundle: Path | None, device: str) -> None:
     """Render traditional songs in several arrangements, ingest all but one of each, and find these with the rest.
 
     \b
@@ -43,7 +45,7 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
     from ..embedder import Embedder
 
     embedder = Embedder(bundle, device)
-    tracks = _render(out, arrangements)
+    tracks = _render(out, arrangements, songs)
     queries = tracks[::arrangements]
     stored = [track for index, track in enumerate(tracks) if index % arrangements]
     uri = str(out / "demo.db")
@@ -75,17 +77,20 @@ def demo(out: Path, arrangements: int, bundle: Path | None, device: str) -> None
     click.echo(f"  {program} query YOUR_FILE --uri {shlex.quote(uri)} --collection mine")
 
 
-def _render(out: Path, arrangements: int) -> list[Track]:
+def _render(out: Path, arrangements: int, songs: int) -> list[Track]:
     """All tracks, song after song, as audio files with a manifest beside them."""
     from ..cores import usable_cores
     from ..manifest import write_manifest
     from ..songs.tracks import render_tracks
     from ..songs.traditional import traditional_songs
 
-    songs = traditional_songs()
+    chosen = traditional_songs()[:songs]
     tracks = []
-    with progress_bar("render", len(songs) * arrangements) as bar:
-        for track in render_tracks(songs, range(arrangements), out / "audio", usable_cores()):
+    rendered = render_tracks(
+        chosen, range(arrangements), out / "audio", usable_cores(), suffix=".mp3", max_duration_s=DURATION_S
+    )
+    with progress_bar("render", len(chosen) * arrangements) as bar:
+        for track in rendered:
             tracks.append(track)
             bar.update(advance=1, note=track.track_id)
     write_manifest(tracks, out / "manifest.csv")
