@@ -18,7 +18,7 @@ import click
 
 from .. import __version__
 from ..errors import BytecoverError
-from ..extras import why_not_imported
+from ..extras import DISTRIBUTION, why_not_imported
 from ..processes import ended_by_signals
 from .collections import collections_group
 from .demo import demo
@@ -72,6 +72,8 @@ class _Group(InOrder):
         except BytecoverError as error:
             raise click.ClickException(str(error)) from error
         except ImportError as error:  # training, export and serving each need packages that the others do without
+            if (error.name or "").partition(".")[0] == DISTRIBUTION.replace("-", "_"):
+                raise  # a fault of this package, which no installation mends
             extra = "cpu" if (error.name or "").startswith("onnxruntime") else "train"
             raise click.ClickException(why_not_imported(error, extra)) from error
         except OSError as error:
