@@ -266,7 +266,10 @@ def _store_rows(vectors: Vectors, collection: TrackCollection) -> Generator[Inge
 
 
 def _row(values: dict[str, Any]) -> Row:
-    return read_row(values | {"metadata": parse_json(values["metadata"])})
+    metadata = parse_json(values["metadata"])
+    if not isinstance(metadata, dict):
+        raise ValueError(f"metadata is of type {type(metadata).__name__}, not an object of JSON")
+    return read_row(values | {"metadata": metadata})
 
 
 def _whole_number(told: Mapping[str, str], name: str, limit: int) -> int:
