@@ -120,9 +120,10 @@ def copies(mp3: Path, folder: Path, count: int) -> list[Path]:
 
 def measure_parts(paths: Sequence[Path], uri: str, device: str) -> Parts:
     """The parts of ingest, track by track, in this process."""
-    from bytecover2_milvus.audio import LIMITS, _Recording, _resample
+    from bytecover2_milvus.audio import _Recording, _resample
     from bytecover2_milvus.collection import TrackCollection
     from bytecover2_milvus.embedder import Embedder
+    from bytecover2_milvus.limits import Limits
     from bytecover2_milvus.milvus import close, connect
     from bytecover2_milvus.row import Row
 
@@ -139,7 +140,7 @@ def measure_parts(paths: Sequence[Path], uri: str, device: str) -> Parts:
 
     rows, embeddings = [], []
     for path in paths:
-        blocks = timed("decode", lambda path=path: list(_Recording(path, LIMITS).mono()))
+        blocks = timed("decode", lambda path=path: list(_Recording(path, Limits()).mono()))
         waveform = np.concatenate(timed("resample", lambda blocks=blocks: list(_resample(blocks))))
         embeddings.append(timed("inference", lambda waveform=waveform: embedder.embed(waveform)))
         duration_s = len(waveform) / SAMPLE_RATE

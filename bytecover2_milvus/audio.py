@@ -28,7 +28,7 @@ from .config import SAMPLE_RATE
 from .container_ends import ends_early, misstates_data
 from .errors import AudioError, EmptyAudio, ShortAudio, SilentAudio, UnreadableAudio
 from .ffmpeg import FfmpegReader
-from .limits import LIMITS, Limits, open_regular
+from .limits import Limits, open_regular
 from .mixdown import SILENCE, Block, Mixdown
 from .sound_file import SoundFileReader, open_sound_file
 
@@ -61,7 +61,7 @@ class MendedAudio(AudioWarning):
     """Channels that cancel each other, or samples that no recording holds, were left out."""
 
 
-def load_audio(path: str | Path, limits: Limits = LIMITS) -> NDArray[np.float32]:
+def load_audio(path: str | Path, limits: Limits | None = None) -> NDArray[np.float32]:
     """The recording as a waveform.
 
     Parameters
@@ -69,8 +69,8 @@ def load_audio(path: str | Path, limits: Limits = LIMITS) -> NDArray[np.float32]
     path : str or Path
         An audio file, or a video file with an audio stream, of any sample rate and number of channels. Of several audio
         streams the default one is read.
-    limits : Limits
-        Bounds on what the file may ask of the machine.
+    limits : Limits, optional
+        Bounds on what the file may ask of the machine; by default `Limits.here()`.
 
     Returns
     -------
@@ -103,13 +103,13 @@ def load_audio(path: str | Path, limits: Limits = LIMITS) -> NDArray[np.float32]
     return np.frombuffer(samples, dtype=np.float32)
 
 
-def stream_audio(path: str | Path, limits: Limits = LIMITS) -> Iterator[NDArray[np.float32]]:
+def stream_audio(path: str | Path, limits: Limits | None = None) -> Iterator[NDArray[np.float32]]:
     """What `load_audio` gives, block by block: for recordings that memory should not hold.
 
     Warns and raises as `load_audio` does. Some errors come only at the end; then discard the blocks already yielded.
     """
     path = Path(path)
-    recording = _Recording(path, limits)
+    recording = _Recording(path, limits or Limits.here())
     size, peak = 0, np.float32(0)
     try:
         for block in _resample(recording.mono()):
@@ -201,8 +201,8 @@ class _Recording:
                 self._decoded_s += len(block.samples) / block.rate
                 if self._decoded_s > self._limits.maximum_s:
                     raise UnreadableAudio(
-                        f"{self._path}: longer than {self._limits.maximum_s / 3600:g} hours; split it, or raise the "
-                        "limit"
+                        f"{self._path}: longer than {self._limits.maximum_s / 3600:g} hours; split it, or set "
+                        "BYTECOVER2_MAXIMUM_HOURS"
                     )
                 yield Block(block.rate, self._mixdown.mix(block))
 

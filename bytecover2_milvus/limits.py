@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import UnreadableAudio
+from .errors import ConfigError, UnreadableAudio
+
+_HOURS, _GIB = "BYTECOVER2_MAXIMUM_HOURS", "BYTECOVER2_MAXIMUM_GIB"
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,31 @@ class Limits:
     minimum_rate: int = 4_000
     maximum_rate: int = 2_822_400
 
+    @classmethod
+    def here(cls) -> Limits:
+        """Those of the environment: ``BYTECOVER2_MAXIMUM_HOURS`` and ``BYTECOVER2_MAXIMUM_GIB``, else the defaults.
 
-LIMITS = Limits()
+        Raises
+        ------
+        ConfigError
+            If one of them is no positive number.
+        """
+        hours, gib = _number(_HOURS, cls.maximum_s / 3600), _number(_GIB, cls.maximum_bytes / 2**30)
+        return cls(maximum_s=hours * 3600, maximum_bytes=round(gib * 2**30))
 
 
-def check_regular(path: Path | str, status: os.stat_result, limits: Limits = LIMITS) -> None:
+def _number(name: str, default: float) -> float:
+    text = os.environ.get(name, "")
+    try:
+        number = float(text) if text else default
+    except ValueError:
+        number = math.nan
+    if not 0 < number < 1e9:
+        raise ConfigError(f"{name}={text}: not a positive number; set another, or none")
+    return number
+
+
+def check_regular(path: Path | str, status: os.stat_result, limits: Limits | None = None) -> None:
     """Refuse what is no file on a disk, as a pipe may keep its reader waiting for ever and a device never ends.
 
     Raises
@@ -47,14 +70,15 @@ def check_regular(path: Path | str, status: os.stat_result, limits: Limits = LIM
         raise UnreadableAudio(f"{path}: {os.strerror(errno.EISDIR)}; name the files in it")
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableAudio(f"{path}: a pipe or a device, no regular file; write it to a file first")
+    limits = limits or Limits.here()
     if status.st_size > limits.maximum_bytes:
         size, allowed = (n_bytes / 2**30 for n_bytes in (status.st_size, limits.maximum_bytes))
         raise UnreadableAudio(
-            f"{path}: a file of {size:.3g} GiB, and {allowed:.3g} are allowed; split it, or raise the limit"
+            f"{path}: a file of {size:.3g} GiB, and {allowed:.3g} are allowed; split it, or set {_GIB}"
         )
 
 
-def open_regular(path: Path, limits: Limits = LIMITS) -> BinaryIO:
+def open_regular(path: Path, limits: Limits | None = None) -> BinaryIO:
     """The file, open to be read.
 
     Raises

