@@ -121,3 +121,35 @@ def test_a_small_demo(tmp_path: Path) -> None:
     audio = sum(file.stat().st_size for file in (tmp_path / "demo" / "audio").rglob("*.*"))
     assert audio < 9 * 500_000  # bytes
     shutil.rmtree(tmp_path / "demo")
+
+
+def test_scores_are_read(tmp_path: Path) -> None:
+    """MIDI by mido and MusicXML by partitura, where they are installed: eight bars of a scale up and down."""
+    mido = pytest.importorskip("mido")
+    pytest.importorskip("partitura")
+    from bytecover2_milvus.songs.readers import read_song
+
+    pitches = [60, 62, 64, 65, 67, 69, 71, 72] * 2 + [72, 71, 69, 67, 65, 64, 62, 60] * 2
+    file = mido.MidiFile(ticks_per_beat=480)
+    file.tracks.append(track := mido.MidiTrack([mido.MetaMessage("time_signature", numerator=4, denominator=4)]))
+    names = {0: "C", 2: "D", 4: "E", 5: "F", 7: "G", 9: "A", 11: "B"}
+    bars = []
+    for start in range(0, len(pitches), 4):
+        notes = ""
+        for pitch in pitches[start : start + 4]:
+            track.append(mido.Message("note_on", note=pitch, velocity=80, time=0))
+            track.append(mido.Message("note_off", note=pitch, velocity=0, time=480))
+            step, octave = names[pitch % 12], pitch // 12 - 1
+            notes += f"<note><pitch><step>{step}</step><octave>{octave}</octave></pitch><duration>1</duration></note>"
+        attributes = (
+            "<attributes><divisions>1</divisions><time><beats>4</beats><beat-type>4</beat-type></time></attributes>"
+        )
+        bars.append(f'<measure number="{start // 4 + 1}">{attributes * (not start)}{notes}</measure>')
+    file.save(tmp_path / "scale.mid")
+    (tmp_path / "scale.musicxml").write_text(
+        '<?xml version="1.0"?><score-partwise version="4.0"><part-list><score-part id="P1"><part-name>Voice</part-name>'
+        f'</score-part></part-list><part id="P1">{"".join(bars)}</part></score-partwise>'
+    )
+    for name in ("scale.mid", "scale.musicxml"):
+        song = read_song(tmp_path / name)
+        assert [note.pitch for index in song.form for note in song.sections[index].melody] == pitches
