@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "ArrowRight": (39, ""), "ArrowLeft": (37, ""), "End": (35, "")}
+
 
 class Chromium:
     """One page of a headless browser; a context manager.
@@ -118,9 +120,19 @@ class Chromium:
         for kind in ("dragEnter", "dragOver", "drop"):
             self.send("Input.dispatchDragEvent", type=kind, data=data, **at)
 
+    def click(self, selector: str, x: float = 0.5, y: float = 0.5) -> None:
+        """Press and release the mouse over an element, at shares of its width and height."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        box = self.evaluate(f"{element}.getBoundingClientRect().toJSON()")
+        self.evaluate(f"scrollBy(0, {box['y'] + y * box['height']} - innerHeight / 2)")
+        box = self.evaluate(f"{element}.getBoundingClientRect().toJSON()")
+        at = {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"], "button": "left", "clickCount": 1}
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, **at)
+
     def press(self, key: str) -> None:
-        """Tab or Enter."""
-        code, text = {"Tab": (9, ""), "Enter": (13, "\r")}[key]
+        """Tab, Enter or an arrow key."""
+        code, text = KEYS[key]
         self.send("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, text=text)
         self.send("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from audio_files import write_tone
 from band_embedder import BandEmbedder
+from chromium import Chromium
 
 import bytecover2_milvus
 from benchmarks.milvus_server import MilvusServer
@@ -40,6 +42,23 @@ def shared_data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"needs the scores of docs/songs.md; BYTECOVER2_TEST_SCORES names the folder, {DATA} is none")
     return DATA
+
+
+def missing(what: str) -> NoReturn:
+    """Skip, or fail where ``.ci/run`` has installed what the consumers need."""
+    if os.environ.get("BYTECOVER2_REQUIRE") == "consumers":
+        pytest.fail(f"needs {what}, which BYTECOVER2_REQUIRE=consumers says is there")
+    pytest.skip(f"needs {what}")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """Headless Chromium, in the size of a desk's screen."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        missing("chromium or google-chrome (Debian: chromium)")
+    with Chromium(program, tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import unquote
 
 import numpy as np
@@ -24,7 +22,7 @@ import pytest
 import soundfile
 import soxr
 from chromium import Chromium
-from conftest import write_int8
+from conftest import missing, write_int8
 from numpy.typing import NDArray
 
 from bytecover2_milvus.audio import load_audio
@@ -71,13 +69,6 @@ def golden() -> dict[str, NDArray]:
 @pytest.fixture(scope="module")
 def tolerance() -> float:
     return tolerance_of(BUNDLE)
-
-
-def missing(what: str) -> NoReturn:
-    """Skip, or fail where ``.ci/run`` has installed what the consumers need."""
-    if os.environ.get("BYTECOVER2_REQUIRE") == "consumers":
-        pytest.fail(f"needs {what}, which BYTECOVER2_REQUIRE=consumers says is there")
-    pytest.skip(f"needs {what}")
 
 
 def module(name: str) -> None:
@@ -338,13 +329,9 @@ def serve(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+def chromium(browser: Chromium) -> Chromium:
     module("onnxruntime-web")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        missing("chromium or google-chrome (Debian: chromium)")
-    with Chromium(program, tmp_path_factory.mktemp("chromium")) as browser:
-        yield browser
+    return browser
 
 
 @pytest.fixture(scope="module")

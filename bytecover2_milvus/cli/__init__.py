@@ -24,6 +24,7 @@ from .collections import collections_group
 from .demo import demo
 from .doctor import doctor
 from .embed import embed
+from .explain import explain
 from .export import export
 from .output import InOrder, printable
 from .search import evaluate, ingest, query
@@ -95,5 +96,18 @@ def main() -> None:
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {printable(message)}\n"
 
 
-for command in (ingest, query, evaluate, embed, collections_group, doctor, demo, train, fit_pca, export, verify):
+for command in (
+    ingest,
+    query,
+    explain,
+    evaluate,
+    embed,
+    collections_group,
+    doctor,
+    demo,
+    train,
+    fit_pca,
+    export,
+    verify,
+):
     main.add_command(command)

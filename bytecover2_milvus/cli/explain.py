@@ -1,0 +1,64 @@
+"""``explain``: why two recordings are thought to be one work, as a page to see and hear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .output import Place, bundle_option, collection_option, device_option, milvus_options, open_milvus, say
+
+
+@click.command()
+@click.argument("query", type=click.Path(path_type=Path))
+@click.argument("track")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Page to write, .html.")
+@click.option("--no-audio", is_flag=True, help="Leave the recordings out: the page is small, and has no players.")
+@milvus_options
+@collection_option
+@bundle_option
+@device_option
+def explain(
+    query: Path,
+    track: str,
+    out: Path,
+    no_audio: bool,
+    milvus: Place,
+    collection: str,
+    bundle: Path | None,
+    device: str,
+) -> None:
+    """Show where the same music runs in two recordings, in a page of one file.
+
+    QUERY is an audio file, and TRACK is one, or the track_id of a track of the collection. The page has the
+    cross-similarity of both with the longest path through it, their chromagrams, and two players that jump to the
+    matched place together. It holds both recordings, small, and requests nothing.
+
+    \b
+    Example:
+      bytecover2-milvus explain cover.mp3 original.flac --out page.html
+    """
+    from ..embedder import Embedder
+    from ..explain import in_words
+    from ..pages.explain import write_page
+
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise click.UsageError(f"--out {out}: its name must end in .html")
+    path = Path(track) if Path(track).exists() else _path_of(track, milvus, collection)
+    explanation = write_page(query, path, Embedder(bundle, device), out, sound=not no_audio)
+    say(f"{in_words(explanation)} The page is {out}")
+
+
+def _path_of(track_id: str, milvus: Place, collection: str) -> Path:
+    """Where the file of a track of the collection lies."""
+    from ..collection import TrackCollection
+    from ..errors import CollectionError
+
+    try:
+        with open_milvus(milvus) as client:
+            rows = TrackCollection.open(client, collection).rows_of([track_id])
+    except CollectionError as error:
+        raise click.ClickException(f"{track_id}: no such file, and not found as a track_id ({error})") from error
+    if not rows:
+        raise click.ClickException(f"{track_id}: no such file, and no track_id of {collection} at {milvus}")
+    return Path(rows[0].path)

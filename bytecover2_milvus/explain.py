@@ -1,0 +1,153 @@
+"""Two recordings, explained: where the same music runs in both, found by each group of chroma channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .alignment.chroma import PITCH_CLASSES, to_levels
+from .alignment.qmax import Qmax
+from .errors import ChromaError, ShortChroma
+
+if TYPE_CHECKING:
+    from .alignment.evidence import Evidence
+
+SAME_TEMPO = 0.015  # by which a tempo ratio may differ from 1 and still be called the same
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One of the two."""
+
+    name: str
+    duration_s: float
+    chroma: NDArray[np.uint8]  # (n_frames, 12 * groups): levels
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A matched stretch, in seconds of both recordings."""
+
+    query_start_s: float
+    query_end_s: float
+    start_s: float
+    end_s: float
+    transposition: int  # semitones that the track is above the query
+    tempo_ratio: float  # 2 where the track is twice as fast
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What aligning two recordings shows."""
+
+    query: Recording
+    track: Recording
+    frame_s: float
+    evidence: dict[str, Evidence | None]  # by group of channels; None where nothing recurs
+    similarity: float | None = None  # cosine of the embeddings
+    score: float | None = None  # log odds that both are one work
+    probability: float | None = None  # that both are one work
+
+    @property
+    def best(self) -> str | None:
+        """The group whose alignment scores highest; None if nothing recurs in any."""
+        found = {group: seen.score for group, seen in self.evidence.items() if seen is not None}
+        return max(found, key=lambda group: found[group], default=None)
+
+    def stretch(self, group: str) -> Stretch | None:
+        """Where the match of a group lies."""
+        seen = self.evidence[group]
+        if seen is None:
+            return None
+        ends_s = (seen.query_end * self.frame_s, seen.candidate_end * self.frame_s)
+        return Stretch(
+            seen.query_start * self.frame_s,
+            min(ends_s[0], self.query.duration_s),
+            seen.candidate_start * self.frame_s,
+            min(ends_s[1], self.track.duration_s),
+            seen.transposition,
+            seen.tempo_ratio,
+        )
+
+
+def explain_pair(
+    query: Recording,
+    track: Recording,
+    groups: Sequence[str],
+    frame_s: float,
+    *,
+    similarity: float | None = None,
+    score: float | None = None,
+    probability: float | None = None,
+) -> Explanation:
+    """The alignment of two recordings by each group of twelve chroma channels.
+
+    Parameters
+    ----------
+    query, track : Recording
+        Their chroma in [0, 1], or levels, (n_frames, 12 * len(groups)).
+    groups : sequence of str
+        Names of the groups, in the order of the channels.
+    frame_s : float
+        Seconds from one frame to the next.
+    similarity, score, probability : float, optional
+        What is known of the pair besides; it is handed on.
+
+    Raises
+    ------
+    ShortChroma
+        If either is shorter than a window of the alignment.
+    ChromaError
+        If chroma holds NaN, does not have twelve channels for each group, or is too long to be drawn.
+    """
+    from .alignment.evidence import evidence
+
+    query, track = (Recording(r.name, r.duration_s, to_levels(r.chroma, r.name)) for r in (query, track))
+    parameters = Qmax()
+    for recording in (query, track):
+        n_frames, channels = recording.chroma.shape
+        if channels != PITCH_CLASSES * len(groups):
+            raise ChromaError(f"{recording.name}: {channels} channels of chroma; {len(groups)} groups of 12 needed")
+        if n_frames < parameters.embedding:
+            raise ShortChroma(
+                f"{recording.name}: {recording.duration_s:.1f} s are too short to be aligned;"
+                f" {parameters.embedding * frame_s:.1f} s are needed"
+            )
+    found = {group: evidence(query.chroma, track.chroma, number, parameters) for number, group in enumerate(groups)}
+    return Explanation(query, track, frame_s, found, similarity, score, probability)
+
+
+def in_words(explanation: Explanation, group: str | None = None) -> str:
+    """A sentence that says where the recordings run alike; of the best group by default."""
+    group = group or explanation.best
+    stretch = explanation.stretch(group) if group else None
+    if stretch is None:
+        return "Nothing recurs: no stretch of the query runs as a stretch of the track does."
+    query, track = (
+        f"{clock(start)} to {clock(end)}"
+        for start, end in ((stretch.query_start_s, stretch.query_end_s), (stretch.start_s, stretch.end_s))
+    )
+    pitch, tempo = pitch_in_words(stretch.transposition), tempo_in_words(stretch.tempo_ratio)
+    return f"From {query} the query runs as the track does from {track}; there the track is {pitch} and {tempo}."
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, such as 2:05; also 75:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"
+
+
+def pitch_in_words(semitones: int) -> str:
+    """Such as "3 semitones higher"."""
+    if semitones == 0:
+        return "in the same key"
+    return f"{abs(semitones)} semitone{'s' * (abs(semitones) > 1)} {'higher' if semitones > 0 else 'lower'}"
+
+
+def tempo_in_words(ratio: float) -> str:
+    """Such as "1.07 times as fast"."""
+    return "at the same tempo" if abs(ratio - 1) <= SAME_TEMPO else f"{ratio:.2f} times as fast"

@@ -1,0 +1,85 @@
+"""The drawing of an alignment: cross-similarity and path, chromagrams, and the match of both one above the other."""
+
+from __future__ import annotations
+
+from string import Template
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..alignment.chroma import PITCH_CLASSES
+from ..explain import Explanation, clock, in_words
+from .document import data_uri, escape, template
+from .image import of_chroma, of_recurrence
+
+if TYPE_CHECKING:
+    from ..alignment.evidence import Evidence
+
+TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+MOST_TICKS = 6
+MOST_POINTS = 4000  # of a path that is drawn
+
+
+def drawing(explanation: Explanation, group: str, number: int, shown: bool) -> str:
+    """The drawing of one group of channels."""
+    seen = explanation.evidence[group]
+    if seen is None:
+        hidden = "" if shown else "hidden"
+        return f'<section class="view" data-view="{number}" {hidden}><p>Nothing recurs here.</p></section>'
+    channels = slice(number * PITCH_CLASSES, (number + 1) * PITCH_CLASSES)
+    query, track = (recording.chroma[:, channels] for recording in (explanation.query, explanation.track))
+    stretch = explanation.stretch(group)
+    assert stretch is not None
+    path = points(seen)
+    return Template(template("explain_view.html")).substitute(
+        number=number,
+        hidden="" if shown else "hidden",
+        n=len(query),
+        m=len(track),
+        windows_n=seen.recurrence.shape[0],
+        windows_m=seen.recurrence.shape[1],
+        recurrence=data_uri("image/png", of_recurrence(seen.recurrence)),
+        query_chroma=data_uri("image/png", of_chroma(query)),
+        track_chroma=data_uri("image/png", of_chroma(track)),
+        query_ticks=_ticks(explanation.query.duration_s, len(query) * explanation.frame_s, "y"),
+        track_ticks=_ticks(explanation.track.duration_s, len(track) * explanation.frame_s, "x"),
+        points=" ".join(f"{x},{y}" for y, x in path.tolist()),
+        query_start=seen.query_start,
+        query_frames=seen.query_end - seen.query_start,
+        track_start=seen.candidate_start,
+        track_frames=seen.candidate_end - seen.candidate_start,
+        warped=data_uri("image/png", of_chroma(_in_time_of_track(query, seen))),
+        matched=data_uri("image/png", of_chroma(track[seen.candidate_start : seen.candidate_end])),
+        moved=escape(_moved(stretch.transposition)),
+        words=escape(in_words(explanation, group)),
+    )
+
+
+def points(seen: Evidence) -> NDArray[np.int32]:
+    """The path (n_points, 2) in frames of query and track, thinned if it is long, up to the end of its last window."""
+    kept = np.unique(np.linspace(0, len(seen.path) - 1, min(len(seen.path), MOST_POINTS)).round().astype(int))
+    end = np.array([[seen.query_end, seen.candidate_end]], dtype=np.int32)
+    return np.concatenate([seen.path[kept], end])
+
+
+def _in_time_of_track(query: NDArray[np.uint8], seen: Evidence) -> NDArray[np.uint8]:
+    """The query's chroma at the times of the track's matched stretch, transposed to it."""
+    path = points(seen)
+    times = np.interp(np.arange(seen.candidate_start, seen.candidate_end), path[:, 1], path[:, 0])
+    frames = np.minimum(times.round().astype(int), len(query) - 1)
+    return np.roll(query[frames], seen.transposition, axis=1)
+
+
+def _moved(semitones: int) -> str:
+    return f", moved {'up' if semitones > 0 else 'down'} by {abs(semitones)}" if semitones else ""
+
+
+def _ticks(duration_s: float, drawn_s: float, axis: str) -> str:
+    """Labels of an axis of `drawn_s` seconds, at round times up to the end of the recording."""
+    step = next((step for step in TICKS_S if duration_s / step <= MOST_TICKS), TICKS_S[-1])
+    other = 'y="75%"' if axis == "x" else 'x="88%"'
+    return "".join(
+        f'<text {axis}="{100 * at / drawn_s:.2f}%" {other} class="{"first" if at == 0 else ""}">{clock(at)}</text>'
+        for at in range(0, int(duration_s) + 1, step)
+    )
