@@ -304,6 +304,28 @@ class TestRefusals:
         refused(run("ingest", tmp_path / "empty", "--uri", tmp_path / "x.db"), "empty: no audio files there")
         assert not (tmp_path / "x.db").exists()
 
+    def test_files_that_are_all_missing_make_no_milvus_lite(self, tiny_bundle, tmp_path):
+        process = run("ingest", "--uri", tmp_path / "x.db", "--bundle", tiny_bundle, "--json", "--", "-x.mp3", "gone")
+        assert [json.loads(line)["status"] for line in process.stdout.splitlines()] == ["failed", "failed"]
+        assert (
+            process.returncode == 1 and f"0 rows in tracks at {tmp_path / 'x.db'}, which was not made" in process.stderr
+        )
+        assert not (tmp_path / "x.db").exists()
+
+    def test_a_name_that_is_too_long_makes_no_milvus_lite(self, catalogue, tiny_bundle, tmp_path):
+        options = ("--uri", tmp_path / "x.db", "--bundle", tiny_bundle, "--collection", "a" * 250)
+        refused(run("ingest", catalogue, *options), "a name of 250 letters is too long")
+        assert not (tmp_path / "x.db").exists()
+
+    def test_who_closes_stdout_has_seen_enough(self, catalogue, tiny_bundle, tmp_path):
+        command = [sys.executable, "-m", "bytecover2_milvus", "ingest", catalogue, "--uri", tmp_path / "x.db", "--json"]
+        process = subprocess.Popen(
+            [*command, "--bundle", tiny_bundle], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait(60) == 1 and "Traceback" not in errors
+
     def test_a_command_of_a_group_is_named_where_it_is_missed(self):
         process = run("list")
         assert process.returncode == 2 and "it is collections list" in process.stderr
