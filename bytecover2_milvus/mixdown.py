@@ -135,7 +135,7 @@ class Mixdown:
                 raise UnreadableAudio(f"{self._path}: a sample of {peak:.3g}, full scale being 1; export it again")
             if (loud > limit).mean() > _RARE:
                 return mono
-        beyond = np.count_nonzero(loud > limit) + np.count_nonzero(~finite)
+        beyond = int(np.count_nonzero(loud > limit) + np.count_nonzero(~finite))
         if not beyond:
             return mono
         self._clipped += beyond

@@ -84,12 +84,26 @@ class SoundFileReader:
         return samples.astype("<i2", copy=False).tobytes()
 
 
+class _Lenient:
+    """A file that stays where it is when a damaged header asks for a place before its start, and says nothing."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self.read, self.readinto, self.tell = raw.read, raw.readinto, raw.tell  # type: ignore[attr-defined]
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._raw.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return self._raw.tell()
+
+
 def open_sound_file(raw: BinaryIO) -> SoundFile | None:
     """The open file, or None where ffmpeg is needed: unknown formats, MP3, and FLAC that states no length."""
     from soundfile import LibsndfileError, SoundFile
 
     try:
-        file = SoundFile(raw)
-    except (LibsndfileError, TypeError):  # TypeError: a file called .raw says nothing of what it holds
+        file = SoundFile(_Lenient(raw))
+    except LibsndfileError:
         return None
     return None if file.format == "MP3" or file.frames == _UNKNOWN else file

@@ -95,3 +95,4 @@ def test_no_damage_ends_the_process_or_gives_what_is_no_waveform(originals: Path
     lines = done.stdout.splitlines()
     assert (done.returncode, lines[-1]) == (0, "done"), (lines[-1], done.stderr[-2_000:])
     assert len(lines) == 1 + MUTANTS * len(FORMATS)
+    assert "Traceback" not in done.stderr
