@@ -367,8 +367,13 @@ def test_a_page_of_two_that_share_nothing_says_so(browser, tmp_path):
     silence = Recording("silence.wav", 60.0, np.zeros((120, 36), np.uint8))
     found = explain_pair(recording("a.wav", tune(6, 60)), silence, GROUPS, FRAME_S)
     path = tmp_path / "nothing.html"
-    path.write_text(explain_page(found), encoding="utf-8")
+    sound = compress(played(tune(6, 10)))
+    path.write_text(explain_page(found, (sound, sound)), encoding="utf-8")
     browser.open(path.as_uri())
     assert browser.text(".words").startswith("Nothing recurs")
     assert browser.evaluate("document.querySelector('.matrix') === null")
+    browser.click("h1")  # browsers play nothing to who has not touched the page
+    browser.evaluate("query.play()")  # each by itself
+    browser.wait("query.currentTime > 0.2")
+    browser.evaluate("query.pause()")
     assert browser.errors == []

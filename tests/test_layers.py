@@ -28,7 +28,19 @@ def test_its_public_names_resolve_without_torch():
 
 
 @pytest.mark.parametrize(
-    "module", ["audio", "bundle", "collection", "embedder", "ingest", "manifest", "metrics", "verify"]
+    "module",
+    [
+        "audio",
+        "bundle",
+        "collection",
+        "embedder",
+        "explain",
+        "ingest",
+        "manifest",
+        "metrics",
+        "pages.explain",
+        "verify",
+    ],
 )
 def test_serving_never_imports_torch(module):
     assert "torch" not in loaded_by(f"import bytecover2_milvus.{module}")

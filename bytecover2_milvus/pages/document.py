@@ -12,7 +12,9 @@ from string import Template
 MEDIA = "blob:"  # of sound that is in the page itself
 
 
-def document(title: str, body: str, *, styles: Sequence[str], script: str, rules: str = "", media: str = MEDIA) -> str:
+def document(
+    title: str, body: str, *, styles: Sequence[str], scripts: Sequence[str], rules: str = "", media: str = MEDIA
+) -> str:
     """The text of a page, whose policy forbids every request and every script but its own.
 
     Parameters
@@ -23,15 +25,15 @@ def document(title: str, body: str, *, styles: Sequence[str], script: str, rules
         HTML: names in it are escaped already, by `escape`.
     styles : sequence of str
         Names of style sheets in this package, in order.
-    script : str
-        Name of a module in this package.
+    scripts : sequence of str
+        Names of scripts in this package, which become one module, in order.
     rules : str
         CSS of this page alone, after all style sheets.
     media : str
         Where sound may come from, in the words of a Content-Security-Policy.
     """
     style = "".join(map(template, styles)) + rules
-    code = template(script)
+    code = "".join(map(template, scripts))
     return Template(template("page.html")).substitute(
         title=escape(title), body=body, style=style, script=code, style_hash=_hash(style), script_hash=_hash(code),
         media=media,
@@ -50,6 +52,12 @@ def escape(text: object) -> str:
 
 def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def share_in_words(probability: float) -> str:
+    """A probability that never claims to be certain."""
+    percent = 100 * probability
+    return "above 99 %" if percent > 99 else "below 1 %" if percent < 1 else f"{percent:.0f} %"
 
 
 def _hash(text: str) -> str:

@@ -15,7 +15,7 @@ from ..alignment.chroma import to_levels
 from ..errors import AudioError, BundleError
 from ..explain import Explanation, Recording, clock, explain_pair, in_words, pitch_in_words, tempo_in_words
 from ..writing import check_writable, whole_file
-from .document import document, escape, template
+from .document import document, escape, share_in_words, template
 from .drawing import drawing, points
 from .sound import compress
 
@@ -128,7 +128,7 @@ def explain_page(explanation: Explanation, sounds: tuple[bytes | None, bytes | N
         f"{explanation.query.name} and {explanation.track.name}",
         body,
         styles=("page.css", "explain.css"),
-        script="explain.mjs",
+        scripts=("duet.mjs", "explain.mjs"),
         rules=f":root {{ --aspect: {aspect:.3f}; }}\n",
     )
 
@@ -147,7 +147,7 @@ def _facts(explanation: Explanation) -> str:
     facts = []
     stretch = explanation.stretch(explanation.best) if explanation.best else None
     if explanation.probability is not None:
-        facts.append(("Probability of one work", _share(explanation.probability)))
+        facts.append(("Probability of one work", share_in_words(explanation.probability)))
     if explanation.score is not None:
         facts.append(("Score, log odds", f"{explanation.score:+.2f}"))
     if stretch is not None:
@@ -158,12 +158,6 @@ def _facts(explanation: Explanation) -> str:
     if explanation.similarity is not None:
         facts.append(("Similarity of the embeddings", f"{explanation.similarity:.3f}"))
     return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
-
-
-def _share(probability: float) -> str:
-    """A probability that never claims to be certain."""
-    percent = 100 * probability
-    return "above 99 %" if percent > 99 else "below 1 %" if percent < 1 else f"{percent:.0f} %"
 
 
 def _caution(explanation: Explanation) -> str:
