@@ -121,7 +121,7 @@ class Notes:
     """The note map, which hears notes for the second stage; the paper has none."""
 
     width: int = 0  # channels between its blocks; 0 is no note map
-    blocks: int = 5  # residual blocks, each of which sees two octaves further either way
+    blocks: int = 4  # residual blocks, each of which sees two octaves further either way
 
     def __post_init__(self) -> None:
         even = 0 <= self.width <= 1024 and self.width % 2 == 0

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ..config import FrontEnd
 from ..model.cqt import WaveformToCQT, pool_time, scale_magnitude
 from ..model.network import IBN, Bottleneck, ByteCover2, ResNetIBN, mean_over_transpositions, transposing_kernel
+from ..model.note_map import NOTE_POOLING, Chroma, HarmonicBlock, NoteMap, note_input
 
 
 class Affine(nn.Module):
@@ -64,18 +65,40 @@ class FromCQT(nn.Module):
 
 
 class ShippedNetwork(FromCQT):
-    """Unit embedding (B, D) of waveform (B, n_samples): the front end, then `FromCQT`."""
+    """Unit embedding (B, D) of waveform (B, n_samples): the front end, then `FromCQT`.
 
-    def __init__(self, front_end: FrontEnd, network: ByteCover2) -> None:
+    With a note map, embedding and chroma (B, n_frames, 36), both of one CQT.
+    """
+
+    def __init__(self, front_end: FrontEnd, network: ByteCover2, note_map: NoteMap | None = None) -> None:
         super().__init__(front_end, network)
         self.front_end = WaveformToCQT(front_end)
+        self.note_map = fold_note_map(note_map) if note_map is not None else None
+        self.chroma = Chroma(front_end.n_bins) if note_map is not None else None
 
     def pool_cqt(self, waveform: Tensor) -> Tensor:
-        """What `FromCQT` takes, (B, n_bins, T), of waveform (B, n_samples)."""
+        """The input of `FromCQT`, (B, n_bins, T), of waveform (B, n_samples)."""
         return pool_time(self.front_end.constant_q(waveform), self.config.time_pooling)
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        return super().forward(self.pool_cqt(waveform))
+    def forward(self, waveform: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if self.note_map is None:
+            return super().forward(self.pool_cqt(waveform))
+        cqt = self.front_end.constant_q(waveform)
+        chroma = self.chroma(self.note_map(note_input(pool_time(cqt, NOTE_POOLING))))
+        return super().forward(pool_time(cqt, self.config.time_pooling)), chroma
+
+
+def fold_note_map(note_map: NoteMap) -> NoteMap:
+    """A copy without BatchNorm, its kernels rounded to half precision."""
+    folded = copy.deepcopy(note_map)
+    layers = [folded, *(block for block in folded.modules() if isinstance(block, HarmonicBlock))]
+    for layer in layers:
+        for index in (1, 2):
+            conv, norm = getattr(layer, f"conv{index}"), getattr(layer, f"norm{index}")
+            setattr(layer, f"conv{index}", _fold_conv(conv, norm))
+            setattr(layer, f"norm{index}", nn.Identity())
+    _round_to_half(folded)
+    return folded.eval().requires_grad_(False)
 
 
 def fold_backbone(backbone: ResNetIBN) -> ResNetIBN:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES
-from ..contract import INPUT, INPUT_CQT, OUTPUT
+from ..contract import INPUT, INPUT_CQT, OUTPUT, OUTPUT_CHROMA
 from ..errors import ExportError
 from .fold import FromCQT, ShippedNetwork
 
@@ -24,6 +24,8 @@ HALF_ELEMENTS = 4096  # weights of at least so many elements are stored in half 
 
 def export_onnx(network: ShippedNetwork, metadata: Mapping[str, str]) -> bytes:
     """The file ``model.onnx``: `network` from waveform (batch, samples) to embedding (batch, D), both axes dynamic.
+
+    With a note map there is a second output, chroma (batch, frames, channels).
 
     The same weights and metadata give the same bytes.
 
@@ -36,7 +38,8 @@ def export_onnx(network: ShippedNetwork, metadata: Mapping[str, str]) -> bytes:
     # Axes of size one would be taken for constants, hence two waveforms longer than the minimum.
     example = torch.zeros(2, 3 * minimum_samples + SAMPLE_RATE)
     axes = {0: Dim("batch", min=1), 1: Dim("samples", min=minimum_samples)}
-    return to_file(_trace(network, INPUT, example, axes), metadata)
+    outputs = [OUTPUT] if network.note_map is None else [OUTPUT, OUTPUT_CHROMA]
+    return to_file(_trace(network, INPUT, outputs, example, axes), metadata)
 
 
 def export_cqt_onnx(network: FromCQT, metadata: Mapping[str, str]) -> bytes:
@@ -49,7 +52,7 @@ def export_cqt_onnx(network: FromCQT, metadata: Mapping[str, str]) -> bytes:
     """
     example = torch.zeros(2, network.config.n_bins, 5 * SHORTEST_FRAMES + 1)
     axes = {0: Dim("batch", min=1), 2: Dim("frames", min=SHORTEST_FRAMES)}
-    return to_file(_trace(network, INPUT_CQT, example, axes), metadata)
+    return to_file(_trace(network, INPUT_CQT, [OUTPUT], example, axes), metadata)
 
 
 def to_file(model: ModelProto, metadata: Mapping[str, str]) -> bytes:
@@ -71,7 +74,9 @@ def to_file(model: ModelProto, metadata: Mapping[str, str]) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def _trace(network: nn.Module, name: str, example: Tensor, axes: Mapping[int, Dim]) -> ModelProto:
+def _trace(
+    network: nn.Module, name: str, outputs: list[str], example: Tensor, axes: Mapping[int, Dim]
+) -> ModelProto:
     """`network` on one input of that name, shaped as `example` but for its dynamic `axes`."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -85,7 +90,7 @@ def _trace(network: nn.Module, name: str, example: Tensor, axes: Mapping[int, Di
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[name],
-                output_names=[OUTPUT],
+                output_names=outputs,
                 dynamic_shapes=(dict(axes),),
                 external_data=False,
                 verbose=False,

@@ -25,6 +25,11 @@ MAPS = ("notes", "lead")  # all that sounds with a pitch; what carries the tune
 NOTE_POOLING = 5  # CQT frames per input frame: 0.116 s
 TIME_STRIDE = 4  # input frames per frame of the map: 0.464 s
 OCTAVE = 12  # bins
+CHROMA_FRAME_HOPS = NOTE_POOLING * TIME_STRIDE  # CQT frames per frame of chroma: 0.464 s
+CHROMA_GROUPS = ("notes", "upper", "lead")  # of twelve channels each, C first
+_BODY = 45.0, 18.0  # bin and spread of the weight with which octaves are folded: A4 and an octave and a half
+_UPPER = 48.0, 10.0  # likewise for what lies above the accompaniment
+_SILENCE = 0.05  # the loudest pitch class below which a frame is not brought up to 1
 
 
 class HarmonicBlock(nn.Module):
@@ -35,7 +40,7 @@ class HarmonicBlock(nn.Module):
         narrow = width // 2
         self.conv1 = nn.Conv2d(width, narrow, (5, 1), padding=(2 * OCTAVE, 0), dilation=(OCTAVE, 1), bias=False)
         self.norm1 = nn.BatchNorm2d(narrow)
-        self.conv2 = nn.Conv2d(narrow, width, (5, 3), padding=(2, 1), bias=False)
+        self.conv2 = nn.Conv2d(narrow, width, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,3 +83,29 @@ def note_input(cqt: Tensor) -> Tensor:
     """
     cqt = cqt[:, :, : cqt.shape[2] // TIME_STRIDE * TIME_STRIDE]
     return torch.sqrt(cqt / cqt.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12))
+
+
+class Chroma(nn.Module):
+    """Chroma (B, n_frames, 36) in [0, 1] of the note map's logits (B, 2, n_bins, n_frames), one group after the other.
+
+    Octaves are folded with a Gaussian weight: all notes; notes that stand out of their frame, weighted towards the
+    treble; the lead. Each frame of each group is divided by its largest value.
+    """
+
+    def __init__(self, n_bins: int) -> None:
+        super().__init__()
+        self.register_buffer("body", _folding(n_bins, *_BODY), persistent=False)
+        self.register_buffer("upper", _folding(n_bins, *_UPPER), persistent=False)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        notes, lead = torch.sigmoid(logits).transpose(2, 3).unbind(dim=1)  # (B, n_frames, n_bins)
+        outstanding = F.relu(notes - notes.mean(dim=2, keepdim=True))
+        groups = (notes @ self.body, outstanding @ self.upper, lead @ self.body)  # (B, n_frames, 12)
+        return torch.cat([group / group.amax(dim=2, keepdim=True).clamp(min=_SILENCE) for group in groups], dim=2)
+
+
+def _folding(n_bins: int, centre: float, spread: float) -> Tensor:
+    """Matrix (n_bins, 12) that sums the octaves of each pitch class, weighted around a bin; bin 0 is a C."""
+    bins = torch.arange(n_bins)
+    weight = torch.exp(-0.5 * ((bins - centre) / spread) ** 2)
+    return F.one_hot(bins % OCTAVE, OCTAVE) * weight[:, None]
