@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
 from ..config import Config
@@ -111,7 +111,7 @@ def train_notes(
     torch.manual_seed(training.seed)
     network = (resumed or init).network if resumed or init else ByteCover2(config.network)
     note_map = initial_note_map(config, resumed or init)
-    average = AveragedModel(note_map, multi_avg_fn=get_ema_multi_avg_fn(training.averaging), use_buffers=True)
+    average = AveragedModel(note_map, multi_avg_fn=moving_average(training.averaging), use_buffers=True)
     average.eval()
     if resumed:
         note_map.load_state_dict(resumed.running, strict=True)
@@ -177,6 +177,25 @@ def train_notes(
     if best < 0:
         save(out / BEST)
     return out / BEST
+
+
+def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """An update of averaged weights that begins as their mean and ends as a moving average with that decay.
+
+    Else the first weights, which have learned nothing, would count for a thousand steps.
+    """
+
+    @torch.no_grad()
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], n_averaged: Tensor | int) -> None:
+        n = int(n_averaged)
+        share = 1 - min(decay, (1 + n) / (10 + n))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, share)
+            else:
+                mean.copy_(value)
+
+    return update
 
 
 def one_thread(worker: int) -> None:
