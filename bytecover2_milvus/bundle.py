@@ -136,9 +136,20 @@ def make_model_id(front_end: FrontEnd, weights: Mapping[str, NDArray]) -> str:
     Weights in half precision count as float32, those of an int8 form as the integers that they are.
     """
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(front_end), sort_keys=True).encode())
+    _add_weights(digest, weights)
+    return digest.hexdigest()[:32]
+
+
+def _add_weights(digest: hashlib._Hash, weights: Mapping[str, NDArray]) -> None:
     for name, weight in sorted(weights.items()):
         digest.update(f"{name} {weight.shape}".encode())
         digest.update((weight.astype("<f4") if weight.dtype.kind == "f" else weight).tobytes())
+
+
+def make_chroma_id(weights: Mapping[str, NDArray]) -> str:
+    """32 hexadecimal digits over every weight of the note map, by name; half precision counts as float32."""
+    digest = hashlib.sha256()
+    _add_weights(digest, weights)
     return digest.hexdigest()[:32]
 
 

@@ -23,12 +23,26 @@ from .reading import parse_json, shorten
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-CONTRACT_VERSION = 1
-INPUT, INPUT_CQT, OUTPUT = "waveform", "cqt", "embedding"  # names in the graphs
+FIRST_STAGE, SECOND_STAGE = 1, 2  # contract versions: embedding alone; embedding and chroma
+INPUT, INPUT_CQT, OUTPUT, OUTPUT_CHROMA = "waveform", "cqt", "embedding", "chroma"  # names in the graphs
+PITCH_CLASSES = 12  # channels of a group of chroma
 LATEST_IR = 10  # of the file: what ONNX Runtime 1.21 knows, the oldest that a bundle was run with
 
 EXPORT_AGAIN = "export it again with `bytecover2-milvus export`"
 COPY_AGAIN = "copy the bundle again, or export it again"
+
+
+@dataclass(frozen=True)
+class ChromaFacts:
+    """What holds for the chroma of a bundle with a second stage."""
+
+    chroma_id: str  # hash of the note map's weights: chroma compares only within one chroma_id
+    groups: tuple[str, ...]  # of twelve channels each, C first: different views of the same music
+    frame_samples: int  # samples per frame
+
+    @property
+    def channels(self) -> int:
+        return PITCH_CLASSES * len(self.groups)
 
 
 @dataclass(frozen=True)
@@ -47,20 +61,26 @@ class Contract:
     opset: int
     packages: dict[str, str]  # versions that made the bundle
     licence: str = "Apache-2.0"
-    contract_version: int = CONTRACT_VERSION
+    contract_version: int = FIRST_STAGE
+    chroma: ChromaFacts | None = None  # from version 2 on: the graph gives chroma, which a second stage aligns
 
     @property
     def chroma_id(self) -> str:
-        """Hash of the note map's weights; "" where the bundle has none, as those of version 1."""
-        return ""
+        """Hash of the note map's weights; "" where the bundle has no second stage."""
+        return self.chroma.chroma_id if self.chroma else ""
 
     @property
     def chroma_channels(self) -> int:
-        """Channels of chroma; 0 where the bundle has no note map."""
-        return 0
+        """Channels of chroma, 12 for each group; 0 where the bundle has no second stage."""
+        return self.chroma.channels if self.chroma else 0
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        table = dataclasses.asdict(self)
+        if self.chroma is None:
+            del table["chroma"]
+        else:
+            table["chroma"]["groups"] = list(self.chroma.groups)  # as JSON has it
+        return table
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2) + "\n"
@@ -87,12 +107,14 @@ class Contract:
         except ValueError as error:
             raise BundleError(f"not JSON ({shorten(error)}); {EXPORT_AGAIN}") from error
         version = table.get("contract_version") if isinstance(table, dict) else None
-        if version != CONTRACT_VERSION:
+        if version not in (FIRST_STAGE, SECOND_STAGE) or type(version) is not int:
             raise BundleError(
-                f"contract version {shorten(version)}, this package reads {CONTRACT_VERSION}; "
+                f"contract version {shorten(version)}, this package reads {FIRST_STAGE} and {SECOND_STAGE}; "
                 f"install the package that made the bundle, or {EXPORT_AGAIN}"
             )
         fields = {field.name for field in dataclasses.fields(cls)}
+        if version == FIRST_STAGE:
+            fields.remove("chroma")
         if set(table) != fields:
             names = shorten(", ".join(sorted(fields ^ set(table))))
             raise BundleError(f"missing or unknown fields: {names}; {EXPORT_AGAIN}")
@@ -106,6 +128,9 @@ class Contract:
                 f"minimum_samples: {table['minimum_samples']}, but its front_end needs {front_end.minimum_samples}; "
                 f"{COPY_AGAIN}"
             )
+        if version == SECOND_STAGE:
+            facts = table["chroma"]
+            table["chroma"] = ChromaFacts(facts["chroma_id"], tuple(facts["groups"]), facts["frame_samples"])
         return cls(**{**table, "front_end": front_end})
 
 
@@ -141,9 +166,11 @@ def check_graph(contract: Contract, path: Path, model: ModelFile, *, from_cqt: b
         raise BundleError(f"{path}: opsets {shorten(model.opsets)}, the contract says {contract.opset}; {COPY_AGAIN}")
     if model.inputs != inputs:
         raise BundleError(f"{path}: inputs {shorten(model.inputs)}, not {inputs}; {COPY_AGAIN}")
-    if model.outputs != {OUTPUT: (FLOAT, ["batch", contract.embedding_dim])}:
-        outputs = shorten(model.outputs)
-        raise BundleError(f"{path}: outputs {outputs}, not {contract.embedding_dim} values; {COPY_AGAIN}")
+    outputs: dict[str, tuple[int, list[int | str]]] = {OUTPUT: (FLOAT, ["batch", contract.embedding_dim])}
+    if contract.chroma and not from_cqt:
+        outputs[OUTPUT_CHROMA] = (FLOAT, ["batch", "frames", contract.chroma.channels])
+    if model.outputs != outputs:
+        raise BundleError(f"{path}: outputs {shorten(model.outputs)}, not {shorten(outputs)}; {COPY_AGAIN}")
     if not model.self_contained:
         raise BundleError(f"{path}: refers to other files, or holds functions or training; {COPY_AGAIN}")
     if inner := [node.operator for node in model.nodes if node.holds_graphs]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle, default_bundle, open_bundle
-from .contract import COPY_AGAIN, INPUT, OUTPUT, check_graph, check_metadata
+from .contract import COPY_AGAIN, INPUT, OUTPUT, OUTPUT_CHROMA, check_graph, check_metadata
 from .cores import usable_cores
 from .errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
 from .extras import how_to_get
@@ -37,12 +37,12 @@ _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 _FATAL = 4  # log severity; every failure comes back as an exception
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Heard:
-    """One waveform as the network hears it."""
+    """What the network makes of a recording: a vector to search by, and a sequence to align."""
 
-    embedding: NDArray[np.float32]  # (D,), of unit norm
-    chroma: NDArray[np.float32] | None = None  # (n_frames, channels) in [0, 1]; None where the bundle has no note map
+    embedding: NDArray[np.float32]  # (D,), unit norm
+    chroma: NDArray[np.float32] | None = None  # (n_frames, channels) in [0, 1]; None where the bundle has none
 
 
 class Embedder:
@@ -98,12 +98,12 @@ class Embedder:
 
     @property
     def chroma_id(self) -> str:
-        """Hash of the note map's weights: chroma compares only within one; "" where the bundle has no second stage."""
+        """Hash of the note map: chroma compares only within one chroma_id; "" where the bundle has no second stage."""
         return self.contract.chroma_id
 
     @property
     def chroma_channels(self) -> int:
-        """Channels of chroma, a multiple of 12; 0 where the bundle has no second stage."""
+        """Channels of chroma, 12 for each group; 0 where the bundle has no second stage."""
         return self.contract.chroma_channels
 
     @property
@@ -134,12 +134,35 @@ class Embedder:
         DeviceError
             If ONNX Runtime fails, for want of memory perhaps.
         """
-        if self._is_long(waveform):
-            return self._embed_parts(waveform)
-        return self._run(self._prepare(waveform)[None])[0]
+        return self.hear(waveform).embedding
 
     def embed_batch(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """The embeddings (N, D) of several waveforms; each is what `embed` gives for it alone.
+
+        Raises
+        ------
+        AudioError, DeviceError
+            As `hear_batch`.
+        """
+        rows = [heard.embedding for heard in self.hear_batch(waveforms)]
+        return np.stack(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
+
+    def hear(self, waveform: NDArray[np.float32]) -> Heard:
+        """The unit embedding of one waveform and its chroma, frame by frame.
+
+        The chroma of a short waveform, which is repeated, ends where the waveform does. Beyond `LONGEST_S` chroma is
+        that of the parts, one after the other.
+
+        Raises
+        ------
+        AudioError, DeviceError
+            As `embed`.
+        """
+        (heard,) = self.hear_batch([waveform])
+        return heard
+
+    def hear_batch(self, waveforms: Sequence[NDArray[np.float32]]) -> list[Heard]:
+        """Embeddings and chroma of several waveforms; each is what `hear` gives for it alone.
 
         Waveforms of equal length share a call of the session. None is ever padded: the network pools over time and
         would see the padding.
@@ -155,50 +178,57 @@ class Embedder:
         indices_of: dict[int, list[int]] = {}  # length -> where such waveforms stand
         for index, waveform in enumerate(prepared):
             indices_of.setdefault(len(waveform), []).append(index)
-        embeddings = np.empty((len(prepared), self.dim), dtype=np.float32)
+        heard: dict[int, Heard] = {}
         for length, indices in indices_of.items():
             if self._is_long(prepared[indices[0]]):
-                embeddings[indices] = [self._embed_parts(prepared[index]) for index in indices]
+                heard |= {index: self._hear_parts(prepared[index]) for index in indices}
                 continue
             step = max(1, BATCH_SAMPLES // length)
             for start in range(0, len(indices), step):
                 batch = indices[start : start + step]
-                embeddings[batch] = self._run(np.stack([prepared[index] for index in batch]))
-        return embeddings
+                embeddings, chroma = self._run(np.stack([prepared[index] for index in batch]))
+                for row, index in enumerate(batch):
+                    own = None if chroma is None else chroma[row, : self._n_frames(len(waveforms[index]))]
+                    heard[index] = Heard(embeddings[row], own)
+        return [heard[index] for index in range(len(prepared))]
 
-    def hear(self, waveform: NDArray[np.float32]) -> Heard:
-        """The embedding and the chroma of one waveform; its embedding is that of `embed`, which raises as this does."""
-        return Heard(self.embed(waveform))
-
-    def hear_batch(self, waveforms: Sequence[NDArray[np.float32]]) -> list[Heard]:
-        """What `hear` gives of several waveforms; raises as `embed_batch`."""
-        return [Heard(embedding) for embedding in self.embed_batch(waveforms)]
+    def _n_frames(self, n_samples: int) -> int:
+        """Frames of chroma of so many samples: whole ones of those that the CQT has, one more than hops."""
+        hop_length = self.contract.front_end.hop_length
+        return (1 + n_samples // hop_length) * hop_length // self.contract.chroma.frame_samples
 
     def _is_long(self, waveform: NDArray[np.float32]) -> bool:
         return waveform.ndim == 1 and len(waveform) > LONGEST_S * self.contract.sample_rate
 
-    def _embed_parts(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The unit mean of the embeddings of equal parts of at most `LONGEST_S`; those that are silent do not count."""
-        total = np.zeros(self.dim, dtype=np.float32)
+    def _hear_parts(self, waveform: NDArray[np.float32]) -> Heard:
+        """The unit mean of the embeddings of equal parts of at most `LONGEST_S`; those that are silent do not count.
+
+        Chroma is that of the parts in order, 0 where one is silent.
+        """
+        total, chroma = np.zeros(self.dim, dtype=np.float32), []
         silent: SilentAudio | None = None
         for part in np.array_split(waveform, math.ceil(len(waveform) / (LONGEST_S * self.contract.sample_rate))):
             try:
-                total += self.embed(part)
+                heard = self.hear(part)
+                total += heard.embedding
+                chroma.append(heard.chroma)
             except SilentAudio as error:
                 silent = error
+                if self.contract.chroma:
+                    chroma.append(np.zeros((self._n_frames(len(part)), self.chroma_channels), dtype=np.float32))
             mapped = getattr(part, "_mmap", None)  # of a memmap; not of one that astype made
             if mapped is not None:  # what was read of the file would count as memory of this process
                 mapped.madvise(mmap.MADV_DONTNEED)
         if silent and not total.any():
             raise silent
-        return total / np.linalg.norm(total)
+        return Heard(total / np.linalg.norm(total), np.concatenate(chroma) if self.contract.chroma else None)
 
-    def _run(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, n_samples) -> (B, D)."""
+    def _run(self, waveforms: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """(B, n_samples) -> embeddings (B, D), and chroma (B, n_frames, channels) where the bundle has it."""
         from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
         try:
-            embeddings = self._run_interruptibly(waveforms)
+            embeddings, *chroma = self._run_interruptibly(waveforms)
         except (EPFail, Fail, RuntimeException, MemoryError) as error:
             seconds = waveforms.size / self.contract.sample_rate
             raise DeviceError(
@@ -211,26 +241,27 @@ class Embedder:
             raise BundleError(f"{self._model}: gives {embeddings.shape}, not {self.dim} values; {COPY_AGAIN}")
         if not np.isfinite(embeddings).all():
             raise AudioError("waveform too loud for float32: its embedding is not finite; export it again")
-        return embeddings
+        return embeddings, *(chroma or [None])
 
-    def _run_interruptibly(self, waveforms: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run_interruptibly(self, waveforms: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """As the session's `run`; Ctrl-C ends it between two nodes of the graph, and half an hour takes seconds."""
         from onnxruntime import RunOptions
 
         options = RunOptions()
+        outputs = [OUTPUT, OUTPUT_CHROMA] if self.contract.chroma else [OUTPUT]
         if threading.current_thread() is not threading.main_thread():  # where no signal is handled
-            return self._session.run([OUTPUT], {INPUT: waveforms}, options)[0]
+            return self._session.run(outputs, {INPUT: waveforms}, options)
         answer: Future[list[NDArray[np.float32]]] = Future()
 
         def run() -> None:
             try:
-                answer.set_result(self._session.run([OUTPUT], {INPUT: waveforms}, options))
+                answer.set_result(self._session.run(outputs, {INPUT: waveforms}, options))
             except Exception as error:
                 answer.set_exception(error)
 
         try:
             threading.Thread(target=run).start()
-            return answer.result()[0]
+            return answer.result()
         except BaseException:
             options.terminate = True
             raise

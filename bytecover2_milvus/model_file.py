@@ -63,6 +63,14 @@ class ModelFile:
         Not among them are the front end's kernels, which follow from its settings.
         """
         parts = ("backbone.", "gem.", "final.", "activation.", "transposing")
+        return self._named(parts)
+
+    @property
+    def note_weights(self) -> dict[str, NDArray]:
+        """What makes the note map: name -> values as they are stored; empty in a graph without a second stage."""
+        return self._named(("note_map.",))
+
+    def _named(self, parts: tuple[str, ...]) -> dict[str, NDArray]:
         return {name.removesuffix(".half"): value for name, value in self.arrays.items() if name.startswith(parts)}
 
     @property

@@ -33,12 +33,13 @@ from .bundle import (
     SUMS,
     Bundle,
     damaged_files,
+    make_chroma_id,
     make_model_id,
     open_bundle,
     read_sums,
     unlisted_files,
 )
-from .contract import COPY_AGAIN, INPUT, INPUT_CQT, OUTPUT, check_graph, check_metadata
+from .contract import COPY_AGAIN, INPUT, INPUT_CQT, OUTPUT, OUTPUT_CHROMA, check_graph, check_metadata
 from .embedder import Embedder, onnx_runtime_errors
 from .errors import BundleError, BytecoverError, DeviceError
 from .extras import why_not_imported
@@ -52,6 +53,7 @@ TRAINING_ONLY = {"BatchNormalization", "Dropout"}  # folded, and without effect:
 ROUNDING, ROUNDING_OF_LARGEST = 2**-9, 2**-16
 HALF_STEP = 2**-24  # half precision's smallest number: all that a layer has which began at zero and has hardly learned
 CONSUMER_TIMEOUT_S = 120.0
+CHROMA_TOLERANCE = 0.01  # of a value in [0, 1]: far below one of the 16 levels that are aligned
 
 _ABSOLUTE_PATH = re.compile(r"(?:^|[\s\"'=:(])(?:/[\w.+-]+){2,}|\b[A-Za-z]:\\|\.py\b")
 
@@ -175,6 +177,9 @@ def _read_golden(bundle: Bundle) -> Golden:
             waveform, embedding, cqt = (golden.get(f"{name}_{what}") for what in ("waveform", "embedding", "cqt"))
             if waveform is None or waveform.dtype != np.int16 or waveform.ndim != 1:
                 raise ValueError(f"{name}_waveform: int16 (samples,) is needed")
+            chroma, facts = golden.get(f"{name}_chroma"), contract.chroma
+            if facts and (chroma is None or chroma.dtype != np.float32 or chroma.shape[1:] != (facts.channels,)):
+                raise ValueError(f"{name}_chroma: float32 (frames, {facts.channels}) is needed")
             if embedding is None or embedding.dtype != np.float32 or embedding.shape != (contract.embedding_dim,):
                 raise ValueError(f"{name}_embedding: float32 ({contract.embedding_dim},) is needed")
             n_bins = contract.front_end.n_bins
@@ -197,7 +202,8 @@ def _check_graph(bundle: Bundle, models: Models) -> str:
     for path, model in models.items():
         check_graph(contract, path, model, from_cqt=path.name == MODEL_CQT)
     versions = f"IR version {models[bundle.model].ir_version}, opset {contract.opset}"
-    return f"{versions}, {INPUT} (batch, samples) to {OUTPUT} (batch, {contract.embedding_dim})"
+    chroma = f" and {OUTPUT_CHROMA} (batch, frames, {contract.chroma.channels})" if contract.chroma else ""
+    return f"{versions}, {INPUT} (batch, samples) to {OUTPUT} (batch, {contract.embedding_dim}){chroma}"
 
 
 def _check_leftovers(models: Models) -> str:
@@ -235,7 +241,12 @@ def _check_weights(bundle: Bundle, models: Models) -> str:
         model_id = make_model_id(bundle.contract.front_end, model.weights)
         if model_id != bundle.contract.model_id:
             raise BundleError(f"{path}: its weights are those of model {model_id}, not the contract's; {COPY_AGAIN}")
-    return "their hash is the model_id"
+    facts = bundle.contract.chroma
+    if not facts:
+        return "their hash is the model_id"
+    if make_chroma_id(models[bundle.model].note_weights) != facts.chroma_id:
+        raise BundleError(f"{bundle.model}: its note map is another than the contract's; {COPY_AGAIN}")
+    return "their hashes are model_id and chroma_id"
 
 
 def _stored_once(model: ModelFile) -> bool:
@@ -250,11 +261,30 @@ def _check_golden(bundle: Bundle, golden: Golden, device: str) -> str:
     embedder = Embedder(bundle.path, device)
     names = ("long", "short", "short")  # two of one length go through the network together
     try:
-        embeddings = embedder.embed_batch([golden[f"{name}_waveform"].astype(np.float32) / 32768 for name in names])
+        heard = embedder.hear_batch([golden[f"{name}_waveform"].astype(np.float32) / 32768 for name in names])
     except DeviceError as error:  # it is there, but does not compute
         raise BundleError(f"{bundle.model}: ONNX Runtime cannot run it ({error})") from error
+    for name, own in zip(names, heard, strict=True):
+        if own.chroma is not None:
+            _check_chroma(bundle, own.chroma, golden[f"{name}_chroma"])
+    embeddings = np.stack([own.embedding for own in heard])
     expected = np.stack([golden[f"{name}_embedding"] for name in names])
     return f"{embedder.provider}, {_difference(bundle, bundle.model, embeddings, expected)}"
+
+
+def _check_chroma(bundle: Bundle, chroma: NDArray, expected: NDArray) -> None:
+    """Refuse chroma that is not the golden one, but for rounding.
+
+    Raises
+    ------
+    BundleError
+    """
+    difference = np.abs(chroma - expected).max() if chroma.shape == expected.shape else np.inf
+    if not difference <= CHROMA_TOLERANCE:  # NaN too
+        raise BundleError(
+            f"{bundle.model}: chroma differs from {GOLDEN} by {difference:.1e}, more than {CHROMA_TOLERANCE:g}; "
+            f"{COPY_AGAIN}, or install the onnxruntime that {CONTRACT} names"
+        )
 
 
 def _difference(bundle: Bundle, of: Path, embeddings: NDArray, expected: NDArray) -> str:
@@ -343,4 +373,6 @@ def _check_checkpoint(bundle: Bundle, models: Models) -> str:
         allowed = ROUNDING_OF_LARGEST * np.abs(theirs).max() + integer_step + HALF_STEP
         if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=ROUNDING, atol=allowed):
             raise BundleError(f"{another}: {name} differs; {COPY_AGAIN}")
+    if bundle.contract.chroma and checkpoint.note_map is None:
+        raise BundleError(f"{another}: it has no note map; {COPY_AGAIN}")
     return f"folds to the {len(folded)} weights of {MODEL}"

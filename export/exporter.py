@@ -27,14 +27,16 @@ from ..bundle import (
     MODEL_CQT,
     SUMS,
     Bundle,
+    make_chroma_id,
     make_model_id,
     open_bundle,
     write_sums,
 )
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd, Network
-from ..contract import INPUT, OUTPUT, Contract
+from ..contract import FIRST_STAGE, INPUT, SECOND_STAGE, ChromaFacts, Contract
 from ..errors import ExportError
 from ..model.network import ByteCover2
+from ..model.note_map import CHROMA_FRAME_HOPS, CHROMA_GROUPS, NoteMap
 from ..model_file import ModelFile, is_int8
 from ..training.checkpoint import Checkpoint
 from .fold import FromCQT, ShippedNetwork
@@ -56,6 +58,7 @@ def write_bundle(
     out_dir: str | Path,
     *,
     facts: Mapping[str, str],
+    note_map: NoteMap | None = None,
     checkpoint: bool = True,
     cqt: bool = False,
     int8: CalibrationSet | None = None,
@@ -73,6 +76,8 @@ def write_bundle(
         New, or a bundle, which is replaced.
     facts : mapping of str to str
         Where the weights come from and how good they are, for the model card: one row each.
+    note_map : NoteMap, optional
+        In eval mode. With it the graph gives chroma too, and the contract is of version 2.
     checkpoint : bool
         Whether the bundle carries the network as it was before folding, to train on from.
     cqt : bool
@@ -81,8 +86,9 @@ def write_bundle(
         Quantise the backbone to int8: calibrated on these songs, and refused if it costs too much on them. Such a
         bundle has a model_id of its own, and no ``model_cqt.onnx``.
     folded : mapping of str to np.ndarray, optional
-        Weights of the bundle that `network` came from (`ModelFile.weights`). The checkpoint in it is rounded, and
-        folding rounds once more; with these the model stays the one it was.
+        Weights of the bundle that `network`, and perhaps `note_map`, came from (`ModelFile.weights` and
+        `note_weights`). The checkpoint in it is rounded, and folding rounds once more; with these the model stays the
+        one it was.
 
     Raises
     ------
@@ -95,9 +101,8 @@ def write_bundle(
         raise ExportError(f"{MODEL_CQT} comes in float only: export int8 without it")
     out_dir = Path(out_dir).absolute()
     check_possible(out_dir, folded)
-    shipped = ShippedNetwork(config.front_end, network)
-    if folded and folded.keys() == shipped.state_dict().keys():
-        shipped.load_state_dict({name: torch.from_numpy(weight.astype(np.float32)) for name, weight in folded.items()})
+    shipped = ShippedNetwork(config.front_end, network, note_map)
+    keep_weights(shipped, folded or {})
     contract = make_contract(config, shipped)
     model = export_onnx(shipped, contract.to_metadata())
 
@@ -112,7 +117,7 @@ def write_bundle(
     golden = golden_vectors(model, contract)
     if cqt:
         from_cqt = FromCQT(config.front_end, network)
-        from_cqt.load_state_dict(shipped.state_dict())
+        from_cqt.load_state_dict(vector_weights(shipped))
         model_cqt = export_cqt_onnx(from_cqt, contract.to_metadata())
         check_cqt_parity(shipped, model_cqt, compared)
         golden |= golden_cqts(shipped, golden)
@@ -125,7 +130,7 @@ def write_bundle(
                 (folder / MODEL_CQT).write_bytes(model_cqt)
             (folder / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
             if checkpoint:
-                (folder / CHECKPOINT).write_bytes(half_checkpoint(config, network, facts))
+                (folder / CHECKPOINT).write_bytes(half_checkpoint(config, network, note_map, facts))
             (folder / "MODEL_CARD.md").write_text(
                 model_card(contract, config.network, parity, facts, cqt, cost), encoding="utf-8"
             )
@@ -162,7 +167,7 @@ def make_contract(config: Config, shipped: ShippedNetwork) -> Contract:
     kind = "bytecover" if config.network.feature_dim is None else "bytecover2"
     return Contract(
         name=f"{kind}-{config.network.embedding_dim}",
-        model_id=hash_weights(config.front_end, shipped),
+        model_id=make_model_id(config.front_end, as_arrays(vector_weights(shipped))),
         embedding_dim=config.network.embedding_dim,
         sample_rate=SAMPLE_RATE,
         minimum_samples=config.front_end.minimum_samples,
@@ -178,7 +183,17 @@ def make_contract(config: Config, shipped: ShippedNetwork) -> Contract:
             "onnxscript": onnxscript.__version__,
             "torch": str(torch.__version__),
         },
+        contract_version=FIRST_STAGE if shipped.note_map is None else SECOND_STAGE,
+        chroma=chroma_facts(config.front_end, shipped),
     )
+
+
+def chroma_facts(front_end: FrontEnd, shipped: ShippedNetwork) -> ChromaFacts | None:
+    """The contract's part on chroma; None without a note map."""
+    if shipped.note_map is None:
+        return None
+    weights = {f"note_map.{name}": weight for name, weight in shipped.note_map.state_dict().items()}
+    return ChromaFacts(make_chroma_id(as_arrays(weights)), CHROMA_GROUPS, CHROMA_FRAME_HOPS * front_end.hop_length)
 
 
 def to_int8(contract: Contract, model: bytes, songs: CalibrationSet) -> tuple[Contract, bytes, Int8Cost]:
@@ -197,31 +212,48 @@ def to_int8(contract: Contract, model: bytes, songs: CalibrationSet) -> tuple[Co
     return contract, content, check_int8(model, content, songs)
 
 
-def half_checkpoint(config: Config, network: ByteCover2, facts: Mapping[str, str]) -> bytes:
+def half_checkpoint(config: Config, network: ByteCover2, note_map: NoteMap | None, facts: Mapping[str, str]) -> bytes:
     """The checkpoint that the bundle carries: kernels and matrices in half precision, all else as it is."""
     beyond = torch.finfo(torch.float16).max
-    for name, weight in network.state_dict().items():
+    learned = network.state_dict() | (note_map.state_dict() if note_map else {})
+    for name, weight in learned.items():
         if weight.ndim > 1 and weight.abs().max() > beyond:
             raise ExportError(
                 f"{name}: beyond {beyond:g}, half precision cannot hold it; export without the checkpoint"
             )
-    return Checkpoint(config, network, facts=dict(facts)).to_bytes(half=True)
+    return Checkpoint(config, network, note_map, facts=dict(facts)).to_bytes(half=True)
 
 
-def hash_weights(front_end: FrontEnd, shipped: ShippedNetwork) -> str:
-    """The model_id of the weights that ship."""
-    return make_model_id(front_end, {name: weight.numpy() for name, weight in shipped.state_dict().items()})
+def keep_weights(shipped: ShippedNetwork, folded: Mapping[str, np.ndarray]) -> None:
+    """Give the vector's part of `shipped`, and its note map, the weights in `folded` where it has all of the part's."""
+    vector = vector_weights(shipped).keys()
+    for part in (vector, shipped.state_dict().keys() - vector):
+        if part <= folded.keys():
+            kept = {name: torch.from_numpy(folded[name].astype(np.float32)) for name in part}
+            shipped.load_state_dict(shipped.state_dict() | kept)
+
+
+def vector_weights(shipped: ShippedNetwork) -> dict[str, torch.Tensor]:
+    """All that makes the embedding: the weights but for those of the note map."""
+    return {name: weight for name, weight in shipped.state_dict().items() if not name.startswith("note_map.")}
+
+
+def as_arrays(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: weight.numpy() for name, weight in weights.items()}
 
 
 def golden_vectors(model: bytes, contract: Contract) -> dict[str, np.ndarray]:
-    """Waveforms as int16 (full scale 32768) and their embeddings as ONNX Runtime gives them on the CPU."""
+    """Waveforms as int16 (full scale 32768), and embeddings and chroma as ONNX Runtime gives them on the CPU."""
     session = reference_session(model)
     golden = {}
     for seed, (name, duration_s) in enumerate(GOLDEN_S.items()):
         pcm = np.round(melody(round(duration_s * SAMPLE_RATE), seed) * 32767).astype(np.int16)
         waveform = _long_enough(pcm, contract.minimum_samples)
         golden[f"{name}_waveform"] = pcm
-        golden[f"{name}_embedding"] = session.run([OUTPUT], {INPUT: waveform[None]})[0][0]
+        golden[f"{name}_embedding"], *chroma = (rows[0] for rows in session.run(None, {INPUT: waveform[None]}))
+        for frames in chroma:  # one array with a second stage, else none
+            n_frames = (1 + len(pcm) // contract.front_end.hop_length) // CHROMA_FRAME_HOPS
+            golden[f"{name}_chroma"] = frames[:n_frames]
     return golden
 
 
@@ -255,6 +287,13 @@ def model_card(
         f"{SHORTEST_FRAMES}: magnitude as `abs(librosa.cqt(..., hop_length={front_end.hop_length}))`, mean over whole "
         f"blocks of {front_end.time_pooling}, at any level |\n"
     )
+    chroma = contract.chroma
+    chroma_row = chroma and (
+        f"| output | `chroma`, float32, (batch, frames, {chroma.channels}), in [0, 1], one frame per "
+        f"{chroma.frame_samples} samples: groups of twelve pitch classes, C first, of {', '.join(chroma.groups)}. A "
+        "second stage aligns it. Of a waveform that was repeated, only the frames of its own length count |\n"
+        f"| chroma_id | `{chroma.chroma_id}` |\n"
+    )
     return Template(_template("MODEL_CARD.md").read_text(encoding="utf-8")).substitute(
         name=contract.name,
         model_id=contract.model_id,
@@ -273,6 +312,7 @@ def model_card(
         backbone=f"ResNet-IBN of {size} (the paper: 3, 4, 6, 3 and 64)" if reduced else "ResNet50-IBN",
         final="no further layer" if network.feature_dim is None else "one linear layer",
         cqt_row=cqt_row if cqt else "",
+        chroma_row=chroma_row or "",
         opset=contract.opset,
         arithmetic=(
             "convolutions in int8 (activations of 8 bits, weights of 7), all else in float32"

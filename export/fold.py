@@ -80,6 +80,11 @@ class ShippedNetwork(FromCQT):
         """The input of `FromCQT`, (B, n_bins, T), of waveform (B, n_samples)."""
         return pool_time(self.front_end.constant_q(waveform), self.config.time_pooling)
 
+    def outputs(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        """Embedding and, with a note map, chroma."""
+        outputs = self(waveform)
+        return (outputs,) if self.note_map is None else outputs
+
     def forward(self, waveform: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if self.note_map is None:
             return super().forward(self.pool_cqt(waveform))

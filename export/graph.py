@@ -38,8 +38,11 @@ def export_onnx(network: ShippedNetwork, metadata: Mapping[str, str]) -> bytes:
     # Axes of size one would be taken for constants, hence two waveforms longer than the minimum.
     example = torch.zeros(2, 3 * minimum_samples + SAMPLE_RATE)
     axes = {0: Dim("batch", min=1), 1: Dim("samples", min=minimum_samples)}
-    outputs = [OUTPUT] if network.note_map is None else [OUTPUT, OUTPUT_CHROMA]
-    return to_file(_trace(network, INPUT, outputs, example, axes), metadata)
+    if network.note_map is None:
+        return to_file(_trace(network, INPUT, [OUTPUT], example, axes), metadata)
+    model = _trace(network, INPUT, [OUTPUT, OUTPUT_CHROMA], example, axes)
+    model.graph.output[1].type.tensor_type.shape.dim[1].dim_param = "frames"  # torch writes a formula of samples
+    return to_file(model, metadata)
 
 
 def export_cqt_onnx(network: FromCQT, metadata: Mapping[str, str]) -> bytes:
@@ -74,9 +77,7 @@ def to_file(model: ModelProto, metadata: Mapping[str, str]) -> bytes:
     return model.SerializeToString(deterministic=True)
 
 
-def _trace(
-    network: nn.Module, name: str, outputs: list[str], example: Tensor, axes: Mapping[int, Dim]
-) -> ModelProto:
+def _trace(network: nn.Module, name: str, outputs: list[str], example: Tensor, axes: Mapping[int, Dim]) -> ModelProto:
     """`network` on one input of that name, shaped as `example` but for its dynamic `axes`."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

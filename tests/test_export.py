@@ -26,13 +26,13 @@ from click.testing import CliRunner
 from conftest import EXPORT, tiny_network
 from packaging.requirements import Requirement
 
-from bytecover2_milvus.bundle import open_bundle
+from bytecover2_milvus.bundle import make_model_id, open_bundle
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import BundleError, ExportError
 from bytecover2_milvus.export import exporter
-from bytecover2_milvus.export.exporter import half_checkpoint, hash_weights, write_bundle
+from bytecover2_milvus.export.exporter import as_arrays, half_checkpoint, vector_weights, write_bundle
 from bytecover2_milvus.export.fold import Affine, ShippedNetwork, fold_backbone, fold_head
 from bytecover2_milvus.export.parity import check_cqt_parity, check_parity, melody, probes
 from bytecover2_milvus.model.cqt import WaveformToCQT
@@ -195,7 +195,7 @@ def test_a_weight_beyond_half_precision_is_not_written_as_infinity():
     with torch.no_grad():
         network.pca_fc.weight[0, 0] = 1e5
     with pytest.raises(ExportError, match=r"pca_fc\.weight: beyond 65504"):
-        half_checkpoint(config, network, {})
+        half_checkpoint(config, network, None, {})
 
 
 # What is written, and what is refused
@@ -229,11 +229,14 @@ def test_bytecover_without_pca_fc_exports_too(tmp_path):
 def test_model_id_changes_with_the_weights_and_with_the_front_end(tiny_bundle):
     config, network = tiny_network()
     shipped = ShippedNetwork(config.front_end, network)
-    model_id = hash_weights(config.front_end, shipped)
+    model_id = make_model_id(config.front_end, as_arrays(vector_weights(shipped)))
     assert model_id == open_bundle(tiny_bundle).contract.model_id
-    assert hash_weights(dataclasses.replace(config.front_end, scale="sqrt"), shipped) != model_id
+    assert (
+        make_model_id(dataclasses.replace(config.front_end, scale="sqrt"), as_arrays(vector_weights(shipped)))
+        != model_id
+    )
     shipped.final.bias[0] += 1e-3
-    assert hash_weights(config.front_end, shipped) != model_id
+    assert make_model_id(config.front_end, as_arrays(vector_weights(shipped))) != model_id
 
 
 def test_a_graph_that_differs_from_the_network_is_not_written(tiny_bundle, tmp_path, monkeypatch):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import ConfigError
 from .output import say
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter, but for 
     default=True,
     show_default=True,
     help="Whether the bundle carries the weights to train on from; without them it is half the size.",
+)
+@click.option(
+    "--note-map",
+    type=click.Path(path_type=Path),
+    help='Checkpoint of phase "notes" whose note map gives the bundle its second stage; by default that of CHECKPOINT.',
 )
 @click.option("--cqt", is_flag=True, help="Add model_cqt.onnx, for those who have the pooled CQT already.")
 @click.option(
@@ -56,6 +63,7 @@ def export(
     out: Path,
     facts: tuple[str, ...],
     with_checkpoint: bool,
+    note_map: Path | None,
     cqt: bool,
     int8: bool,
     songs: tuple[str, ...],
@@ -63,7 +71,7 @@ def export(
     cache: Path,
     workers: int,
 ) -> None:
-    """Write the ONNX bundle of a checkpoint: waveform in, unit embedding out.
+    """Write the ONNX bundle of a checkpoint: waveform in, unit embedding out, and chroma if it has a note map.
 
     CHECKPOINT may be a bundle that carries one, whose model_id stays, except with --int8. The exported graph is
     compared with the network at several lengths and batch sizes; where they differ, nothing is written.
@@ -72,6 +80,7 @@ def export(
     Example:
       bytecover2-milvus export runs/joint/best.safetensors --out bundles/mine
       bytecover2-milvus export bundles/mine --int8 --out bundles/mine-int8
+      bytecover2-milvus export bundles/mine --note-map runs/notes/best.safetensors --out bundles/with-second-stage
     """
     from ..bundle import open_bundle
     from ..export.exporter import check_possible, write_bundle
@@ -87,17 +96,24 @@ def export(
         raise click.UsageError("--songs and --validation-songs are for --int8")
     named = dict(fact.partition("=")[::2] for fact in facts)
     loaded = load_checkpoint(checkpoint)
-    folded = ModelFile.read(open_bundle(checkpoint).model).weights if checkpoint.is_dir() else None
+    folded = None
+    if checkpoint.is_dir():
+        model = ModelFile.read(open_bundle(checkpoint).model)
+        folded = model.weights if note_map else model.weights | model.note_weights
+    notes = load_checkpoint(note_map) if note_map else loaded
+    if note_map and notes.note_map is None:
+        raise ConfigError(f'{note_map}: has no note map; train one with training.phase="notes"')
     material = None
     if int8:
         check_possible(out.absolute(), folded)
         chosen = songs or (CALIBRATION,), validation_songs or (VALIDATION,)
         material = _render(*chosen, loaded.config.front_end, cache, workers)
     bundle = write_bundle(
-        loaded.config,
+        replace(loaded.config, notes=notes.config.notes),
         loaded.network,
         out,
         facts=loaded.facts | named,
+        note_map=notes.note_map,
         checkpoint=with_checkpoint,
         cqt=cqt,
         int8=material,

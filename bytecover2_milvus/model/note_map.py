@@ -98,14 +98,15 @@ class Chroma(nn.Module):
         self.register_buffer("upper", _folding(n_bins, *_UPPER), persistent=False)
 
     def forward(self, logits: Tensor) -> Tensor:
-        notes, lead = torch.sigmoid(logits).transpose(2, 3).unbind(dim=1)  # (B, n_frames, n_bins)
-        outstanding = F.relu(notes - notes.mean(dim=2, keepdim=True))
-        groups = (notes @ self.body, outstanding @ self.upper, lead @ self.body)  # (B, n_frames, 12)
-        return torch.cat([group / group.amax(dim=2, keepdim=True).clamp(min=_SILENCE) for group in groups], dim=2)
+        notes, lead = torch.sigmoid(logits).unbind(dim=1)  # (B, n_bins, n_frames)
+        outstanding = F.relu(notes - notes.mean(dim=1, keepdim=True))
+        groups = (F.conv1d(notes, self.body), F.conv1d(outstanding, self.upper), F.conv1d(lead, self.body))
+        folded = [group / group.amax(dim=1, keepdim=True).clamp(min=_SILENCE) for group in groups]  # (B, 12, n_frames)
+        return torch.cat(folded, dim=1).transpose(1, 2)
 
 
 def _folding(n_bins: int, centre: float, spread: float) -> Tensor:
-    """Matrix (n_bins, 12) that sums the octaves of each pitch class, weighted around a bin; bin 0 is a C."""
+    """Kernel (12, n_bins, 1) that sums the octaves of each pitch class, weighted around a bin; bin 0 is a C."""
     bins = torch.arange(n_bins)
     weight = torch.exp(-0.5 * ((bins - centre) / spread) ** 2)
-    return F.one_hot(bins % OCTAVE, OCTAVE) * weight[:, None]
+    return (F.one_hot(bins % OCTAVE, OCTAVE) * weight[:, None]).T[..., None]
