@@ -116,8 +116,8 @@ def test_sums_that_do_not_cover_the_model_are_refused(copied, line):
 
 
 def test_another_contract_version_is_refused(copied):
-    edit_contract(copied, lambda table: table.update(contract_version=2))
-    with pytest.raises(BundleError, match=r"contract\.json: contract version 2, this package reads 1"):
+    edit_contract(copied, lambda table: table.update(contract_version=3))
+    with pytest.raises(BundleError, match=r"contract\.json: contract version 3, this package reads 1 and 2"):
         open_bundle(copied)
 
 

@@ -80,13 +80,13 @@ def test_the_reference_consumer_of_an_old_bundle_still_runs(version):
     assert [json.loads(line)["golden"] for line in done.stdout.splitlines()] == ["long", "short"], done.stderr
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None])
 def test_an_unknown_contract_version_is_refused_with_the_reason(version, tmp_path):
     folder = Path(shutil.copytree(GOLDEN / "contract-1", tmp_path / "bundle"))
     contract = json.loads((folder / "contract.json").read_text()) | {"contract_version": version}
     (folder / "contract.json").write_text(json.dumps(contract))
     write_sums(folder)
-    reason = rf"contract\.json: contract version {version}, this package reads 1; install the package that made"
+    reason = rf"contract\.json: contract version {version}, this package reads 1 and 2; install the package that made"
     for opener in (open_bundle, Embedder):
         with pytest.raises(BundleError, match=reason):
             opener(folder)

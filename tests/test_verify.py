@@ -112,7 +112,7 @@ def test_a_file_that_every_bundle_has_cannot_be_left_out(bundle):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"contract_version": 2}, "contract version 2, this package reads 1"),
+        ({"contract_version": 3}, "contract version 3, this package reads 1 and 2"),
         ({"sample_rate": 44_100}, "sample_rate: 22050 was expected"),
         ({"embedding_dim": "128"}, "embedding_dim: '128' is not of type 'integer'"),
         ({"parity_tolerance": 0.06}, "parity_tolerance: 0.06 is greater than the maximum of 0.05"),
