@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+from band_embedder import BandEmbedder
 from chromium import Chromium
+from click import ClickException
 from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,10 +21,16 @@ from written_tune import FRAME_S, GROUPS, chroma_of, played, slower, tune
 from bytecover2_milvus.alignment.chroma import fold, to_levels
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.cli import main
+from bytecover2_milvus.cli.explain import path_of
+from bytecover2_milvus.cli.output import Place
+from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedder import Heard
 from bytecover2_milvus.errors import AudioError, BundleError, ChromaError, OutputError, ShortChroma
 from bytecover2_milvus.explain import Explanation, Recording, clock, explain_pair, in_words
+from bytecover2_milvus.ingest import ingest
+from bytecover2_milvus.manifest import tracks_in
+from bytecover2_milvus.milvus import connected
 from bytecover2_milvus.pages.drawing import points
 from bytecover2_milvus.pages.explain import explain_page, write_page
 from bytecover2_milvus.pages.image import LARGEST, of_chroma, of_recurrence, png
@@ -208,6 +216,16 @@ def test_the_command_refuses_what_it_cannot_use(music, tmp_path):
         code == 1 and told.startswith("Error: no/such: no such file, and not found as a track_id") and "none.db" in told
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_track_is_also_named_by_its_id(folder, tmp_path):
+    uri = str(tmp_path / "catalogue.db")
+    with connected(uri) as client:
+        collection = TrackCollection.open_or_create(client, "tracks", BandEmbedder())
+        assert [record.status for record in ingest(tracks_in([folder]), BandEmbedder(), collection, workers=0)]
+    assert path_of("b", Place(uri), "tracks") == (folder / "b.wav").resolve()
+    with pytest.raises(ClickException, match=r"^e: no such file, and no track_id of tracks at .*catalogue\.db$"):
+        path_of("e", Place(uri), "tracks")
 
 
 # In the browser

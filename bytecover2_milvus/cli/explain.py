@@ -44,12 +44,12 @@ def explain(
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--out {out}: its name must end in .html")
-    path = Path(track) if Path(track).exists() else _path_of(track, milvus, collection)
+    path = Path(track) if Path(track).exists() else path_of(track, milvus, collection)
     explanation = write_page(query, path, Embedder(bundle, device), out, sound=not no_audio)
     say(f"{in_words(explanation)} The page is {out}")
 
 
-def _path_of(track_id: str, milvus: Place, collection: str) -> Path:
+def path_of(track_id: str, milvus: Place, collection: str) -> Path:
     """Where the file of a track of the collection lies."""
     from ..collection import TrackCollection
     from ..errors import CollectionError
