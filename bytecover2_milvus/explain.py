@@ -73,6 +73,16 @@ class Explanation:
             seen.tempo_ratio,
         )
 
+    def agreement(self, group: str) -> float:
+        """The share of the windows of a match, in the recording where it is shorter, that recur on the path.
+
+        1 for a copy, 0 where nothing recurs. The rest is gaps; unrelated recordings have long paths, too, with more.
+        """
+        seen = self.evidence[group]
+        if seen is None:
+            return 0.0
+        return float(len(seen.path) / (seen.path[-1] - seen.path[0] + 1).min())
+
 
 def explain_pair(
     query: Recording,
@@ -133,6 +143,26 @@ def in_words(explanation: Explanation, group: str | None = None) -> str:
     )
     pitch, tempo = pitch_in_words(stretch.transposition), tempo_in_words(stretch.tempo_ratio)
     return f"From {query} the query runs as the track does from {track}; there the track is {pitch} and {tempo}."
+
+
+def verdict_in_words(explanation: Explanation) -> str:
+    """A sentence that says whether both are thought to be one work, or why nothing says so."""
+    probability = explanation.probability
+    if probability is None and explanation.best is None:
+        return "They may still be of one work, if too little of it is in either, or it is treated too freely."
+    if probability is None:
+        return (
+            "Any two recordings have a longest such stretch, and in unrelated ones it may last as long, with more gaps:"
+            " judge by how much agrees, by the scores of other tracks, and by ear."
+        )
+    share = share_in_words(probability)
+    return f"Probably one work ({share})." if probability >= 0.5 else f"Probably two works ({share} that it is one)."
+
+
+def share_in_words(probability: float) -> str:
+    """A probability in percent that never claims to be certain."""
+    percent = 100 * probability
+    return "above 99 %" if percent > 99 else "below 1 %" if percent < 1 else f"{percent:.0f} %"
 
 
 def clock(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedder import Heard
 from bytecover2_milvus.errors import AudioError, BundleError, ChromaError, OutputError, ShortChroma
-from bytecover2_milvus.explain import Explanation, Recording, clock, explain_pair, in_words
+from bytecover2_milvus.explain import Explanation, Recording, clock, explain_pair, in_words, verdict_in_words
 from bytecover2_milvus.ingest import ingest
 from bytecover2_milvus.manifest import tracks_in
 from bytecover2_milvus.milvus import connected
@@ -82,6 +83,29 @@ def test_a_copy_is_in_the_same_key_and_at_the_same_tempo():
         f"From 0:00 to {clock(len(track.chroma) * FRAME_S)} the query runs as the track does from 0:00 to "
         f"{clock(len(track.chroma) * FRAME_S)}; there the track is in the same key and at the same tempo."
     )
+
+
+def test_a_copy_agrees_throughout_and_unrelated_tunes_do_not(explanation):
+    track = explanation.track
+    copy = explain_pair(track, track, GROUPS, FRAME_S)
+    strangers = explain_pair(recording("a.wav", tune(6, 60)), recording("b.wav", tune(7, 60)), GROUPS, FRAME_S)
+    for group in GROUPS:
+        assert copy.agreement(group) == 1 > explanation.agreement(group) > 0.8 > strangers.agreement(group)
+
+
+@pytest.mark.parametrize(
+    ("probability", "words"),
+    [
+        (0.9999, "Probably one work (above 99 %)."),
+        (0.731, "Probably one work (73 %)."),
+        (0.2, "Probably two works (20 % that it is one)."),
+        (0.0, "Probably two works (below 1 % that it is one)."),
+    ],
+)
+def test_a_probability_becomes_a_verdict_that_is_never_certain(explanation, probability, words):
+    judged = replace(explanation, probability=probability, score=0.0)
+    assert verdict_in_words(judged) == words
+    assert words in explain_page(judged)
 
 
 def test_says_that_nothing_recurs():
@@ -259,6 +283,7 @@ def test_the_page_loads_whole_and_requests_nothing(page, explanation):
     assert {request["url"].partition(":")[0] for request in page.requests[1:]} <= {"data", "blob"}
     assert page.text("h1") == f"{QUERY_NAME} and cover.flac"  # escaped
     assert page.text(".words") == in_words(explanation)
+    assert page.text(".verdict") == verdict_in_words(explanation)
     assert page.evaluate("document.scripts.length") == 4
     assert page.text(".facts").count("semitones higher") == 1
     durations = page.evaluate("[...document.querySelectorAll('audio')].map((player) => player.duration)")

@@ -39,14 +39,15 @@ def explain(
       bytecover2-milvus explain cover.mp3 original.flac --out page.html
     """
     from ..embedder import Embedder
-    from ..explain import in_words
+    from ..explain import in_words, verdict_in_words
     from ..pages.explain import write_page
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--out {out}: its name must end in .html")
     path = Path(track) if Path(track).exists() else path_of(track, milvus, collection)
     explanation = write_page(query, path, Embedder(bundle, device), out, sound=not no_audio)
-    say(f"{in_words(explanation)} The page is {out}")
+    say(f"{in_words(explanation)} {verdict_in_words(explanation)}")
+    say(f"The page is {out}")
 
 
 def path_of(track_id: str, milvus: Place, collection: str) -> Path:

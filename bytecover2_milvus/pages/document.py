@@ -54,12 +54,6 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def share_in_words(probability: float) -> str:
-    """A probability that never claims to be certain."""
-    percent = 100 * probability
-    return "above 99 %" if percent > 99 else "below 1 %" if percent < 1 else f"{percent:.0f} %"
-
-
 def _hash(text: str) -> str:
     """How a Content-Security-Policy names an inline style or script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"

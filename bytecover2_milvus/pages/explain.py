@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 
 from ..alignment.chroma import to_levels
 from ..errors import AudioError, BundleError
-from ..explain import Explanation, Recording, clock, explain_pair, in_words, pitch_in_words, tempo_in_words
+from ..explain import (
+    Explanation,
+    Recording,
+    clock,
+    explain_pair,
+    in_words,
+    pitch_in_words,
+    share_in_words,
+    tempo_in_words,
+    verdict_in_words,
+)
 from ..writing import check_writable, whole_file
-from .document import document, escape, share_in_words, template
+from .document import document, escape, template
 from .drawing import drawing, points
 from .sound import compress
 
@@ -110,7 +120,7 @@ def explain_page(explanation: Explanation, sounds: tuple[bytes | None, bytes | N
         query=escape(explanation.query.name),
         track=escape(explanation.track.name),
         words=escape(in_words(explanation)),
-        caution=escape(_caution(explanation)),
+        verdict=escape(verdict_in_words(explanation)),
         facts=_facts(explanation),
         choices=_choices(explanation, best),
         views=views,
@@ -155,20 +165,10 @@ def _facts(explanation: Explanation) -> str:
         facts.append(("In the track", f"{clock(stretch.start_s)} – {clock(stretch.end_s)}"))
         facts.append(("Key of the track", pitch_in_words(stretch.transposition).removeprefix("in the ")))
         facts.append(("Tempo of the track", tempo_in_words(stretch.tempo_ratio).removeprefix("at the ")))
+        facts.append(("Agreeing windows", f"{100 * explanation.agreement(explanation.best):.0f} %"))
     if explanation.similarity is not None:
         facts.append(("Similarity of the embeddings", f"{explanation.similarity:.3f}"))
     return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
-
-
-def _caution(explanation: Explanation) -> str:
-    if explanation.best is None:
-        return "They may still be of one work, if too little of it is in either, or it is treated too freely."
-    if explanation.probability is not None:
-        return ""
-    return (
-        "This is the longest stretch found. Unrelated recordings share short ones, too: go by its length, by your ears,"
-        " and by how other tracks score."
-    )
 
 
 def _text(sound: bytes | None) -> str:
