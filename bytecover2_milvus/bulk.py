@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from .errors import BytecoverError, OutputError
 from .extras import why_not_imported
 from .properties import Model
-from .row import STORED, Row, collection_schema
+from .row import FEATURES, STORED, Row, collection_schema
 from .staging import Staging
 from .writing import whole_file
 
@@ -32,6 +32,7 @@ STAGING = "embedded.sqlite"  # what the next run goes on from
 CONTENTS = "files.json"
 PART = ".part"  # where files are until they are whole
 VALUES_PER_FILE = 3_200_000  # of embeddings, 25 000 of 128: the writer keeps a file's rows as Python numbers
+CHARACTERS_PER_VALUE = 32  # of chroma: a Python number takes the memory of as many
 
 
 class BulkFolder(Staging):
@@ -48,9 +49,15 @@ class BulkFolder(Staging):
         self._writer_class, self._parquet = _bulk_writer(self.folder)
         super().__init__(self.folder / STAGING, model)
 
-    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None:
+    def upsert(
+        self,
+        rows: Sequence[Row],
+        embeddings: NDArray[np.float32],
+        chromas: Sequence[str] | None = None,
+        statistics: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         self._outdate()
-        super().upsert(rows, embeddings)
+        super().upsert(rows, embeddings, chromas, statistics)
 
     def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int:
         self._outdate()
@@ -69,16 +76,19 @@ class BulkFolder(Staging):
             (self.folder / PART).mkdir()
         files: list[Path] = []
         rows: list[dict[str, Any]] = []
-        for page in self.pages(["id", *STORED, "embedding"]):
+        n_values = 0
+        for page in self.pages(["id", *STORED, *FEATURES]):
             rows += page
-            if len(rows) * self.dim >= VALUES_PER_FILE:
+            n_values += sum(self.dim + len(entity["chroma"]) // CHARACTERS_PER_VALUE for entity in page)
+            if n_values >= VALUES_PER_FILE:
                 files.append(self._write_file(rows, len(files) + 1))
-                rows = []
+                rows, n_values = [], 0
         if rows:
             files.append(self._write_file(rows, len(files) + 1))
         shutil.rmtree(self.folder / PART, ignore_errors=True)
         told = {
             "model_id": self.model_id,
+            "chroma_id": self.chroma_id,
             "segment_s": self.segments.length_s,
             "hop_s": self.segments.hop_s,
             "rows": self.count(),

@@ -1,8 +1,9 @@
 """Decoding and embedding on the machines of a Ray cluster; storing stays with the process that asked.
 
 A *worker* is a Ray actor with one session: it is sent a path, reads the file, and sends back embeddings, half a
-kilobyte per part. Waveforms stay where they were decoded, and nothing goes through Ray's object store. Files, and a
-bundle that is named, are read under the same path on every machine; this package has to be installed on all.
+kilobyte per part, and about 8 kB of chroma. Waveforms stay where they were decoded, and nothing goes through Ray's
+object store. Files, and a bundle that is named, are read under the same path on every machine; this package has to be
+installed on all.
 
 A worker that dies, alone or with its machine, is replaced as soon as the cluster has room, and what it had not sent
 goes to the others. A file over which `DEATHS` workers died is given up. These are actors and not Ray Data because that
@@ -27,16 +28,15 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .bundle import default_bundle, open_bundle
 from .cores import usable_cores
 from .decoding import Decoded, Job, decode
 from .embedder import DEVICES, Embedder
-from .errors import AudioError, BytecoverError, ClusterError, DeviceError, UnreadableAudio
+from .errors import AudioError, BytecoverError, ChromaError, ClusterError, DeviceError, UnreadableAudio
 from .extras import why_not_imported
-from .reader import ReadFile
+from .properties import Model
+from .reader import ReadFile, hear
+from .row import Features
 from .segments import Segments, Span
 
 LOCAL = "local"  # the address of a cluster of this machine alone, which ends with the run
@@ -56,19 +56,19 @@ class _Answer:
 
     decoded: Decoded  # without the waveform
     spans: Sequence[Span]
-    embeddings: Mapping[Span, NDArray[np.float32]] | AudioError | DeviceError  # of the spans that are not stored
+    features: Mapping[Span, Features] | BytecoverError  # of the spans that are not stored
 
-    def embed(self, spans: Sequence[Span]) -> NDArray[np.float32]:
-        """As `ReadFile.embed`."""
-        if isinstance(self.embeddings, (AudioError, DeviceError)):
-            raise self.embeddings
-        return np.stack([self.embeddings[span] for span in spans])
+    def hear(self, spans: Sequence[Span]) -> list[Features]:
+        """As `ReadFile.hear`."""
+        if isinstance(self.features, BytecoverError):
+            raise self.features
+        return [self.features[span] for span in spans]
 
 
 class Worker:
     """One session on one machine of the cluster; lives in an actor."""
 
-    def start(self, bundle: Path | None, device: str, model_id: str, folder: str) -> None:
+    def start(self, bundle: Path | None, device: str, model: str, folder: str) -> None:
         """Open the session; relative paths are relative to `folder`.
 
         Raises
@@ -82,9 +82,9 @@ class Worker:
             self._embedder = Embedder(bundle, device, threads=1)
         except BytecoverError as error:
             raise type(error)(f"on {platform.node()}: {error}") from error
-        if self._embedder.model_id != model_id:
+        if (own := _model(self._embedder)) != model:
             raise ClusterError(
-                f"on {platform.node()}: model {self._embedder.model_id}, not {model_id}; install the same"
+                f"on {platform.node()}: model {own}, not {model}; install the same"
                 " bytecover2-milvus on every machine, or name a --bundle that all can read"
             )
 
@@ -100,10 +100,10 @@ class Worker:
         spans = segments.audible_spans(waveform)
         missing = [span for span in spans if span not in set(job.stored.get(decoded.content_hash, ()))]
         try:
-            embeddings = self._embedder.embed_batch([waveform[start:stop] for start, stop in missing])
-        except (AudioError, DeviceError) as error:
+            features = hear(self._embedder, waveform, missing)
+        except (AudioError, ChromaError, DeviceError) as error:
             return _Answer(decoded, spans, error)
-        return _Answer(decoded, spans, dict(zip(missing, embeddings, strict=True)))
+        return _Answer(decoded, spans, dict(zip(missing, features, strict=True)))
 
 
 @dataclass(eq=False)
@@ -164,7 +164,7 @@ class Cluster:
 
     @property
     def model_id(self) -> str:
-        """As of an `Embedder`; so are `contract_version` and `dim`."""
+        """As of an `Embedder`; so are `contract_version`, `dim` and the others."""
         return self._contract.model_id
 
     @property
@@ -174,6 +174,14 @@ class Cluster:
     @property
     def dim(self) -> int:
         return self._contract.embedding_dim
+
+    @property
+    def chroma_id(self) -> str:
+        return self._contract.chroma_id
+
+    @property
+    def chroma_channels(self) -> int:
+        return self._contract.chroma_channels
 
     def __enter__(self) -> Cluster:
         return self
@@ -243,13 +251,13 @@ class Cluster:
             todo.extendleft(job for _, job in reversed(worker.owes))
             return
         worker.owes.popleft()
-        file = answer if isinstance(answer, AudioError) else ReadFile(answer.decoded, answer.spans, answer.embed)
+        file = answer if isinstance(answer, AudioError) else ReadFile(answer.decoded, answer.spans, answer.hear)
         yield job.key, file
 
     def _add_worker(self) -> None:
         """Ask for a worker; it starts when the cluster has room."""
         actor = self._actor.remote()
-        self._starting[actor.start.remote(self._bundle, self._device, self.model_id, os.getcwd())] = actor
+        self._starting[actor.start.remote(self._bundle, self._device, _model(self), os.getcwd())] = actor
 
     def _take_in(self, ref: Any) -> None:
         """Count a worker among the started. One that died instead is not replaced, lest that go on for ever."""
@@ -287,6 +295,11 @@ class Cluster:
 
 class _WorkerDied(Exception):
     """A worker died, alone or with its machine."""
+
+
+def _model(model: Model) -> str:
+    """Which model, in words."""
+    return f"{model.model_id} with note map {model.chroma_id}" if model.chroma_id else model.model_id
 
 
 def _connected(address: str, workers: int | None) -> ModuleType:

@@ -5,7 +5,7 @@ Conventions
 One row per segment of a track; a whole track is the segment from 0 to its duration. Similarity is the cosine, in
 [-1, 1]: higher is closer. A collection belongs to one model: its id stands in the collection's properties, and a
 collection of another model is refused. How tracks are cut into segments stands there too. The fields are those of
-``schemas/tracks.collection.json``.
+``schemas/tracks.collection.json``; collections of older versions lack the last two (`chroma_rows`).
 
 The name that users know is an alias (`naming`). Whoever opens ``tracks`` keeps the collection that it stands for, also
 when the alias moves on to another model's.
@@ -14,7 +14,7 @@ when the alias moves on to another model's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .chroma_rows import ChromaRows
 from .errors import CollectionError, CollectionMismatch
 from .index import ensure_index, ensure_loaded, index_progress, load_state, memory_bytes
 from .match import MAX_HITS, Match, find_matches
@@ -39,7 +40,18 @@ from .properties import (
     read_segments,
     segment_properties,
 )
-from .row import BODY, FIELDS, STORED, Row, check_embedding, check_row, collection_schema, read_row
+from .row import (
+    BODY,
+    FIELDS,
+    SECOND_STAGE,
+    STORED,
+    Row,
+    check_features,
+    check_row,
+    collection_schema,
+    features_of,
+    read_row,
+)
 from .segments import Query, Segments
 from .stored import StoredTracks
 
@@ -50,6 +62,7 @@ WHOLE_TRACKS = "start_s <= 0.0 and end_s >= duration_s"  # as filters
 PARTS = "start_s > 0.0 or end_s < duration_s"
 
 ROWS_PER_UPSERT = 1_000
+BYTES_PER_UPSERT = 16 << 20  # of chroma
 PAGE_BYTES = 32 << 20  # Milvus refuses messages above 64 MiB
 SAMPLE_ROWS = 100  # whose mean size stands for all
 FLUSH_TIMEOUT_S = 600
@@ -57,7 +70,7 @@ FLUSH_TIMEOUT_S = 600
 _Item = TypeVar("_Item")
 
 
-class TrackCollection:
+class TrackCollection(ChromaRows):
     """A collection of ours; `open`, `create` and `open_or_create` make it. `name` is its own, not that of an alias."""
 
     def __init__(self, client: MilvusClient, opened_as: str, description: Mapping[str, Any], load: bool) -> None:
@@ -67,6 +80,7 @@ class TrackCollection:
         self.model_id: str = description["properties"][MODEL_ID]
         self.contract_version = int(description["properties"][CONTRACT_VERSION])
         self.segments = read_segments(description["properties"])
+        self._read_second_stage(description)
         self.dim = next(int(entry["params"]["dim"]) for entry in description["fields"] if entry["name"] == "embedding")
         self.index_type = ensure_index(client, self.name)
         if load or is_embedded(client):
@@ -132,7 +146,7 @@ class TrackCollection:
         An empty one that was made by Milvus' REST call with ``schemas/tracks.collection.json`` becomes the model's.
         """
         if not has_collection(client, name):
-            own_name = name_for(name, model.model_id)
+            own_name = name_for(name, model.model_id, model.chroma_id)
             if has_collection(client, own_name):  # a run was cut off here, or the alias was dropped by hand
                 cls.open(client, own_name, model.model_id)
             else:
@@ -142,7 +156,13 @@ class TrackCollection:
         _adopt(client, name, model)
         return cls.open(client, name, model.model_id)
 
-    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None:
+    def upsert(
+        self,
+        rows: Sequence[Row],
+        embeddings: NDArray[np.float32],
+        chromas: Sequence[str] | None = None,
+        statistics: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         """Store rows over those with the same id; where an id comes twice, the last one counts.
 
         Parameters
@@ -150,21 +170,27 @@ class TrackCollection:
         rows : sequence of Row, length N
         embeddings : np.ndarray [shape=(N, D)]
             Unit vectors, one per row.
+        chromas : sequence of str, optional
+            As `alignment.chroma.encode` gives them, of the note map `chroma_id`; "" where a row has none. A collection
+            without a second stage does not store them.
+        statistics : sequence of dict, optional
+            As `Cohort.statistics` gives them, or {}.
 
         Raises
         ------
         CollectionError
-            Before anything is stored, as `check_row` and `check_embedding`; later with Milvus' own reason.
+            Before anything is stored, as `check_row` and `check_features`; later with Milvus' own reason.
         CollectionMismatch
             If the alias that it was opened by has moved on: the rows are stored, but not where the alias looks.
         """
-        pairs = list(zip(rows, np.asarray(embeddings, dtype=np.float32), strict=True))
-        for stored, embedding in pairs:
+        second_stage = (chromas, statistics) if self.has_chroma else (None, None)
+        pairs = list(zip(rows, features_of(embeddings, *second_stage), strict=True))
+        for stored, features in pairs:
             check_row(stored)
-            check_embedding(embedding, self.dim)
+            check_features(features, self.dim)
         # Of two equal keys in one request Milvus Lite keeps the last, a server the first.
-        entities = {stored.id: stored.entity(embedding) for stored, embedding in pairs}
-        for batch in _batches(list(entities.values()), ROWS_PER_UPSERT):
+        entities = {stored.id: stored.entity(features) for stored, features in pairs}
+        for batch in _upserts(entities.values(), [name for name in FIELDS if name in self.fields]):
             ask(self.client.upsert, collection_name=self.name, data=batch)
             self._wrote = True
         self.check_alias(f"what this run stored is in {self.name}. Run it again with that collection's model")
@@ -346,7 +372,8 @@ class TrackCollection:
         """What an operator wants to know, as plain values; ``schemas/collection.schema.json`` says what they mean."""
         rows, loaded = self.stored_rows(), load_state(self.client, self.name)
         state, indexed_rows = index_progress(self.client, self.name)
-        text_bytes = self._text_bytes() if loaded == "Loaded" else 0
+        texts = [name for name in (*STORED, *SECOND_STAGE) if name in self.fields]
+        text_bytes = self._text_bytes(texts) if loaded == "Loaded" else 0
         description = ask(self.client.describe_collection, collection_name=self.name)
         return {
             "collection": self.name,
@@ -356,6 +383,8 @@ class TrackCollection:
             "contract_version": self.contract_version,
             "dim": self.dim,
             "rows": rows,
+            "chroma_id": self.chroma_id or None,
+            "rows_with_chroma": self.count_chroma() if loaded == "Loaded" or not self.has_chroma else None,
             "segments": self.count(PARTS) if loaded == "Loaded" else None,
             "segment_s": self.segments.length_s,
             "hop_s": self.segments.hop_s,
@@ -367,9 +396,9 @@ class TrackCollection:
             "last_ingest": description["properties"].get(LAST_INGEST),
         }
 
-    def _text_bytes(self) -> int:
-        """What a row holds beside its embedding, by the mean of a sample."""
-        some = {"filter": "", "limit": SAMPLE_ROWS, "output_fields": ["id", *STORED]}
+    def _text_bytes(self, fields: Sequence[str]) -> int:
+        """What a row holds in `fields`, by the mean of a sample."""
+        some = {"filter": "", "limit": SAMPLE_ROWS, "output_fields": ["id", *fields]}
         sample = ask(self.client.query, collection_name=self.name, **some)
         size = sum(len(str(value).encode()) for entity in sample for value in entity.values())
         return size // max(1, len(sample))
@@ -385,7 +414,8 @@ class TrackCollection:
 
         Keys are hashes, so equal ranges of them hold about as many rows; a query iterator would miss the latest rows.
         """
-        row_bytes = 4 * self.dim + max(1024, 2 * self._text_bytes())  # twice, as others may be longer
+        text_bytes = self._text_bytes([name for name in output_fields if name != "embedding"])
+        row_bytes = 4 * self.dim + max(1024, 2 * text_bytes)  # twice, as others may be longer
         rows_per_page = min(MAX_HITS, max(1, PAGE_BYTES // row_bytes))
         n_pages = -(-self.count(filter) // rows_per_page)
         edges = [f"{65_536 * page // n_pages:04x}" for page in range(n_pages)] + ["g"]  # which is above every digit
@@ -407,7 +437,7 @@ def _adopt(client: MilvusClient, name: str, model: Model) -> None:
     """Give an empty collection of our schema that belongs to no model yet to `model`; leave any other as it is."""
     description = ask(client.describe_collection, collection_name=name)
     stored = {entry["name"]: entry["params"] for entry in description["fields"]}
-    if MODEL_ID in description["properties"] or set(stored) != set(FIELDS):
+    if MODEL_ID in description["properties"] or not set(FIELDS) - set(SECOND_STAGE) <= set(stored) <= set(FIELDS):
         return
     ensure_index(client, name)
     ensure_loaded(client, name)
@@ -415,6 +445,20 @@ def _adopt(client: MilvusClient, name: str, model: Model) -> None:
     n_rows = ask(client.query, collection_name=name, **count)[0]["count(*)"]
     if n_rows == 0 and int(stored["embedding"]["dim"]) == model.dim:
         ask(client.alter_collection_properties, collection_name=name, properties=model_properties(model))
+
+
+def _upserts(entities: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Entities with these fields only, as many at a time as Milvus takes."""
+    batch: list[dict[str, Any]] = []
+    n_bytes = 0
+    for entity in entities:
+        n_bytes += len(entity["chroma"])
+        if len(batch) == ROWS_PER_UPSERT or n_bytes > BYTES_PER_UPSERT:
+            yield batch
+            batch, n_bytes = [], len(entity["chroma"])
+        batch.append({name: entity[name] for name in fields})
+    if batch:
+        yield batch
 
 
 def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:

@@ -9,7 +9,7 @@ another file has taken that track_id, the path is the track_id.
 
 Beside the whole, a track has the segments that the collection asks for. If the stored segments differ, missing ones are
 embedded and surplus ones deleted. A silent segment cannot be embedded: a track with one is decoded again, to see that
-it is silent.
+it is silent. A track whose chroma is missing, where the collection and the model have a second stage, is read again.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from .cohort import renew_statistics
 from .config import SAMPLE_RATE
 from .decoding import Job, hash_content, mtime_ns
 from .embedder import Embedder
-from .errors import AudioError, CollectionMismatch, DeviceError, InputRefused
+from .errors import AudioError, ChromaError, CollectionMismatch, DeviceError, InputRefused
 from .limits import check_regular
 from .manifest import Track
 from .reader import LocalReader, Reader, ReadFile
-from .row import WARNING, Row, check_embedding, check_row
+from .row import WARNING, Row, check_features, check_row
 from .segments import Segments, Span, span_at, times_s
 from .storing import Batch, IngestRecord, Outcome, Store
 
@@ -46,6 +47,7 @@ class _Listed:
     path: str  # absolute
     rows: list[Row]
     refusal: str = ""  # why Milvus cannot be asked about it, or hold it
+    unheard: frozenset[str] = frozenset()  # ids of rows whose chroma is missing
 
     def done(self, status: str, reason: str = "", row: Row | None = None, warning: str = "") -> IngestRecord:
         return IngestRecord(
@@ -65,11 +67,15 @@ class _Listed:
     def known(self, segments: Segments) -> list[str]:
         """Hashes of the contents that are stored with all their segments, and need not be decoded."""
         contents = dict.fromkeys(row.content_hash for row in self.rows)
-        return [content for content in contents if _are_all(self.rows_with(content), segments)]
+        return [content for content in contents if self.has_all(self.rows_with(content), segments)]
+
+    def has_all(self, rows: list[Row], segments: Segments) -> bool:
+        """Whether `rows`, of one content, are all that it should have, with chroma."""
+        return _are_all(rows, segments) and self.unheard.isdisjoint(row.id for row in rows)
 
     def job(self, segments: Segments) -> Job[_Listed]:
         stored: defaultdict[str, list[Span]] = defaultdict(list)
-        for row in self.rows:
+        for row in (row for row in self.rows if row.id not in self.unheard):
             stored[row.content_hash].append(span_at(row.start_s, row.end_s))
         return Job(self, self.track.path, self.known(segments), stored)
 
@@ -136,6 +142,7 @@ def ingest_with(
     """As `ingest`, with another way to decode and embed: a `Cluster`, which is left at the end."""
     if reader.model_id != collection.model_id:
         raise CollectionMismatch.of_model(collection.name, collection.model_id, reader.model_id)
+    collection.check_chroma_of(reader)
     return _ingest(iter(tracks), reader, collection, batch_size)
 
 
@@ -147,7 +154,7 @@ def _ingest(
     with reader:
         while chunk := list(islice(tracks, TRACKS_PER_LOOKUP)):
             jobs: list[Job[_Listed]] = []
-            for listed in _look_up(chunk, collection, seen):
+            for listed in _look_up(chunk, collection, seen, bool(reader.chroma_id)):
                 outcome = listed.refused() or seen.again(listed) or _unread(listed, collection.segments)
                 if outcome:
                     yield from batch.take(outcome)
@@ -156,24 +163,29 @@ def _ingest(
             for listed, file in reader.read(jobs, collection.segments):
                 yield from batch.take(_read(listed, file, collection, batch))
         yield from batch.store()
+    renew_statistics(collection)
     if batch.n_stored >= FLUSH_ROWS:
         collection.flush()
     if batch.n_stored:
         collection.note_ingest()
 
 
-def _look_up(tracks: Sequence[Track], collection: Store, seen: _Seen) -> Iterator[_Listed]:
-    """Tracks with what is stored of them, one by one: what `seen` knows of a track counts for those behind it."""
+def _look_up(tracks: Sequence[Track], collection: Store, seen: _Seen, chroma: bool) -> Iterator[_Listed]:
+    """Tracks with what is stored of them, one by one: what `seen` knows of a track counts for those behind it.
+
+    With `chroma`, the reader gives it.
+    """
     paths = [os.path.abspath(track.path) for track in tracks]
     refusals = list(map(_refusal, tracks, paths))
     fit = [pair for pair, refusal in zip(zip(tracks, paths, strict=True), refusals, strict=True) if not refusal]
     try:
         stored, kept = _stored(fit, collection)
+        unheard = collection.without_chroma(list(stored)) if chroma and collection.has_chroma else set()
     except InputRefused as error:  # whichever it is over
         half = len(tracks) // 2
         if half:
-            yield from _look_up(tracks[:half], collection, seen)
-            yield from _look_up(tracks[half:], collection, seen)
+            yield from _look_up(tracks[:half], collection, seen, chroma)
+            yield from _look_up(tracks[half:], collection, seen, chroma)
         else:
             yield _Listed(tracks[0], paths[0], [], str(error))
         return
@@ -184,7 +196,8 @@ def _look_up(tracks: Sequence[Track], collection: Store, seen: _Seen) -> Iterato
         if not track.named:
             taken = seen.taken(track.track_id, path) or _has_other(stored[track.track_id].values(), path)
             track = replace(track, track_id=kept.get(path) or (path if taken else track.track_id))
-        yield _Listed(track, path, list(stored[track.track_id].values()))
+        rows = list(stored[track.track_id].values())
+        yield _Listed(track, path, rows, unheard=frozenset(row.id for row in rows if row.id in unheard))
 
 
 def _refusal(track: Track, path: str) -> str:
@@ -275,7 +288,7 @@ def _unread(listed: _Listed, segments: Segments) -> Outcome | None:
     contents = {row.content_hash for row in listed.rows}
     if len(contents) != 1 or any((row.path, row.size, row.mtime_ns) != file for row in listed.rows):
         return None
-    if not _are_all(listed.rows, segments):
+    if not listed.has_all(listed.rows, segments):
         return None
     return _refreshed(listed, listed.rows, segments, status.st_size, mtime_ns(status))
 
@@ -301,7 +314,7 @@ def _read(listed: _Listed, file: ReadFile | AudioError, collection: Store, batch
             unlike = _unlike(listed, f"the same recording as {twin.path}", twin.work_id)
             warning = "; ".join(filter(None, (twin.warning, unlike)))
             return Outcome(listed.done("skipped", f"same content as {twin.path}", warning=warning), replaces=replaces)
-    if not file.spans or (own and _are_all(own, segments)):
+    if not file.spans or (own and listed.has_all(own, segments)):
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
     return _embedded(listed, own, segments, file, replaces)
 
@@ -333,27 +346,28 @@ def _embedded(listed: _Listed, own: list[Row], segments: Segments, file: ReadFil
     changes = listed.changes(first, decoded.size, decoded.mtime_ns)
     row = replace(first, **changes)
     parts = {part.id: part for part in (_part(row, *times_s(span)) for span in file.spans)}
-    stored = {part.id: _part(row, part.start_s, part.end_s) for part in own}
+    stored = {part.id: _part(row, part.start_s, part.end_s) for part in own if part.id not in listed.unheard}
     missing = {id: span for id, span in zip(parts, file.spans, strict=True) if id not in stored}
     if own and not missing:  # what is not there is silent
         return _refreshed(listed, own, segments, decoded.size, decoded.mtime_ns, replaces)
     try:
-        embeddings = dict(zip(missing, file.embed(list(missing.values())), strict=True))
-        for embedding in embeddings.values():
-            check_embedding(embedding, len(embedding))
-    except (AudioError, InputRefused) as error:
+        features = dict(zip(missing, file.hear(list(missing.values())), strict=True))
+        for heard in features.values():
+            check_features(heard, len(heard.embedding))
+    except (AudioError, ChromaError, InputRefused) as error:
         return Outcome(listed.done("failed", f"{listed.path}: {error}"))
     except DeviceError as error:  # the next track would hardly fare better
         raise DeviceError(f"{listed.path}: {error}") from error
     if "track_id" in changes:  # see `_refreshed`
         parts |= stored
     if own:
-        status, reason = "updated", _reason(first, changes, recut=True)
+        recut = not missing.keys() <= listed.unheard or not stored.keys() <= parts.keys()
+        status, reason = "updated", _reason(first, changes, recut) or "chroma added"
     else:
         status, reason = ("updated", "the file changed") if known else ("added", "")
     record = listed.done(status, reason, row, decoded.warning)
     replaces = replaces or not stored.keys() <= parts.keys()
-    return _checked(Outcome(record, tuple(parts.values()), embeddings, replaces), listed)
+    return _checked(Outcome(record, tuple(parts.values()), features, replaces), listed)
 
 
 def _first(rows: list[Row]) -> Row:

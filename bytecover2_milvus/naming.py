@@ -1,7 +1,7 @@
 """Which collections there are, and the names they go by: their own, and the aliases that stand for them.
 
 The name that users know is an alias: ``tracks`` stands for ``tracks_483d2f85bc12``, which has the first letters of the
-id of the model whose embeddings it holds.
+id of the model whose embeddings it holds. Where it holds chroma too, letters of the note map's id follow.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from .errors import CollectionError, CollectionMismatch, CollectionMissing
 from .milvus import ask, is_embedded
 from .properties import MODEL_ID
-from .row import FIELDS
+from .row import FIELDS, SECOND_STAGE
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 MODEL_ID_LETTERS = 12  # of a model's id, in the name of its collection
+CHROMA_ID_LETTERS = 6
 LONGEST = 255  # letters of a name, Milvus' limit
-LONGEST_ALIAS = LONGEST - 1 - MODEL_ID_LETTERS  # of which the collection's own name is made
+LONGEST_ALIAS = LONGEST - 2 - MODEL_ID_LETTERS - CHROMA_ID_LETTERS  # of which the collection's own name is made
 LISTED = 20  # names that a message tells
 
 
@@ -55,8 +56,8 @@ def list_collections(client: MilvusClient) -> list[str]:
     return [name for name in names if MODEL_ID in ask(client.describe_collection, collection_name=name)["properties"]]
 
 
-def name_for(alias: str, model_id: str) -> str:
-    """The name of the collection that holds a model's embeddings behind `alias`.
+def name_for(alias: str, model_id: str, chroma_id: str = "") -> str:
+    """The name of the collection that holds a model's embeddings, and a note map's chroma, behind `alias`.
 
     Raises
     ------
@@ -66,9 +67,10 @@ def name_for(alias: str, model_id: str) -> str:
     if len(alias) > LONGEST_ALIAS:
         raise CollectionError(
             f"{alias[:20]}...: a name of {len(alias)} letters is too long; {LONGEST_ALIAS} at most, as"
-            f" {1 + MODEL_ID_LETTERS} of the model's id are added"
+            f" {LONGEST - LONGEST_ALIAS} of the model's ids are added"
         )
-    return f"{alias}_{re.sub('[^A-Za-z0-9]', '_', model_id[:MODEL_ID_LETTERS])}"
+    ids = [model_id[:MODEL_ID_LETTERS], *([chroma_id[:CHROMA_ID_LETTERS]] if chroma_id else [])]
+    return f"{alias}_{re.sub('[^A-Za-z0-9]', '_', '_'.join(ids))}"
 
 
 def collection_behind(client: MilvusClient, name: str) -> str:
@@ -108,7 +110,7 @@ def describe_ours(client: MilvusClient, name: str) -> dict[str, Any]:
     if not has_collection(client, name):
         raise CollectionMissing(f"{name}: no collection of that name; {_those_there(client)}")
     description = ask(client.describe_collection, collection_name=name)
-    lacking = sorted(set(FIELDS) - {entry["name"] for entry in description["fields"]})
+    lacking = sorted(set(FIELDS) - set(SECOND_STAGE) - {entry["name"] for entry in description["fields"]})
     if lacking or MODEL_ID not in description["properties"]:
         what = f"it lacks {', '.join(lacking)}" if lacking else f"it lacks the property {MODEL_ID}"
         raise CollectionMismatch(f"{name}: not a collection of bytecover2-milvus, {what}; choose another name")

@@ -26,7 +26,7 @@ from .ingest import BATCH_SIZE, TRACKS_PER_LOOKUP, ingest
 from .manifest import Track
 from .milvus import ask
 from .naming import aliases_of, collection_behind, has_collection, list_collections, name_for, set_property
-from .properties import MODEL_ID, PREVIOUS
+from .properties import CHROMA_ID, MODEL_ID, PREVIOUS
 from .row import STORED, Row, read_row
 from .storing import IngestRecord
 
@@ -84,7 +84,10 @@ def promote(
     hold: bool = False,
     watch: Callable[[IngestRecord], object] = lambda record: None,
 ) -> Promotion:
-    """Let `alias` stand for a collection with the embeddings of another model.
+    """Let `alias` stand for a collection with the embeddings of another model, or with a second stage.
+
+    A model with another note map than the collection's, or with one where the collection has none, is another one, also
+    if its embeddings are the same.
 
     A collection that bears the name itself is first renamed and put behind an alias of that name.
 
@@ -111,7 +114,7 @@ def promote(
     """
     live = _put_behind_alias(client, alias)
     tally = _Tally(watch)
-    if live.model_id == embedder.model_id:
+    if live.model_id == embedder.model_id and embedder.chroma_id in ("", live.chroma_id):
         return _finish(live, alias, embedder, workers, tally)
     source, target = live, _target(client, alias, embedder)
     target.cut_into(source.segments)
@@ -178,7 +181,7 @@ def _put_behind_alias(client: MilvusClient, alias: str) -> TrackCollection:
     if collection.name != alias:
         return collection
     _refuse_aliased(client, alias)
-    own_name = name_for(alias, collection.model_id)
+    own_name = name_for(alias, collection.model_id, collection.chroma_id)
     if has_collection(client, own_name):
         raise CollectionError(f"{alias}: cannot come behind an alias as {own_name}, which exists already; drop that")
     ask(client.rename_collection, old_name=alias, new_name=own_name)
@@ -193,17 +196,19 @@ def _refuse_aliased(client: MilvusClient, name: str) -> None:
 
 def _restore_alias(client: MilvusClient, alias: str) -> None:
     """Make `alias` again, where a run was cut off between renaming the collection and making the alias."""
-    renamed = [
-        name for name in list_collections(client) if name == name_for(alias, _properties(client, name)[MODEL_ID])
-    ]
+    renamed = [name for name in list_collections(client) if name == _own_name(alias, _properties(client, name))]
     if len(renamed) != 1:
         hint = f"which of {', '.join(renamed)} it stood for is not known" if renamed else "ingest makes one"
         raise CollectionMissing(f"{alias}: no collection or alias of that name; {hint}")
     ask(client.create_alias, collection_name=renamed[0], alias=alias)
 
 
+def _own_name(alias: str, properties: dict[str, str]) -> str:
+    return name_for(alias, properties[MODEL_ID], properties.get(CHROMA_ID, ""))
+
+
 def _target(client: MilvusClient, alias: str, embedder: Embedder) -> TrackCollection:
-    name = name_for(alias, embedder.model_id)
+    name = name_for(alias, embedder.model_id, embedder.chroma_id)
     if has_collection(client, name):
         target = TrackCollection.open(client, name, embedder.model_id)
         if behind := aliases_of(client, name):

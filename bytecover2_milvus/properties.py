@@ -12,13 +12,22 @@ from .segments import Segments
 
 MODEL_ID = "bytecover2.model_id"
 CONTRACT_VERSION = "bytecover2.contract_version"
+CHROMA_ID = "bytecover2.chroma_id"  # of the note map whose chroma it holds; absent where there is no second stage
+CHROMA_CHANNELS = "bytecover2.chroma_channels"
 SEGMENT_S = "bytecover2.segment_s"  # how `ingest` cuts tracks, in seconds
 HOP_S = "bytecover2.hop_s"
 LAST_INGEST = "bytecover2.last_ingest"  # when one ended that stored something, UTC
 PREVIOUS = "bytecover2.previous"  # the collection that the alias stood for before
 
 
-class Model(Protocol):
+class SecondStage(Protocol):
+    """Whose chroma it is."""
+
+    @property
+    def chroma_id(self) -> str: ...
+
+
+class Model(SecondStage, Protocol):
     """What a collection needs to know of an `Embedder`."""
 
     @property
@@ -30,10 +39,14 @@ class Model(Protocol):
     @property
     def contract_version(self) -> int: ...
 
+    @property
+    def chroma_channels(self) -> int: ...
+
 
 def model_properties(model: Model) -> dict[str, str]:
-    """Whose embeddings these are."""
-    return {MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)}
+    """Whose embeddings these are, and whose chroma, if there is any."""
+    chroma = {CHROMA_ID: model.chroma_id, CHROMA_CHANNELS: str(model.chroma_channels)} if model.chroma_id else {}
+    return {MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)} | chroma
 
 
 def segment_properties(segments: Segments) -> dict[str, str]:

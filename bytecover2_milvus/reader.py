@@ -13,9 +13,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .alignment.chroma import encode, to_levels
 from .decoding import Decoded, Decoder, Job
 from .embedder import Embedder
 from .errors import AudioError
+from .row import Features
 from .segments import Segments, Span
 
 _Key = TypeVar("_Key")
@@ -23,11 +25,11 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True)
 class ReadFile:
-    """A file that was read, and the embeddings of its parts."""
+    """A file that was read, and how its parts sound."""
 
     decoded: Decoded  # its waveform may be elsewhere
     spans: Sequence[Span]  # the whole, then the segments that are not silent; none where the content was known
-    embed: Callable[[Sequence[Span]], NDArray[np.float32]]  # some of `spans` -> (n, D); raises AudioError, DeviceError
+    hear: Callable[[Sequence[Span]], list[Features]]  # some of `spans`; raises AudioError, ChromaError, DeviceError
 
 
 class Reader(Protocol):
@@ -35,6 +37,9 @@ class Reader(Protocol):
 
     @property
     def model_id(self) -> str: ...
+
+    @property
+    def chroma_id(self) -> str: ...
 
     def __enter__(self) -> Reader: ...
 
@@ -45,7 +50,7 @@ class Reader(Protocol):
     def read(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
         """What each file held, or why it could not be read, in the order in which they are done.
 
-        `ReadFile.embed` gives any span that is not among `Job.stored` of the content.
+        `ReadFile.hear` gives any span that is not among `Job.stored` of the content.
         """
         ...
 
@@ -68,6 +73,10 @@ class LocalReader:
     def model_id(self) -> str:
         return self._embedder.model_id
 
+    @property
+    def chroma_id(self) -> str:
+        return self._embedder.chroma_id
+
     def __enter__(self) -> LocalReader:
         return self
 
@@ -83,6 +92,22 @@ class LocalReader:
     def _read_file(self, decoded: Decoded, segments: Segments) -> ReadFile:
         waveform = decoded.waveform
         spans = [] if waveform is None else segments.audible_spans(waveform)
-        return ReadFile(
-            decoded, spans, lambda some: self._embedder.embed_batch([waveform[start:stop] for start, stop in some])
-        )
+        return ReadFile(decoded, spans, lambda some: hear(self._embedder, waveform, some))
+
+
+def hear(embedder: Embedder, waveform: NDArray[np.float32], spans: Sequence[Span]) -> list[Features]:
+    """How parts of a waveform sound: of the whole also its chroma, as parts are not aligned.
+
+    Raises
+    ------
+    AudioError, DeviceError
+        As `Embedder.hear`.
+    ChromaError
+        If chroma is not finite.
+    """
+    whole = (0, len(waveform))
+    features = []
+    for span, heard in zip(spans, embedder.hear_batch([waveform[start:stop] for start, stop in spans]), strict=True):
+        has_chroma = span == whole and heard.chroma is not None
+        features.append(Features(heard.embedding, encode(to_levels(heard.chroma)) if has_chroma else ""))
+    return features

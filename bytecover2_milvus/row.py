@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ FIELDS: dict[str, dict[str, Any]] = {entry["fieldName"]: entry for entry in BODY
 MAX_BYTES: dict[str, int] = {
     name: entry["elementTypeParams"]["max_length"] for name, entry in FIELDS.items() if entry["dataType"] == "VarChar"
 } | {"metadata": 65_536}  # of its JSON, Milvus' limit
+SECOND_STAGE = ("chroma", "statistics")  # fields that collections made by older versions lack
 NORM_TOLERANCE = 1e-3
 WARNING = "bytecover2.warning"  # the key in a row's metadata
 MAX_DEPTH = 64  # of lists and objects within each other in metadata: those who read it are recursive
@@ -32,9 +33,18 @@ INT64 = range(-(2**63), 2**63)
 JSON_INT = range(-(2**63), 2**64)  # what the orjson of pymilvus takes
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Features:
+    """What the collection stores of the sound of one segment."""
+
+    embedding: NDArray[np.float32]  # (D,), of unit norm
+    chroma: str = ""  # as `alignment.chroma.encode` gives it; "" of a segment, and where none was computed
+    statistics: Mapping[str, Any] = field(default_factory=dict)  # as `Cohort.statistics` gives them, {} without chroma
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the collection stores beside the embedding of one segment; a whole track is one segment."""
+    """What the collection stores beside the `Features` of one segment; a whole track is one segment."""
 
     track_id: str
     content_hash: str  # SHA-256 of the file's bytes, hexadecimal
@@ -62,12 +72,14 @@ class Row:
             return self.content_hash
         return f"{self.content_hash}:{self.start_s:.3f}:{self.end_s:.3f}"
 
-    def entity(self, embedding: NDArray[np.float32]) -> dict[str, Any]:
+    def entity(self, features: Features) -> dict[str, Any]:
         """The row as Milvus takes it."""
-        return {"id": self.id, **stored_fields(self), "embedding": embedding}
+        stored = {name: getattr(features, name) for name in FEATURES}
+        return {"id": self.id, **stored_fields(self), **stored}
 
 
 STORED = [entry.name for entry in fields(Row) if entry.name in FIELDS]
+FEATURES = [entry.name for entry in fields(Features)]
 
 
 def stored_fields(row: Row) -> dict[str, Any]:
@@ -83,6 +95,30 @@ def read_row(entity: Mapping[str, Any]) -> Row:
     values = {name: entity[name] for name in STORED}
     values["metadata"] = dict(values["metadata"])
     return Row(**values, warning=values["metadata"].pop(WARNING, ""))
+
+
+def read_features(entity: Mapping[str, Any]) -> Features:
+    """The features in what Milvus gave, without a second stage where there is none."""
+    values = {name: entity[name] for name in FEATURES if name in entity}
+    return Features(**(values | {"embedding": np.asarray(entity["embedding"], dtype=np.float32)}))
+
+
+def features_of(
+    embeddings: NDArray[np.float32], chromas: Sequence[str] | None, statistics: Sequence[Mapping[str, Any]] | None
+) -> list[Features]:
+    """The features of rows, one by one; without a second stage where it is not given."""
+    embeddings = np.asarray(embeddings, dtype=np.float32)
+    n = len(embeddings)
+    columns = (embeddings, [""] * n if chromas is None else chromas, [{}] * n if statistics is None else statistics)
+    return [Features(*values) for values in zip(*columns, strict=True)]
+
+
+def columns_of(
+    features: Sequence[Features],
+) -> tuple[NDArray[np.float32], list[str], list[Mapping[str, Any]]]:
+    """What `features_of` takes: embeddings, shape=(n, D), chroma and statistics of several rows."""
+    embeddings = np.stack([heard.embedding for heard in features])
+    return embeddings, [heard.chroma for heard in features], [heard.statistics for heard in features]
 
 
 def check_row(row: Row) -> None:
@@ -113,6 +149,8 @@ def check_row(row: Row) -> None:
         raise InputRefused(f"{who}: warning is of type {type(row.warning).__name__}, not a text")
     metadata = json.dumps({**row.metadata, WARNING: row.warning} if row.warning else row.metadata, ensure_ascii=False)
     for name, limit in MAX_BYTES.items():
+        if name in SECOND_STAGE:
+            continue
         text = metadata if name == "metadata" else getattr(row, name)
         try:
             n_bytes = len(text.encode("utf-8"))
@@ -158,18 +196,26 @@ def _check_json(value: Any, depth: int = 0) -> None:
         raise ValueError(f"{type(value).__name__} is not JSON")
 
 
-def check_embedding(embedding: NDArray[np.float32], dim: int) -> None:
-    """Refuse what is not a finite unit vector of `dim` values; Milvus Lite takes NaN.
+def check_features(features: Features, dim: int) -> None:
+    """Refuse an embedding that is no finite unit vector of `dim` values (Milvus Lite takes NaN), and wrong texts.
 
     Raises
     ------
     InputRefused
     """
+    embedding = features.embedding
     if embedding.shape != (dim,):
         raise InputRefused(f"embedding of shape {embedding.shape}; the collection holds ({dim},)")
     norm = float(np.linalg.norm(embedding))
     if not abs(norm - 1.0) <= NORM_TOLERANCE:  # NaN fails too
         raise InputRefused(f"embedding of norm {norm:.4g}; a finite unit vector is needed")
+    chroma = features.chroma
+    if not (isinstance(chroma, str) and chroma.isascii() and len(chroma) <= MAX_BYTES["chroma"]):
+        raise InputRefused(f"chroma that is no text of base 85 of at most {MAX_BYTES['chroma']} characters")
+    try:
+        _check_json(features.statistics)
+    except ValueError as error:
+        raise InputRefused(f"statistics that are no JSON: {error}") from error
 
 
 def collection_schema(dim: int) -> CollectionSchema:

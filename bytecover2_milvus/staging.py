@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .cohort import SIZE, CohortTrack, cohort_tracks
 from .errors import BytecoverError, CollectionMismatch, OutputError
-from .properties import MODEL_ID, Model, model_properties, read_segments, segment_properties
-from .row import Row, check_embedding, check_row, read_row, stored_fields
+from .properties import (
+    CHROMA_CHANNELS,
+    CHROMA_ID,
+    MODEL_ID,
+    Model,
+    SecondStage,
+    model_properties,
+    read_segments,
+    segment_properties,
+)
+from .row import FEATURES, STORED, Features, Row, check_features, check_row, features_of, read_row, stored_fields
 from .segments import Segments
 
 ROWS_PER_PAGE = 1_000
@@ -28,10 +38,13 @@ ROWS_PER_PAGE = 1_000
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS rows (
-    id TEXT PRIMARY KEY, track_id TEXT NOT NULL, row TEXT NOT NULL, embedding BLOB NOT NULL
+    id TEXT PRIMARY KEY, track_id TEXT NOT NULL, row TEXT NOT NULL, embedding BLOB NOT NULL,
+    chroma TEXT NOT NULL DEFAULT '', statistics TEXT NOT NULL DEFAULT '{}'
 );
 CREATE INDEX IF NOT EXISTS rows_by_track ON rows (track_id);
 """
+_FEATURES = ", ".join(FEATURES)
+_SECOND_STAGE = {"chroma": "''", "statistics": "'{}'"}  # columns that older versions' files lack, and their defaults
 
 
 class Staging:
@@ -40,10 +53,12 @@ class Staging:
     Raises
     ------
     CollectionMismatch
-        If the file holds embeddings of another model.
+        If the file holds embeddings of another model, or chroma of another note map.
     OutputError
         If it cannot be written or is something else, also in every method.
     """
+
+    fields = ("id", *STORED, *FEATURES)
 
     def __init__(self, path: str | Path, model: Model) -> None:
         self.path = Path(path)
@@ -58,6 +73,10 @@ class Staging:
             self._db = sqlite3.connect(self.path, timeout=0.0)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")  # two runs would write the same Parquet files
             self._db.executescript(_TABLES)
+            there = {name for _, name, *_ in self._db.execute("PRAGMA table_info(rows)")}
+            for name, default in _SECOND_STAGE.items():
+                if name not in there:
+                    self._db.execute(f"ALTER TABLE rows ADD COLUMN {name} TEXT NOT NULL DEFAULT {default}")
             with self._db:
                 self._db.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", model_properties(model).items())
             facts = dict(self._db.execute("SELECT name, value FROM facts"))
@@ -67,9 +86,16 @@ class Staging:
                 raise ValueError(f"{odd[0][0]} is none of its tables")
             self.segments = read_segments(facts)
             stored = facts[MODEL_ID]
+            self.chroma_id, self.chroma_channels = facts.get(CHROMA_ID, ""), int(facts.get(CHROMA_CHANNELS, 0))
         if stored != model.model_id:
             self.close()
             raise CollectionMismatch.of_model(self.name, stored, model.model_id)
+        if model.chroma_id not in ("", self.chroma_id):
+            self.close()
+            raise CollectionMismatch(
+                f"{self.name}: holds chroma of note map {self.chroma_id}, not of {model.chroma_id}; use that map's"
+                " bundle, or another place"
+            )
 
     def __enter__(self) -> Staging:
         return self
@@ -110,27 +136,69 @@ class Staging:
             ).fetchall()
         return self.rows_of([track_id for (track_id,) in found])
 
-    def rows_with(self, ids: Sequence[str]) -> list[Row]:
-        """The rows with these primary keys."""
+    def rows_with(self, ids: Sequence[str], *, fresh: bool = False) -> list[Row]:
+        """The rows with these primary keys; always `fresh`."""
         return self._rows_where("id", ids)
 
-    def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """The embeddings (D,) of rows by primary key."""
-        with self._sqlite_errors():
-            found = self._db.execute(
-                "SELECT id, embedding FROM rows WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))]
-            )
-            return {id: self._read_embedding(embedding) for id, embedding in found}
+    @property
+    def has_chroma(self) -> bool:
+        """Whether its tracks have chroma."""
+        return bool(self.chroma_id)
 
-    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None:
+    def check_chroma_of(self, model: SecondStage) -> None:
+        """Nothing: it was opened for that model."""
+
+    def features_of(self, ids: Sequence[str]) -> dict[str, Features]:
+        """The features of rows by primary key."""
+        found = self._execute(
+            f"SELECT id, {_FEATURES} FROM rows WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(list(ids))]
+        )
+        return {id: self._read_features(*stored) for id, *stored in found}
+
+    def without_chroma(self, track_ids: Sequence[str]) -> set[str]:
+        """The ids of the rows of these whole tracks that have no chroma."""
+        found = self._execute(
+            "SELECT row FROM rows WHERE chroma = '' AND track_id IN (SELECT value FROM json_each(?))",
+            [json.dumps(list(track_ids))],
+        )
+        rows = (self._read_row(row) for (row,) in found)
+        return {row.id for row in rows if row.is_whole}
+
+    def count_chroma(self) -> int:
+        """How many tracks have chroma."""
+        return self._execute("SELECT count(*) FROM rows WHERE chroma != ''")[0][0]
+
+    def with_small_cohort(self, n: float) -> list[str]:
+        """The ids of the rows whose statistics are of a cohort of less than `n` tracks."""
+        found = self._execute(
+            "SELECT id FROM rows WHERE chroma != '' AND json_extract(statistics, '$.n') < ? ORDER BY id", [n]
+        )
+        return [id for (id,) in found]
+
+    def cohort(self) -> list[CohortTrack]:
+        """As `TrackCollection.cohort`."""
+        found = self._execute(f"SELECT id, track_id, {_FEATURES} FROM rows WHERE chroma != '' ORDER BY id LIMIT {SIZE}")
+        rows = ((id, track_id, self._read_features(*stored)) for id, track_id, *stored in found)
+        return cohort_tracks(rows, self.chroma_channels)
+
+    def upsert(
+        self,
+        rows: Sequence[Row],
+        embeddings: NDArray[np.float32],
+        chromas: Sequence[str] | None = None,
+        statistics: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         """Store rows over those with the same id, as `TrackCollection.upsert`."""
         stored = []
-        for row, embedding in zip(rows, np.asarray(embeddings, dtype=np.float32), strict=True):
+        for row, features in zip(rows, features_of(embeddings, chromas, statistics), strict=True):
             check_row(row)
-            check_embedding(embedding, self.dim)
-            stored.append((row.id, row.track_id, json.dumps(stored_fields(row)), embedding.tobytes()))
+            check_features(features, self.dim)
+            told = (json.dumps(stored_fields(row)), features.embedding.tobytes())
+            stored.append((row.id, row.track_id, *told, features.chroma, json.dumps(features.statistics)))
         with self._sqlite_errors(), self._db:
-            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", stored)
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO rows (id, track_id, row, {_FEATURES}) VALUES (?, ?, ?, ?, ?, ?)", stored
+            )
 
     def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int:
         """Delete the rows of these tracks, but those with an id in `keep`; how many there were."""
@@ -161,10 +229,14 @@ class Staging:
         """
         assert not filter
         with self._sqlite_errors():
-            found = self._db.execute("SELECT id, row, embedding FROM rows ORDER BY id")
+            found = self._db.execute(f"SELECT id, row, {_FEATURES} FROM rows ORDER BY id")
             while page := found.fetchmany(ROWS_PER_PAGE):
-                entities = (self._read_row(row).entity(self._read_embedding(data)) for _, row, data in page)
+                entities = (self._read_row(row).entity(self._read_features(*data)) for _, row, *data in page)
                 yield [{name: _value(entity[name]) for name in output_fields} for entity in entities]
+
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._sqlite_errors():
+            return self._db.execute(statement, values).fetchall()
 
     def _rows_where(self, column: str, values: Iterable[str]) -> list[Row]:
         with self._sqlite_errors():
@@ -179,11 +251,11 @@ class Staging:
             check_row(row)
             return row
 
-    def _read_embedding(self, data: bytes) -> NDArray[np.float32]:
+    def _read_features(self, embedding: bytes, chroma: str, statistics: str) -> Features:
         with self._damage():
-            embedding = np.frombuffer(data, dtype=np.float32)
-            check_embedding(embedding, self.dim)
-            return embedding
+            features = Features(np.frombuffer(embedding, dtype=np.float32), chroma, json.loads(statistics))
+            check_features(features, self.dim)
+            return features
 
     @contextmanager
     def _damage(self) -> Iterator[None]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cohort import Cohort, CohortTrack, with_statistics
 from .errors import InputRefused
-from .row import Row
+from .properties import SecondStage
+from .row import Features, Row, columns_of
 from .segments import Segments
 
 STORE_AFTER_S = 2.0  # a batch that has waited so long is stored as it is: who watches, or stops, has its tracks
@@ -35,17 +37,38 @@ class Store(Protocol):
 
     name: str
     model_id: str
+    chroma_id: str  # "" where it has no second stage
+    chroma_channels: int
     segments: Segments
+
+    @property
+    def has_chroma(self) -> bool: ...
+
+    def check_chroma_of(self, model: SecondStage) -> None: ...
 
     def rows_of(self, track_ids: Sequence[str]) -> list[Row]: ...
 
     def rows_at(self, paths: Sequence[str]) -> list[Row]: ...
 
-    def rows_with(self, ids: Sequence[str]) -> list[Row]: ...
+    def rows_with(self, ids: Sequence[str], *, fresh: bool = False) -> list[Row]: ...
 
-    def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]: ...
+    def without_chroma(self, track_ids: Sequence[str]) -> set[str]: ...
 
-    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None: ...
+    def features_of(self, ids: Sequence[str]) -> dict[str, Features]: ...
+
+    def count_chroma(self) -> int: ...
+
+    def with_small_cohort(self, n: float) -> list[str]: ...
+
+    def cohort(self) -> list[CohortTrack]: ...
+
+    def upsert(
+        self,
+        rows: Sequence[Row],
+        embeddings: NDArray[np.float32],
+        chromas: Sequence[str] | None = None,
+        statistics: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None: ...
 
     def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int: ...
 
@@ -60,7 +83,7 @@ class Outcome:
 
     record: IngestRecord
     rows: tuple[Row, ...] = ()
-    embeddings: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # by id; other rows keep theirs
+    features: Mapping[str, Features] = field(default_factory=dict)  # by id; other rows keep theirs
     replaces: bool = False  # other rows of the track are to go
 
 
@@ -72,6 +95,7 @@ class Batch:
         self._size = size
         self._outcomes: list[Outcome] = []
         self._since = 0.0  # when the first of them came
+        self._cohort: Cohort | None = None  # once there is something to compare with it
         self.waiting: dict[str, Row] = {}  # by content hash
         self.n_stored = 0  # rows
 
@@ -111,16 +135,24 @@ class Batch:
     def _write(self, outcomes: list[Outcome]) -> None:
         """Upsert what is new, then delete what it replaces: a track is at worst stored twice, never missing."""
         rows = [row for outcome in outcomes for row in outcome.rows]
-        embedding_of: dict[str, NDArray[np.float32]] = {}
+        known: dict[str, Features] = {}
         for outcome in outcomes:
-            embedding_of |= outcome.embeddings
-        embedding_of |= self._collection.embeddings_of([row.id for row in rows if row.id not in embedding_of])
-        if any(row.id not in embedding_of for row in rows):
+            known |= outcome.features
+        known |= self._collection.features_of([row.id for row in rows if row.id not in known])
+        if any(row.id not in known for row in rows):
             raise InputRefused(f"deleted from {self._collection.name} during the ingest; run it again")
         if rows:
-            self._collection.upsert(rows, np.stack([embedding_of[row.id] for row in rows]))
+            features = [known[row.id] for row in rows]
+            if self._collection.has_chroma:
+                features = self._with_statistics(rows, features)
+            self._collection.upsert(rows, *columns_of(features))
         replacing = [outcome for outcome in outcomes if outcome.replaces]
         if replacing:
             kept = [row.id for outcome in replacing for row in outcome.rows]
             self._collection.delete_tracks([outcome.record.track_id for outcome in replacing], keep=kept)
         self.n_stored += len(rows)
+
+    def _with_statistics(self, rows: Sequence[Row], features: Sequence[Features]) -> list[Features]:
+        if self._cohort is None:
+            self._cohort = Cohort(self._collection.cohort())
+        return with_statistics(rows, features, self._cohort, self._collection.chroma_channels)

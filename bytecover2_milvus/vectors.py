@@ -1,9 +1,10 @@
 """Rows with their embeddings in a Parquet file: a backup, or what another machine embedded.
 
 Columns are the fields of ``schemas/tracks.collection.json`` under their names, in ascending order of `id`; `metadata`
-is JSON text and `embedding` a list of float32. The model's id, the contract's version and how tracks are cut stand in
-the file's own metadata under the names that they have in a collection's properties. Any Parquet reader reads it;
-reading and writing take the memory of one page of rows.
+and `statistics` are JSON text and `embedding` a list of float32. The model's id, the contract's version, the note map's
+id and how tracks are cut stand in the file's own metadata under the names that they have in a collection's properties.
+Files of older versions lack `chroma` and `statistics`. Any Parquet reader reads it; reading and writing take the memory
+of one page of rows.
 """
 
 from __future__ import annotations
@@ -13,23 +14,44 @@ import json
 import os
 import re
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from .alignment.chroma import decode
+from .cohort import renew_statistics
 from .collection import TrackCollection
-from .errors import CollectionError, CollectionMismatch, ConfigError, VectorsError
+from .errors import ChromaError, CollectionError, CollectionMismatch, ConfigError, VectorsError
 from .extras import why_not_imported
 from .ingest import FLUSH_ROWS
-from .properties import CONTRACT_VERSION, MODEL_ID, Model, model_properties, read_segments, segment_properties
+from .properties import (
+    CHROMA_CHANNELS,
+    CHROMA_ID,
+    CONTRACT_VERSION,
+    MODEL_ID,
+    Model,
+    model_properties,
+    read_segments,
+    segment_properties,
+)
 from .reading import DAMAGED, TEXT_BYTES, open_regular, parse_json, shorten
-from .row import FIELDS, MAX_BYTES, STORED, Row, check_embedding, check_row, read_row
+from .row import (
+    FEATURES,
+    FIELDS,
+    MAX_BYTES,
+    SECOND_STAGE,
+    STORED,
+    Features,
+    Row,
+    check_features,
+    check_row,
+    columns_of,
+    read_features,
+    read_row,
+)
 from .staging import Staging
 from .storing import IngestRecord
 from .writing import whole_file
@@ -39,8 +61,10 @@ if TYPE_CHECKING:
 
 DIM = "bytecover2.dim"  # in the file's metadata
 ROWS_PER_BATCH = 1_000
+MOST_CHANNELS = 120  # of chroma
 MOST_VALUES = 32_768  # of an embedding, Milvus' limit
-_TEXTS = {name: limit for name, limit in MAX_BYTES.items() if name in STORED}  # column -> bytes of its longest text
+_TEXTS = {name: limit for name, limit in MAX_BYTES.items() if name != "id"}  # column -> bytes of its longest text
+_ABSENT = {"chroma": "", "statistics": {}}  # what stands for them where a collection, or a file, has none
 
 # A track's status is the last of these that any of its rows has.
 _TELLING = ("skipped", "added", "updated", "failed")
@@ -78,10 +102,12 @@ def write_vectors(collection: TrackCollection | Staging, path: str | Path, filte
     schema = _schema(pa, collection)
     n_rows = 0
     with whole_file(path) as part, parquet.ParquetWriter(part, schema, compression="zstd") as writer:
-        for page in collection.pages(["id", *STORED, "embedding"], filter):
-            page.sort(key=lambda entity: entity["id"])
+        columns = [name for name in ("id", *STORED, *FEATURES) if name in collection.fields]
+        for page in collection.pages(columns, filter):
+            page = [_ABSENT | entity for entity in sorted(page, key=lambda entity: entity["id"])]
             for entity in page:
-                entity["metadata"] = json.dumps(entity["metadata"], ensure_ascii=False)
+                for name in ("metadata", "statistics"):
+                    entity[name] = json.dumps(entity[name], ensure_ascii=False)
             if page:
                 writer.write_table(pa.Table.from_pylist(page, schema))
             n_rows += len(page)
@@ -107,7 +133,7 @@ class Vectors:
                 pass
             schema = parquet.read_schema(self.path)
             told = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-            lacking = sorted(set(FIELDS) - set(schema.names)) + [
+            lacking = sorted(set(FIELDS) - set(SECOND_STAGE) - set(schema.names)) + [
                 name for name in (MODEL_ID, CONTRACT_VERSION, DIM) if name not in told
             ]
             if lacking:
@@ -116,12 +142,17 @@ class Vectors:
                     f"{self.path}: it lacks {names}; collections export and embed write files that have them"
                 )
             # A text that many rows share stays one in memory, until its length is known.
-            self._file = parquet.ParquetFile(self.path, read_dictionary=list(_TEXTS))
+            self._file = parquet.ParquetFile(self.path, read_dictionary=[*_TEXTS.keys() - {"chroma"}])
             self.model_id = told[MODEL_ID]
             if not re.fullmatch(r"[\w.-]{1,100}", self.model_id):
                 raise ValueError(f"{MODEL_ID} is {shorten(repr(self.model_id))}")
             self.contract_version = _whole_number(told, CONTRACT_VERSION, 1_000)
             self.dim = _whole_number(told, DIM, MOST_VALUES)
+            self.chroma_id = told.get(CHROMA_ID, "") if set(SECOND_STAGE) <= set(schema.names) else ""
+            self.chroma_channels = _whole_number(told, CHROMA_CHANNELS, MOST_CHANNELS) if self.chroma_id else 0
+            if self.chroma_id and not re.fullmatch(r"[\w.-]{1,100}", self.chroma_id):
+                raise ValueError(f"{CHROMA_ID} is {shorten(repr(self.chroma_id))}")
+            self._columns = [name for name in FIELDS if name in schema.names]
             self.segments = read_segments(told)
             self._check_types()
             self._check_sizes()
@@ -135,7 +166,7 @@ class Vectors:
             "Double": (types.is_floating, types.is_integer),
             "FloatVector": (types.is_list, types.is_large_list, types.is_fixed_size_list),
         }
-        for name, entry in FIELDS.items():
+        for name, entry in ((name, FIELDS[name]) for name in self._columns):
             found = self._file.schema_arrow.field(name).type
             kind = found.value_type if types.is_dictionary(found) else found
             inner = kind.value_type if entry["dataType"] == "FloatVector" and types.is_nested(kind) else None
@@ -176,7 +207,7 @@ class Vectors:
             yield
         except VectorsError:
             raise
-        except (*DAMAGED, self._pa.ArrowException, CollectionError, ConfigError) as error:
+        except (*DAMAGED, self._pa.ArrowException, ChromaError, CollectionError, ConfigError) as error:
             code = getattr(error, "errno", None)
             known = isinstance(error, OSError) and code and code not in (errno.EINVAL, errno.EFBIG)
             reason = os.strerror(code) if known else getattr(error, "strerror", None) or shorten(error)
@@ -194,8 +225,8 @@ class Vectors:
             batches = self._batches(["track_id"])
             return sum(1 for _ in groupby(name for batch in batches for name in batch.column(0).to_pylist()))
 
-    def __iter__(self) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
-        """Batches of rows and their embeddings (N, D), all of them fit for `TrackCollection.upsert`.
+    def __iter__(self) -> Iterator[tuple[list[Row], list[Features]]]:
+        """Batches of rows and their features, all of them fit for `TrackCollection.upsert`.
 
         Raises
         ------
@@ -203,26 +234,41 @@ class Vectors:
             If a row is none, or the file is damaged.
         """
         with self._errors("damaged", "export it again"):
-            for batch in self._batches([*STORED, "embedding"]):
-                embeddings = np.asarray(batch.column("embedding").to_pylist(), dtype=np.float32)
-                rows = [_row(values) for values in batch.drop_columns("embedding").to_pylist()]
-                for row, embedding in zip(rows, embeddings, strict=True):
-                    check_row(row)
-                    check_embedding(embedding, self.dim)
-                yield rows, embeddings
+            for batch in self._batches(self._columns):
+                rows, features = [], []
+                for values in batch.to_pylist():
+                    values = self._values(values)
+                    rows.append(read_row(values))
+                    features.append(read_features(values))
+                    check_row(rows[-1])
+                    check_features(features[-1], self.dim)
+                    if features[-1].chroma:
+                        decode(features[-1].chroma, self.chroma_channels, rows[-1].track_id)
+                yield rows, features
+
+    def _values(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The values of a row as Milvus would give them; no second stage where the file has none."""
+        if not self.chroma_id:
+            values |= {"chroma": "", "statistics": "{}"}
+        for name in ("metadata", "statistics"):
+            values[name] = parse_json(values[name])
+            if not isinstance(values[name], dict):
+                raise ValueError(f"{name} is of type {type(values[name]).__name__}, not an object of JSON")
+        return values
 
 
 def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Generator[IngestRecord, None, None]:
     """Store the rows of a file; one record per track, given when Milvus has acknowledged its rows.
 
     A collection that cuts no tracks yet will cut those to come as the file's were cut.
-    A row that is stored as it is in the file is skipped, so a run that was cut off goes on where it was. A track that
-    is stored with other content fails: which of the two is wanted, only the user knows.
+    A row that is stored as it is in the file is skipped, so a run that was cut off goes on where it was. Chroma that
+    only the file has is added; that only the collection has, stays. A track that is stored with other content fails:
+    which of the two is wanted, only the user knows.
 
     Raises
     ------
     CollectionMismatch
-        If the collection belongs to another model.
+        If the collection belongs to another model, or has chroma of another note map.
     VectorsError, CollectionError
         If the file or Milvus fails; all records given until then stay true.
     """
@@ -231,6 +277,7 @@ def ingest_vectors(vectors: Vectors, collection: TrackCollection) -> Generator[I
             f"{collection.name}: holds embeddings of model {collection.model_id}, but {vectors.path} of"
             f" {vectors.model_id}; choose another collection"
         )
+    collection.check_chroma_of(vectors)
     of_tracks = groupby(_store_rows(vectors, collection), key=attrgetter("track_id"))
     return (max(of_rows, key=lambda record: _TELLING.index(record.status)) for _, of_rows in of_tracks)
 
@@ -240,14 +287,20 @@ def _store_rows(vectors: Vectors, collection: TrackCollection) -> Generator[Inge
     n_stored = 0
     if vectors.segments and not collection.segments:
         collection.cut_into(vectors.segments)
-    for rows, embeddings in vectors:
+    for rows, features in vectors:
         stored = {row.id: row for row in collection.rows_with([row.id for row in rows], fresh=True)}
-        contents = {(row.track_id, row.content_hash) for row in collection.rows_of([row.track_id for row in rows])}
+        track_ids = [row.track_id for row in rows]
+        contents = {(row.track_id, row.content_hash) for row in collection.rows_of(track_ids)}
         tracks = {track_id for track_id, _ in contents}
         conflicts = {r.id for r in rows if r.track_id in tracks and (r.track_id, r.content_hash) not in contents}
-        wanted = [i for i, row in enumerate(rows) if row.id not in conflicts and stored.get(row.id) != row]
+        unheard = collection.without_chroma(track_ids) if vectors.chroma_id else set()
+        wanted = [
+            i
+            for i, (row, heard) in enumerate(zip(rows, features, strict=True))
+            if row.id not in conflicts and (stored.get(row.id) != row or (row.id in unheard and heard.chroma))
+        ]
         if wanted:
-            collection.upsert([rows[i] for i in wanted], embeddings[wanted])
+            _upsert([rows[i] for i in wanted], [features[i] for i in wanted], collection, stored)
             n_stored += len(wanted)
         changed = set(wanted)
         for i, row in enumerate(rows):
@@ -259,17 +312,21 @@ def _store_rows(vectors: Vectors, collection: TrackCollection) -> Generator[Inge
             else:
                 status, reason = ("updated", "the row changed") if row.id in stored else ("added", "")
             yield IngestRecord(row.path, row.track_id, row.work_id, status, reason, duration_s=row.duration_s)
+    renew_statistics(collection)
     if n_stored >= FLUSH_ROWS:
         collection.flush()
     if n_stored:
         collection.note_ingest()
 
 
-def _row(values: dict[str, Any]) -> Row:
-    metadata = parse_json(values["metadata"])
-    if not isinstance(metadata, dict):
-        raise ValueError(f"metadata is of type {type(metadata).__name__}, not an object of JSON")
-    return read_row(values | {"metadata": metadata})
+def _upsert(
+    rows: Sequence[Row], features: Sequence[Features], collection: TrackCollection, stored: Collection[str]
+) -> None:
+    """Store rows; those without chroma in the file keep what is `stored` of it."""
+    there = [row.id for row in rows if row.is_whole and row.id in stored and collection.has_chroma]
+    known = collection.features_of(there)
+    features = [heard if heard.chroma else known.get(row.id, heard) for row, heard in zip(rows, features, strict=True)]
+    collection.upsert(rows, *columns_of(features))
 
 
 def _whole_number(told: Mapping[str, str], name: str, limit: int) -> int:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from band_embedder import BandEmbedder
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from pyarrow import parquet
-from test_collection import EMBEDDINGS, MODEL, NASTY, row
+from test_collection import EMBEDDINGS, MODEL, NASTY, a_model, row
 from test_ingest import NoEmbedder
 
 from bytecover2_milvus import bulk
@@ -29,7 +28,7 @@ from bytecover2_milvus.errors import CollectionMismatch, OutputError
 from bytecover2_milvus.ingest import ingest
 from bytecover2_milvus.manifest import tracks_in
 from bytecover2_milvus.milvus import close, connect
-from bytecover2_milvus.row import FIELDS
+from bytecover2_milvus.row import FIELDS, Features
 from bytecover2_milvus.segments import Segments
 from bytecover2_milvus.staging import Staging
 from bytecover2_milvus.storing import Store
@@ -112,7 +111,7 @@ def test_files_that_are_not_ours_or_in_use(tmp_path: Path) -> None:
     with Staging(path, MODEL), in_use:
         Staging(path, MODEL)
     with pytest.raises(CollectionMismatch, match=r"rows.sqlite: holds embeddings of model a1b2, not of c3d4"):
-        Staging(path, SimpleNamespace(model_id="c3d4", dim=128, contract_version=1))
+        Staging(path, a_model("c3d4"))
     (tmp_path / "text").write_text("no database" * 100)
     with pytest.raises(OutputError, match=r"text: cannot be written \(file is not a database\)"):
         Staging(tmp_path / "text", MODEL)
@@ -129,14 +128,21 @@ def test_bulk_files_hold_the_fields_of_the_collection(tmp_path: Path, monkeypatc
     assert [file.name for file in files] == ["1.parquet", "2.parquet", "3.parquet"]
     told = json.loads((tmp_path / "files.json").read_text())
     uncut = {"segment_s": 0.0, "hop_s": 0.0}
-    assert told == {"model_id": "a1b2", **uncut, "rows": len(ROWS), "files": [file.name for file in files]}
+    assert told == {
+        "model_id": "a1b2",
+        "chroma_id": "",
+        **uncut,
+        "rows": len(ROWS),
+        "files": [file.name for file in files],
+    }
     tables = [parquet.read_table(file) for file in files]
     assert [len(table) for table in tables] == [5, 5, 2]
     assert all(table.column_names == list(FIELDS) for table in tables)
     entities = {entity["id"]: entity for table in tables for entity in table.to_pylist()}
     for stored, embedding in zip(ROWS, EMBEDDINGS, strict=False):
         entity = entities[stored.id]
-        expected = stored.entity(embedding)
+        expected = stored.entity(Features(embedding))
+        assert json.loads(entity.pop("statistics")) == expected.pop("statistics")
         assert json.loads(entity.pop("metadata")) == expected.pop("metadata")
         np.testing.assert_array_equal(np.float32(entity.pop("embedding")), expected.pop("embedding"))
         assert entity == expected

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import re
+import zlib
+
 import numpy as np
 import pytest
 
-from bytecover2_milvus.alignment.chroma import CENTRE_BIN, WIDTH_BINS, fold, pack, packed_bytes, to_levels, unpack
+from bytecover2_milvus.alignment.chroma import (
+    CENTRE_BIN,
+    STORED_FRAMES,
+    WIDTH_BINS,
+    decode,
+    encode,
+    fold,
+    pack,
+    packed_bytes,
+    to_levels,
+    unpack,
+)
 from bytecover2_milvus.alignment.qmax import qmax_scores
 from bytecover2_milvus.errors import ChromaError
 
@@ -80,3 +95,44 @@ def test_errors_of_half_a_level_hardly_change_scores():
     noisy = [np.clip(chroma + rng.uniform(-0.5, 0.5, chroma.shape) / 15, 0, 1) for chroma in mixed]
     clean, changed = qmax_scores(fold(notes), mixed)[:, 0], qmax_scores(fold(notes), noisy)[:, 0]
     np.testing.assert_allclose(changed, clean, rtol=0.1)
+
+
+@pytest.mark.parametrize("n_frames", [0, 1, 520, STORED_FRAMES])
+def test_what_is_encoded_is_decoded(n_frames: int) -> None:
+    """Also noise, which nothing compresses: what is stored at most fits a field of Milvus."""
+    levels = np.random.default_rng(0).integers(0, 16, (n_frames, 36)).astype(np.uint8)
+    text = encode(levels)
+    assert text.isascii() and len(text) <= 65_535
+    np.testing.assert_array_equal(decode(text, 36, "t"), levels)
+
+
+def test_the_end_of_a_long_track_is_not_stored() -> None:
+    levels = np.random.default_rng(0).integers(0, 16, (STORED_FRAMES + 5, 36)).astype(np.uint8)
+    np.testing.assert_array_equal(decode(encode(levels), 36, "t"), levels[:-5])
+
+
+def test_a_damaged_text_never_gives_other_levels() -> None:
+    """Every place of the text, every kind of damage: an error that names the track, or what was stored."""
+    levels = np.random.default_rng(0).integers(0, 16, (9, 36)).astype(np.uint8)
+    text = encode(levels)
+    other = {character: chr(35 + (ord(character) - 34) % 60) for character in set(text)}
+    damaged = [text[:i] + other[text[i]] + text[i + 1 :] for i in range(len(text))]
+    damaged += [text[:-1], text[:-5], text[5:], text + text, text + "00000", "", "\0", "ä", " " + text]
+    silent = 0
+    for wrong in damaged:
+        try:
+            np.testing.assert_array_equal(decode(wrong, 36, 'My "song"'), levels)
+            silent += 1
+        except ChromaError as error:
+            assert re.match(r'My "song": its stored chroma is damaged .*; delete the track and', str(error))
+    assert silent <= 2  # bits of the last character and of the header, which say nothing of the levels
+    for channels in (24, 48, 120):  # 9 frames of 36 are no whole frames of these, but for 324 = 27 x 12
+        if levels.size % channels:
+            with pytest.raises(ChromaError, match=f"not whole frames of {channels} channels"):
+                decode(text, channels, "t")
+
+
+def test_a_small_text_that_unpacks_to_much_is_refused() -> None:
+    bomb = base64.b85encode(zlib.compress(bytes(1 << 26), 9)).decode()
+    with pytest.raises(ChromaError, match="at most 2900"):
+        decode(bomb, 36, "t")

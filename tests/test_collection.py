@@ -34,11 +34,17 @@ from bytecover2_milvus.match import ranked
 from bytecover2_milvus.milvus import close, connect, connected, embedded_folder, is_embedded, quote
 from bytecover2_milvus.naming import drop_collection, has_collection, list_collections
 from bytecover2_milvus.properties import CONTRACT_VERSION, MODEL_ID
-from bytecover2_milvus.row import BODY, MAX_BYTES, STORED, Row, collection_schema
+from bytecover2_milvus.row import BODY, FEATURES, MAX_BYTES, STORED, Features, Row, collection_schema
 from bytecover2_milvus.stored import StoredTracks
 
 DIM = 128
-MODEL = SimpleNamespace(model_id="a1b2", dim=DIM, contract_version=1)
+
+
+def a_model(model_id: str, dim: int = DIM) -> SimpleNamespace:
+    return SimpleNamespace(model_id=model_id, dim=dim, contract_version=1, chroma_id="", chroma_channels=0)
+
+
+MODEL = a_model("a1b2")
 NASTY = [
     "Don't stop",
     'say "when"',
@@ -217,6 +223,8 @@ def test_description(covers: TrackCollection, client) -> None:
         "contract_version": 1,
         "dim": DIM,
         "rows": 300,
+        "chroma_id": None,
+        "rows_with_chroma": 0,
         "segments": 0,
         "segment_s": 0.0,
         "hop_s": 0.0,
@@ -340,7 +348,7 @@ def test_deleting_touches_one_collection(empty: TrackCollection, covers: TrackCo
 
 
 def test_another_models_collection_is_refused(covers: TrackCollection, client) -> None:
-    other = SimpleNamespace(model_id="c3d4", dim=DIM, contract_version=1)
+    other = a_model("c3d4")
     with pytest.raises(CollectionMismatch, match=f"{covers.name}: holds embeddings of model a1b2, not of c3d4"):
         TrackCollection.open(client, covers.name, other.model_id)
     with pytest.raises(CollectionMismatch, match="not of c3d4"):
@@ -368,7 +376,7 @@ def test_a_name_that_is_too_long_is_called_that(client) -> None:
     with pytest.raises(CollectionError, match=r"a name of 256 letters is too long; 255 at most"):
         TrackCollection.open(client, "a" * 256)
     with pytest.raises(
-        CollectionError, match=r"^a+\.\.\.: a name of 243 letters is too long; 242 at most, as 13 of the"
+        CollectionError, match=r"^a+\.\.\.: a name of 243 letters is too long; 235 at most, as 20 of the"
     ):
         TrackCollection.open_or_create(client, "a" * 243, MODEL)
     with pytest.raises(CollectionMissing):
@@ -444,7 +452,7 @@ def test_a_create_that_was_cut_off_is_completed(client, name: str) -> None:
 
 def test_a_collection_made_from_the_schema_alone_is_adopted_while_it_is_empty(client, name: str) -> None:
     client.create_collection(name, schema=collection_schema(DIM), timeout=30)
-    wide = SimpleNamespace(model_id="wide", dim=1536, contract_version=1)
+    wide = a_model("wide", 1536)
     for model in (None, wide):
         with pytest.raises(CollectionMismatch, match=r"it lacks the property bytecover2.model_id"):
             TrackCollection.open(client, name) if model is None else TrackCollection.open_or_create(client, name, wide)
@@ -452,18 +460,18 @@ def test_a_collection_made_from_the_schema_alone_is_adopted_while_it_is_empty(cl
     adopted.upsert(ROWS[:3], EMBEDDINGS[:3])
     assert TrackCollection.open(client, name, "a1b2").count() == 3
     with pytest.raises(CollectionMismatch, match="not of c3d4"):
-        TrackCollection.open_or_create(client, name, SimpleNamespace(model_id="c3d4", dim=DIM, contract_version=1))
+        TrackCollection.open_or_create(client, name, a_model("c3d4"))
 
 
 def test_rows_of_no_known_model_are_not_adopted(client, name: str) -> None:
     client.create_collection(name, schema=collection_schema(DIM), timeout=30)
-    client.insert(name, [ROWS[0].entity(EMBEDDINGS[0])], timeout=30)
+    client.insert(name, [ROWS[0].entity(Features(EMBEDDINGS[0]))], timeout=30)
     with pytest.raises(CollectionMismatch, match=r"it lacks the property bytecover2.model_id"):
         TrackCollection.open_or_create(client, name, MODEL)
 
 
 def test_a_wide_collection_from_creation_to_drop(client, name: str) -> None:
-    collection = TrackCollection.create(client, name, SimpleNamespace(model_id="wide", dim=1536, contract_version=1))
+    collection = TrackCollection.create(client, name, a_model("wide", 1536))
     with pytest.raises(CollectionError, match="exists already"):
         TrackCollection.create(client, name, MODEL)
     embedding = np.full(1536, 1536**-0.5, np.float32)
@@ -605,7 +613,7 @@ def test_the_schema_is_a_body_of_milvus_rest_api() -> None:
     assert {"collectionName", "schema", "indexParams"} <= set(BODY)
     for field in BODY["schema"]["fields"]:
         assert {"fieldName", "dataType", "elementTypeParams"} <= set(field)
-    stored = {*STORED, "id", "embedding"}
+    stored = {*STORED, *FEATURES, "id"}
     assert [field["fieldName"] for field in BODY["schema"]["fields"] if field.get("isPrimary")] == ["id"]
     assert {field["fieldName"] for field in BODY["schema"]["fields"]} == stored
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -341,10 +342,10 @@ class StrictStaging(Staging):
             raise InputRefused("no c in a filter")
         return super().rows_of(track_ids)
 
-    def upsert(self, rows: Sequence[Row], embeddings: NDArray[np.float32]) -> None:
+    def upsert(self, rows: Sequence[Row], *features: Any) -> None:
         if any(row.track_id == "c" for row in rows):
             raise InputRefused("no c in a row")
-        super().upsert(rows, embeddings)
+        super().upsert(rows, *features)
 
 
 @pytest.mark.parametrize("asks", [True, False])

@@ -209,6 +209,6 @@ def test_a_bundle_with_a_note_map_gives_chroma_beside_the_same_embedding(tmp_pat
     alone, heard = first.hear(waveform), second.hear(waveform)
     np.testing.assert_allclose(heard.embedding, alone.embedding, atol=1e-6)
     assert alone.chroma is None and heard.chroma.shape == (len(waveform) // 10_240, 36)
-    assert 0 <= heard.chroma.min() and heard.chroma.max() <= 1
+    assert heard.chroma.min() >= 0 and heard.chroma.max() <= 1
     short = second.hear(waveform[:30_000])  # repeated before it is embedded
     assert short.chroma.shape == (2, 36)

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 def read_all(path: Path) -> None:
     with Staging(path, BandEmbedder()) as staging:
         assert staging.rows_of(["a"]) or list(staging.pages(["id"])) is not None
-        staging.embeddings_of(["0" * 64])
+        staging.features_of(["0" * 64])
         list(staging.pages(["id", "metadata", "embedding"]))
 
 

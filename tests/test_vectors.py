@@ -8,14 +8,13 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
-from test_collection import EMBEDDINGS, MODEL, NASTY, row
+from test_collection import EMBEDDINGS, MODEL, NASTY, a_model, row
 
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.errors import CollectionError, CollectionMismatch, OutputError, VectorsError
@@ -94,7 +93,7 @@ def test_a_filter_chooses_rows_and_what_chooses_none_writes_nothing(filled: Trac
 
 def test_another_models_file_is_refused(filled: TrackCollection, client, name: str, tmp_path: Path) -> None:
     write_vectors(filled, tmp_path / "rows.parquet")
-    other = TrackCollection.create(client, name, SimpleNamespace(model_id="c3d4", dim=128, contract_version=1))
+    other = TrackCollection.create(client, name, a_model("c3d4"))
     with pytest.raises(CollectionMismatch, match=r"holds embeddings of model c3d4, but .*rows.parquet of a1b2"):
         ingest_vectors(Vectors(tmp_path / "rows.parquet"), other)
     assert other.count() == 0

@@ -7,6 +7,9 @@ collections store and what is aligned.
 
 from __future__ import annotations
 
+import base64
+import zlib
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +19,7 @@ PITCH_CLASSES = 12
 TOP = 15  # the highest level: four bits
 CENTRE_BIN = 45.0  # semitones above the lowest bin, C1: A4
 WIDTH_BINS = 18.0  # standard deviation
+STORED_FRAMES = 2_900  # 22 minutes: of 36 channels, what fits a text field of Milvus even if nothing compresses
 
 
 def fold(
@@ -120,3 +124,43 @@ def unpack(data: bytes, n_frames: int, channels: int, track_id: str) -> NDArray[
     levels[:, ::2] = pairs & TOP
     levels[:, 1::2] = pairs >> 4
     return levels
+
+
+def encode(levels: NDArray[np.uint8]) -> str:
+    """Levels as a text for a field of a collection: packed, compressed, in base 85; of the first `STORED_FRAMES`.
+
+    Parameters
+    ----------
+    levels : np.ndarray [shape=(n_frames, 12 * groups)] of uint8
+        From 0 to 15, as `to_levels` gives them.
+
+    Returns
+    -------
+    text : str
+        At most 65 535 ASCII characters where there are three groups; `decode` reads it.
+    """
+    return base64.b85encode(zlib.compress(pack(levels[:STORED_FRAMES]), 9)).decode("ascii")
+
+
+def decode(text: str, channels: int, track_id: str) -> NDArray[np.uint8]:
+    """The levels (n_frames, channels) that `encode` made a text of.
+
+    Raises
+    ------
+    ChromaError
+        If the text is damaged, by zlib's checksum among others, or of another number of channels: the message names
+        the track.
+    """
+    most = packed_bytes(STORED_FRAMES, channels)
+    reader = zlib.decompressobj()
+    try:
+        data = reader.decompress(base64.b85decode(text), most + 1)
+    except (ValueError, zlib.error) as error:
+        raise _damaged(track_id, str(error)) from error
+    if not reader.eof or reader.unused_data or len(data) > most or len(data) % packed_bytes(1, channels):
+        raise _damaged(track_id, f"not whole frames of {channels} channels, at most {STORED_FRAMES}")
+    return unpack(data, len(data) // packed_bytes(1, channels), channels, track_id)
+
+
+def _damaged(track_id: str, reason: str) -> ChromaError:
+    return ChromaError(f"{track_id}: its stored chroma is damaged ({reason}); delete the track and ingest it again")

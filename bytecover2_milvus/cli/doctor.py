@@ -96,10 +96,13 @@ def _milvus(milvus: Place, collection: str, bundle: Path | None) -> Iterator[Che
                 yield Check("milvus", "ok", f"{client.get_server_version()}, tried in a folder of its own")
         with open_milvus(milvus) as client:
             yield Check("milvus", "ok", f"{client.get_server_version()} at {milvus}")
-            model_id = open_bundle(bundle or default_bundle()).contract.model_id
-            rows = TrackCollection.open(client, collection, model_id, load=False).stored_rows()
+            contract = open_bundle(bundle or default_bundle()).contract
+            covers = TrackCollection.open(client, collection, contract.model_id, load=False)
+            rows = covers.stored_rows()
             detail = f"{collection}: {rows} rows, fits the bundle"
             yield Check("collection", "ok", "; ".join(filter(None, (detail, outgrown(client, rows)))))
+            lack = covers.why_no_second_stage(contract)
+            yield Check("second stage", "absent" if lack else "ok", lack or f"note map {covers.chroma_id}")
     except CollectionMissing as error:
         yield Check("collection", "absent", str(error))
     except MilvusUnavailable as error:

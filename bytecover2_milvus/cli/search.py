@@ -125,6 +125,8 @@ def ingest(
         with _store(milvus, collection, bulk, model, tracks) as store:
             if segments is not None:
                 store.cut_into(segments)
+            if not bulk and model.chroma_id and (lack := store.why_no_second_stage(model)):
+                say(f"note: {lack}")
             with progress_bar("ingest", size) as bar, closing(start(store)) as records:
                 for record in records:
                     progress.count(record)
@@ -269,6 +271,8 @@ def query(
     matches, failures = [], 0
     with open_milvus(milvus) as client, progress_bar("query", len(audio)) as bar:
         covers = TrackCollection.open(client, collection, embedder.model_id)
+        if embedder.chroma_id and (lack := covers.why_no_second_stage(embedder)):
+            bar.print(f"note: {lack}")
         for file in audio:
             try:
                 asked = embed_query(load_audio(file), embedder, segments or WHOLE)

@@ -1,0 +1,156 @@
+"""A cohort: some tracks of a collection, and how much another track resembles each of them although they are not it.
+
+The mean and the standard deviation of these similarities are the track's *statistics*; `alignment.score` normalises by
+them. They are stored with the track. The cohort are the tracks with the smallest ids: ids are hashes of what the files
+hold, so this is a random sample, and it hardly changes while a collection grows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .alignment.chroma import decode
+from .alignment.qmax import Qmax, qmax_scores
+from .alignment.score import Background, cohort_statistics
+from .cores import usable_cores
+from .errors import ChromaError, ShortChroma
+from .row import Features, Row, columns_of
+
+if TYPE_CHECKING:
+    from .storing import Store
+
+SIZE = 40  # tracks; a random cohort of 20 normalises nearly as well
+GROUPS = ("notes", "upper", "lead")  # of twelve channels of chroma each
+# Of tracks of different works, before any has been measured. To be replaced by those that a bundle was calibrated with.
+BACKGROUNDS = {"vector": Background(0.0, 0.15), **dict.fromkeys(GROUPS, Background(1.0, 0.3))}
+ROWS_PER_RENEWAL = 100
+DIGITS = 6  # after the point, of a statistic
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class StoredChroma:
+    """What the second stage needs of a stored track."""
+
+    id: str  # of its row
+    chroma: str  # as `alignment.chroma.encode` gives it; "" where it has none
+    statistics: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CohortTrack:
+    """A track of a cohort."""
+
+    id: str  # of its row
+    track_id: str
+    embedding: NDArray[np.float32]  # (D,)
+    levels: NDArray[np.uint8]  # (n_frames, channels)
+
+
+class Cohort:
+    """The `SIZE` tracks with the smallest ids among those that it was given."""
+
+    def __init__(self, tracks: Iterable[CohortTrack] = (), backgrounds: Mapping[str, Background] = BACKGROUNDS) -> None:
+        self._backgrounds = backgrounds
+        self.tracks: list[CohortTrack] = []
+        self.admit(tracks)
+
+    def admit(self, tracks: Iterable[CohortTrack]) -> None:
+        """Count some more among those that it was given; of two with one id, the later."""
+        by_id = {track.id: track for track in [*self.tracks, *tracks]}
+        self.tracks = [by_id[id] for id in sorted(by_id)[:SIZE]]
+
+    def statistics(
+        self, embedding: NDArray[np.float32], levels: NDArray[np.uint8], track_id: str | None = None
+    ) -> dict[str, Any]:
+        """How much a track resembles the others.
+
+        Parameters
+        ----------
+        embedding : np.ndarray [shape=(D,)]
+            Of unit norm.
+        levels : np.ndarray [shape=(n_frames, channels)] of uint8
+        track_id : str, optional
+            Of the track, which does not count as one of its own cohort.
+
+        Returns
+        -------
+        statistics : dict
+            ``n``, how many others there are, and the mean and standard deviation of the similarities of the embedding
+            ("vector") and of each group of chroma, as `alignment.score.cohort_statistics` gives them. What is too short
+            to be aligned has the backgrounds for those.
+        """
+        others = [track for track in self.tracks if track.track_id != track_id]
+        scores = np.full((len(others), len(GROUPS)), np.nan)
+        long = [i for i, track in enumerate(others) if len(track.levels) >= Qmax().embedding]
+        with suppress(ShortChroma):
+            scores[long] = qmax_scores(levels, [others[i].levels for i in long])
+        similarities = {"vector": [float(track.embedding @ embedding) for track in others]}
+        similarities |= dict(zip(GROUPS, scores.T, strict=True))
+        told: dict[str, Any] = {"n": len(others)}
+        for name, values in similarities.items():
+            told[name] = [round(float(v), DIGITS) for v in cohort_statistics(values, self._backgrounds[name])]
+        return told
+
+    def all_statistics(self, tracks: Sequence[CohortTrack]) -> list[dict[str, Any]]:
+        """The statistics of several tracks, computed on all cores."""
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            return list(pool.map(lambda track: self.statistics(track.embedding, track.levels, track.track_id), tracks))
+
+
+def cohort_tracks(rows: Iterable[tuple[str, str, Features]], channels: int) -> list[CohortTrack]:
+    """Of rows, each with its id, its track_id and its features, those with chroma; one that is damaged is warned of."""
+    tracks = []
+    for id, track_id, features in rows:
+        if not features.chroma:
+            continue
+        try:
+            levels = decode(features.chroma, channels, track_id)
+        except ChromaError as error:
+            warnings.warn(f"{error}; until then it counts in no cohort", stacklevel=2)
+        else:
+            tracks.append(CohortTrack(id, track_id, features.embedding, levels))
+    return tracks
+
+
+def with_statistics(rows: Sequence[Row], features: Sequence[Features], cohort: Cohort, channels: int) -> list[Features]:
+    """The features of rows, those with chroma with their statistics; they are admitted to the cohort first."""
+    tracks = cohort_tracks(
+        ((row.id, row.track_id, known) for row, known in zip(rows, features, strict=True) if not known.statistics),
+        channels,
+    )
+    cohort.admit(tracks)
+    computed = dict(zip((track.id for track in tracks), cohort.all_statistics(tracks), strict=True))
+    return [
+        Features(known.embedding, known.chroma, computed.get(row.id, known.statistics))
+        for row, known in zip(rows, features, strict=True)
+    ]
+
+
+def renew_statistics(store: Store) -> int:
+    """Compute the statistics again that a cohort of less than half of today's gave; how many tracks had such.
+
+    After the first ingests these are the statistics of the first tracks; of a large collection there are none.
+    """
+    n_tracks = min(SIZE, store.count_chroma()) if store.has_chroma else 0
+    ids = store.with_small_cohort(n_tracks / 2) if n_tracks > 1 else []
+    if not ids:
+        return 0
+    cohort = Cohort(store.cohort())
+    for start in range(0, len(ids), ROWS_PER_RENEWAL):
+        rows = store.rows_with(ids[start : start + ROWS_PER_RENEWAL], fresh=True)
+        known = store.features_of([row.id for row in rows])
+        rows = [row for row in rows if row.id in known]
+        stale = [Features(known[row.id].embedding, known[row.id].chroma) for row in rows]
+        renewed = with_statistics(rows, stale, cohort, store.chroma_channels)
+        kept = [(row, features) for row, features in zip(rows, renewed, strict=True) if features.statistics]
+        if kept:
+            store.upsert([row for row, _ in kept], *columns_of([features for _, features in kept]))
+    return len(ids)

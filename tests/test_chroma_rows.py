@@ -1,0 +1,352 @@
+"""Chroma and statistics of stored tracks, on Milvus Lite and on a real server: stored, kept, carried, renewed."""
+
+from __future__ import annotations
+
+import json
+import uuid
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from audio_files import write_melody
+from band_embedder import BandEmbedder, ChromaEmbedder
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from bytecover2_milvus.alignment.chroma import decode, to_levels
+from bytecover2_milvus.alignment.qmax import qmax_scores
+from bytecover2_milvus.alignment.score import cohort_statistics
+from bytecover2_milvus.audio import load_audio
+from bytecover2_milvus.bulk import BulkFolder
+from bytecover2_milvus.cohort import BACKGROUNDS, GROUPS
+from bytecover2_milvus.collection import TrackCollection
+from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.embedder import Heard
+from bytecover2_milvus.errors import ChromaError, CollectionMismatch, InputRefused, VectorsError
+from bytecover2_milvus.index import ensure_index
+from bytecover2_milvus.ingest import ingest
+from bytecover2_milvus.manifest import Track, tracks_in
+from bytecover2_milvus.naming import drop_collection, name_for
+from bytecover2_milvus.promotion import promote, roll_back
+from bytecover2_milvus.properties import CONTRACT_VERSION, MODEL_ID
+from bytecover2_milvus.row import SECOND_STAGE, collection_schema
+from bytecover2_milvus.segments import Segments
+from bytecover2_milvus.staging import Staging
+from bytecover2_milvus.storing import Store
+from bytecover2_milvus.vectors import Vectors, ingest_vectors, staging_for, write_vectors
+
+ON_LITE = pytest.mark.parametrize("milvus_uri", ["lite"], indirect=True, scope="module")  # what no backend changes
+
+
+class Deaf(ChromaEmbedder):
+    """For runs that must not hear anything."""
+
+    def hear(self, waveform: NDArray[np.float32]) -> Heard:
+        raise AssertionError("heard again")
+
+
+class ShortMemory(ChromaEmbedder):
+    """For runs that must not hear more than a part."""
+
+    def hear(self, waveform: NDArray[np.float32]) -> Heard:
+        assert len(waveform) <= 4 * SAMPLE_RATE
+        return super().hear(waveform)
+
+
+class OtherMap(ChromaEmbedder):
+    """The same embeddings beside the chroma of another note map."""
+
+    chroma_id = "least"
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five melodies of 12 frames of chroma and more, and a jingle that is too short to be aligned."""
+    folder = tmp_path_factory.mktemp("music")
+    for seed, letter in enumerate("abcde"):
+        write_melody(folder / f"{letter}.wav", seed, 6.0 + seed)
+    write_melody(folder / "jingle.wav", 9, 3.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared(client) -> Iterator[TrackCollection]:
+    collection = TrackCollection.create(client, f"test_{uuid.uuid4().hex}", ChromaEmbedder())
+    yield collection
+    drop_collection(client, collection.name)
+
+
+@pytest.fixture
+def collection(shared: TrackCollection) -> Iterator[TrackCollection]:
+    yield shared
+    shared.client.delete(shared.name, filter='id != ""', timeout=30)
+    shared.cut_into(Segments())
+
+
+def run(
+    tracks: list[Path | Track], collection: Store, embedder: BandEmbedder | None = None, batch_size: int = 64
+) -> dict[str, str]:
+    """Status, and the reason if there is one, by track_id."""
+    listed = [track for one in tracks for track in ([one] if isinstance(one, Track) else tracks_in([one]))]
+    records = ingest(listed, embedder or ChromaEmbedder(), collection, workers=0, batch_size=batch_size)
+    return {record.track_id: " ".join(filter(None, (record.status, record.reason))) for record in records}
+
+
+def heard(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    waveform = load_audio(path)
+    return ChromaEmbedder().embed(waveform), to_levels(ChromaEmbedder().chroma(waveform))
+
+
+def expected_statistics(track: str, music: Path) -> dict[str, object]:
+    """By pairs, one by one."""
+    embedding, levels = heard(music / f"{track}.wav")
+    others = [heard(path) for path in sorted(music.iterdir()) if path.stem != track]
+    long = [other for _, other in others if len(other) >= 9]
+    scores = qmax_scores(levels, long).T if len(levels) >= 9 else [[]] * 3
+    similarities = {"vector": [embedding @ other for other, _ in others], **dict(zip(GROUPS, scores, strict=True))}
+    told = {name: cohort_statistics(values, BACKGROUNDS[name]) for name, values in similarities.items()}
+    return {"n": 5, **told}
+
+
+def assert_whole(collection: TrackCollection | Staging, music: Path) -> None:
+    """Every melody is there with the chroma and the statistics that it should have."""
+    letters = [path.stem for path in sorted(music.iterdir())]
+    id_of = {row.track_id: row.id for row in collection.rows_of(letters) if row.is_whole}
+    known = collection.features_of(list(id_of.values()))
+    for letter in letters:
+        embedding, levels = heard(music / f"{letter}.wav")
+        features = known[id_of[letter]]
+        np.testing.assert_allclose(features.embedding, embedding, atol=1e-6)
+        np.testing.assert_array_equal(decode(features.chroma, 36, letter), levels)
+        expected = expected_statistics(letter, music)
+        assert features.statistics.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_allclose(features.statistics[name], values, atol=2e-6)
+
+
+def test_an_ingest_stores_chroma_and_statistics_with_each_track(collection: TrackCollection, music: Path) -> None:
+    assert (collection.has_chroma, collection.chroma_id, collection.chroma_channels) == (True, "most", 36)
+    assert collection.cohort() == []
+    assert set(run([music], collection).values()) == {"added"}
+    assert_whole(collection, music)
+    stored = collection.stored_chroma(["a", "nobody", "jingle"])
+    assert sorted(stored) == ["a", "jingle"] and stored["a"].statistics["n"] == 5
+    np.testing.assert_array_equal(decode(stored["a"].chroma, 36, "a"), heard(music / "a.wav")[1])
+    assert stored["jingle"].statistics["notes"] == [1.0, 0.3]  # it cannot be aligned: the background
+    cohort = collection.cohort()
+    assert [track.id for track in cohort] == sorted(row.id for row in collection.rows_of([*"abcde", "jingle"]))
+    described = collection.describe()
+    assert (described["chroma_id"], described["rows_with_chroma"], described["rows"]) == ("most", 6, 6)
+
+
+def test_what_changes_without_audio_keeps_chroma_and_statistics(collection: TrackCollection, music: Path) -> None:
+    run([music], collection)
+    before = collection.stored_chroma(["a"])["a"]
+    assert run([Track(music / "a.wav", "a", "w", "A title")], collection, Deaf())["a"].startswith("updated")
+    after = collection.stored_chroma(["a"])["a"]
+    assert (after.id, after.chroma, after.statistics) == (before.id, before.chroma, before.statistics)
+    assert set(run([music], collection, Deaf()).values()) == {"skipped"}
+    # A bundle without a note map takes nothing away either.
+    assert run([Track(music / "a.wav", "a", "v")], collection, BandEmbedder())["a"].startswith("updated")
+    assert collection.stored_chroma(["a"])["a"].chroma == before.chroma
+
+
+def test_segments_have_no_chroma(collection: TrackCollection, music: Path) -> None:
+    run([music], collection)
+    collection.cut_into(Segments(4.0, 2.0))
+    run([music], collection, ShortMemory())
+    rows = {row.id: row for row in collection.rows_of(list("abcde"))}
+    known = collection.features_of(list(rows))
+    assert len(rows) > 10 and all(bool(known[id].chroma) == row.is_whole for id, row in rows.items())
+    assert all(bool(known[id].statistics) == row.is_whole for id, row in rows.items())
+    assert collection.count_chroma() == 6
+    collection.cut_into(Segments())
+    run([music], collection, Deaf())
+    assert_whole(collection, music)
+
+
+def test_rows_without_chroma_get_it_when_their_files_are_ingested_again(
+    collection: TrackCollection, music: Path
+) -> None:
+    run([music], collection, BandEmbedder())
+    assert collection.count_chroma() == 0 and collection.count() == 6 and collection.stored_chroma(["a"]) == {}
+    assert set(run([music], collection, BandEmbedder()).values()) == {"skipped"}
+    assert set(run([music], collection).values()) == {"updated chroma added"}
+    assert_whole(collection, music)
+    assert set(run([music], collection, Deaf()).values()) == {"skipped"}
+
+
+def test_statistics_follow_a_collection_that_grows(collection: TrackCollection, music: Path) -> None:
+    """The first tracks are stored when there are no others, one by one; at the end none counts on few of them."""
+    run([music], collection, batch_size=1)
+    sizes = {track: stored.statistics["n"] for track, stored in collection.stored_chroma([*"abcde", "jingle"]).items()}
+    assert len(sizes) == 6 and min(sizes.values()) >= 3  # half of the six there are
+    run([music], collection, Deaf())
+    assert collection.with_small_cohort(3) == []
+
+
+def test_the_cohort_are_the_smallest_ids(collection: TrackCollection, music: Path, monkeypatch) -> None:
+    run([music], collection)
+    ids = sorted(row.id for row in collection.rows_of([*"abcde", "jingle"]))
+    monkeypatch.setattr("bytecover2_milvus.chroma_rows.SIZE", 2)
+    assert [track.id for track in collection.cohort()] == ids[:2]
+
+
+def test_damaged_chroma_is_an_error_that_names_the_track_and_no_score(collection: TrackCollection, music: Path) -> None:
+    run([music], collection)
+    (row,) = collection.rows_of(["b"])
+    (known,) = collection.features_of([row.id]).values()
+    broken = known.chroma[:20] + ("a" if known.chroma[20] != "a" else "b") + known.chroma[21:]
+    collection.upsert([row], known.embedding[None], [broken], [known.statistics])
+    with pytest.raises(ChromaError, match=r"^b: its stored chroma is damaged .*delete the track and ingest it again"):
+        decode(collection.stored_chroma(["b"])["b"].chroma, 36, "b")
+    with pytest.warns(UserWarning, match="^b: its stored chroma is damaged .* counts in no cohort"):
+        assert [track.track_id for track in collection.cohort()].count("b") == 0
+    collection.delete_tracks(["b"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run([music], collection)
+    assert collection.stored_chroma(["b"])["b"].chroma == known.chroma
+    with pytest.raises(InputRefused, match="no text of base 85"):
+        collection.upsert([row], known.embedding[None], ["ä"], [{}])
+    with pytest.raises(InputRefused, match="statistics that are no JSON"):
+        collection.upsert([row], known.embedding[None], [known.chroma], [{"n": float("nan")}])
+
+
+def test_another_note_maps_chroma_is_refused(collection: TrackCollection, music: Path, tmp_path: Path) -> None:
+    with pytest.raises(CollectionMismatch, match="is of note map most, not of least; `collections promote"):
+        run([music], collection, OtherMap())
+    Staging(tmp_path / "staged", ChromaEmbedder()).close()
+    with pytest.raises(CollectionMismatch, match="holds chroma of note map most, not of least"):
+        Staging(tmp_path / "staged", OtherMap())
+
+
+def make_old(client, name: str) -> TrackCollection:
+    """A collection as the versions before the second stage made it, behind an alias, as an ingest did."""
+    schema = collection_schema(128)
+    fields = [field for field in schema.fields if field.name not in SECOND_STAGE]
+    old_schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    for field in fields:
+        old_schema.add_field(field.name, field.dtype, is_primary=field.is_primary, **field.params)
+    own_name = name_for(name, "bands")
+    properties = {MODEL_ID: "bands", CONTRACT_VERSION: "1"}
+    client.create_collection(
+        own_name, schema=old_schema, properties=properties, consistency_level="Bounded", timeout=30
+    )
+    ensure_index(client, own_name)
+    client.create_alias(own_name, name, timeout=30)
+    return TrackCollection.open(client, name)
+
+
+def test_a_collection_of_an_older_version_works_and_gets_a_second_stage_by_promotion(
+    client, name: str, music: Path, tmp_path: Path
+) -> None:
+    old = make_old(client, name)
+    assert not old.has_chroma and old.why_no_second_stage(ChromaEmbedder()) == (
+        f"{name}: it has no second stage; `collections promote {name}` gives it one"
+    )
+    assert set(run([music], old, BandEmbedder()).values()) == {"added"}
+    # A bundle with a note map and the same embeddings uses it as it is.
+    opened = TrackCollection.open_or_create(client, name, ChromaEmbedder())
+    assert opened.name == old.name
+    opened.delete_tracks(["a"])
+    assert run([music], opened)["a"] == "added"
+    assert run([Track(music / "b.wav", "b", "w")], opened, Deaf())["b"].startswith("updated")
+    opened.cut_into(Segments(4.0, 2.0))
+    run([music], opened)
+    opened.cut_into(Segments())
+    run([music], opened)
+    (matches,) = opened.search(heard(music / "c.wav")[0], limit=1)
+    assert matches[0].track_id == "c" and len(opened.fetch().track_ids) == 6
+    described = opened.describe()
+    assert (described["chroma_id"], described["rows_with_chroma"], described["rows"]) == (None, 0, 6)
+    assert opened.stored_chroma(["a"]) == {} and opened.cohort() == [] and opened.count_chroma() == 0
+
+    # What it exports goes into a collection with a second stage, and the other way round.
+    assert write_vectors(opened, tmp_path / "old.parquet") == 6
+    vectors = Vectors(tmp_path / "old.parquet")
+    assert (vectors.chroma_id, vectors.chroma_channels) == ("", 0)
+    assert {record.status for record in ingest_vectors(vectors, opened)} == {"skipped"}
+
+    moved = promote(client, name, ChromaEmbedder(), workers=0)
+    assert (moved.moved, moved.tracks, moved.stored) == (True, 6, 6)
+    assert (moved.from_collection, moved.to_collection) == (old.name, f"{old.name}_most")
+    new = TrackCollection.open(client, name)
+    assert new.why_no_second_stage(ChromaEmbedder()) == ""
+    assert_whole(new, music)
+    assert new.rows_of(["b"])[0].work_id == "w"
+    assert promote(client, name, ChromaEmbedder(), workers=0).to_collection == new.name  # nothing to do
+    assert promote(client, name, BandEmbedder(), workers=0).to_collection == new.name  # nor to lose
+    other = promote(client, name, OtherMap(), workers=0)
+    assert other.to_collection == f"{old.name}_least" and other.tracks == 6
+    assert roll_back(client, name).to_collection == new.name
+    assert roll_back(client, name).to_collection == old.name
+
+
+def test_vectors_carry_chroma_and_statistics(collection: TrackCollection, client, name: str, music, tmp_path) -> None:
+    run([music], collection)
+    file = tmp_path / "rows.parquet"
+    assert write_vectors(collection, file) == 6
+    copy = TrackCollection.create(client, name, Vectors(file))
+    assert {record.status for record in ingest_vectors(Vectors(file), copy)} == {"added"}
+    assert_whole(copy, music)
+    assert {record.status for record in ingest_vectors(Vectors(file), copy)} == {"skipped"}
+
+    # A row without chroma gets it; a file without chroma takes none away.
+    (row,), (known,) = copy.rows_of(["c"]), collection.features_of([copy.rows_of(["c"])[0].id]).values()
+    copy.upsert([row], known.embedding[None])
+    statuses = {record.track_id: record.status for record in ingest_vectors(Vectors(file), copy)}
+    assert statuses == {"a": "skipped", "b": "skipped", "c": "updated", "d": "skipped", "e": "skipped"} | {
+        "jingle": "skipped"
+    }
+    assert_whole(copy, music)
+    plain = parquet.read_table(file).drop_columns(list(SECOND_STAGE))
+    parquet.write_table(plain, tmp_path / "plain.parquet")
+    copy.upsert([replace(row, title="another")], known.embedding[None], [known.chroma], [known.statistics])
+    assert {r.track_id for r in ingest_vectors(Vectors(tmp_path / "plain.parquet"), copy) if r.status == "updated"} == {
+        "c"
+    }
+    assert_whole(copy, music)
+
+    table = parquet.read_table(file)
+    chroma = table.column("chroma").to_pylist()
+    chroma[0] = chroma[1][:-5]
+    damaged = table.set_column(table.column_names.index("chroma"), table.field("chroma"), [chroma])
+    parquet.write_table(damaged, tmp_path / "damaged.parquet")
+    with pytest.raises(VectorsError, match=r"damaged .*its stored chroma is damaged"):
+        list(Vectors(tmp_path / "damaged.parquet"))
+
+
+@ON_LITE
+def test_files_for_other_machines_carry_them_too(client, name: str, music: Path, tmp_path: Path) -> None:
+    """A staging file of an older version goes on, and is completed."""
+    with staging_for(tmp_path / "rows.parquet", ChromaEmbedder()) as staging:
+        run([music], staging, batch_size=1)
+        assert staging.count_chroma() == 6 and staging.with_small_cohort(3) == []
+    with staging_for(tmp_path / "rows.parquet", BandEmbedder()) as staging:
+        assert run([Track(music / "a.wav", "a", "w")], staging, BandEmbedder())["a"].startswith("updated")
+        assert staging.count_chroma() == 6
+    old = tmp_path / "old"
+    with Staging(old, BandEmbedder()) as staging:
+        run([music], staging, BandEmbedder())
+        for column in SECOND_STAGE:
+            staging._db.execute(f"ALTER TABLE rows DROP COLUMN {column}")
+        staging._db.commit()
+    with Staging(old, ChromaEmbedder()) as staging:
+        assert set(run([music], staging).values()) == {"updated chroma added"}
+        assert_whole(staging, music)
+        assert write_vectors(staging, tmp_path / "staged.parquet") == 6
+    copy = TrackCollection.create(client, name, Vectors(tmp_path / "staged.parquet"))
+    list(ingest_vectors(Vectors(tmp_path / "staged.parquet"), copy))
+    assert_whole(copy, music)
+    with BulkFolder(tmp_path / "bulk", ChromaEmbedder()) as folder:
+        run([music], folder)
+        (file,) = folder.write()
+    assert json.loads((tmp_path / "bulk" / "files.json").read_text())["chroma_id"] == "most"
+    entities = {entity["track_id"]: entity for entity in parquet.read_table(file).to_pylist()}
+    for letter, stored in copy.stored_chroma(list("abcde")).items():
+        assert entities[letter]["chroma"] == stored.chroma
+        assert json.loads(entities[letter]["statistics"]) == stored.statistics
