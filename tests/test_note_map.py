@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from bytecover2_milvus.config import Config, FrontEnd, Network, Notes, Training
 from bytecover2_milvus.errors import CheckpointError, ConfigError
 from bytecover2_milvus.manifest import Track
+from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.model.note_map import NOTE_POOLING, NoteMap, note_input
 from bytecover2_milvus.songs.arrange import Arrangement, Part, arrange
 from bytecover2_milvus.songs.compose import compose
@@ -20,6 +22,8 @@ from bytecover2_milvus.training.corpus import Corpus, FeatureCache
 from bytecover2_milvus.training.note_batches import NoteBatches, load_note_track, note_rolls
 from bytecover2_milvus.training.train import train
 from bytecover2_milvus.training.train_notes import cell_average_precision, train_notes, validate_notes
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 CONFIG = Config(
     FrontEnd(time_pooling=40, scale="sqrt"),
@@ -59,12 +63,16 @@ def with_training(**changes: object) -> Config:
 def lively(notes: Notes) -> NoteMap:
     """A note map with random weights whose output is no constant."""
     torch.manual_seed(0)
-    note_map = NoteMap(notes)
-    for module in note_map.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.bias.data.normal_(0, 0.1)
-    return note_map
+    return with_statistics(NoteMap(notes))
+
+
+def with_statistics(module: Module) -> Module:
+    """`module` with normalisations as if it had been trained."""
+    for layer in module.modules():
+        if isinstance(layer, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+            layer.running_mean.normal_(0, 0.1)
+            layer.bias.data.normal_(0, 0.1)
+    return module
 
 
 def part(role: str, notes: list[tuple[float, float, float, float]], gain: float = 1.0) -> Part:
@@ -187,10 +195,10 @@ def test_phases_and_note_maps_that_do_not_fit_are_refused(corpus, cache, tmp_pat
         load_checkpoint(tmp_path / "wrong.safetensors")
 
 
-def lively_network():
-    from bytecover2_milvus.model.network import ByteCover2
-
-    return ByteCover2(CONFIG.network)
+def lively_network() -> ByteCover2:
+    """A network whose layers differ, as those of a trained one do: the exporter stores what is equal once."""
+    torch.manual_seed(1)
+    return with_statistics(ByteCover2(CONFIG.network))
 
 
 def test_a_bundle_with_a_note_map_gives_chroma_beside_the_same_embedding(tmp_path):
