@@ -18,6 +18,7 @@ from ..errors import ChromaError
 PITCH_CLASSES = 12
 TOP = 15  # the highest level: four bits
 CENTRE_BIN = 45.0  # semitones above the lowest bin, C1: A4
+_CHECKSUM_BYTES = 4
 WIDTH_BINS = 18.0  # standard deviation
 STORED_FRAMES = 2_900  # 22 minutes: of 36 channels, what fits a text field of Milvus even if nothing compresses
 
@@ -127,7 +128,10 @@ def unpack(data: bytes, n_frames: int, channels: int, track_id: str) -> NDArray[
 
 
 def encode(levels: NDArray[np.uint8]) -> str:
-    """Levels as a text for a field of a collection: packed, compressed, in base 85; of the first `STORED_FRAMES`.
+    """Levels as a text for a field of a collection, of the first `STORED_FRAMES`.
+
+    They are packed and deflated; CRC-32 of the packed bytes goes before (Adler-32, which zlib would add, misses some
+    changes of one character), and base 85 makes text of both.
 
     Parameters
     ----------
@@ -139,7 +143,8 @@ def encode(levels: NDArray[np.uint8]) -> str:
     text : str
         At most 65 535 ASCII characters where there are three groups; `decode` reads it.
     """
-    return base64.b85encode(zlib.compress(pack(levels[:STORED_FRAMES]), 9)).decode("ascii")
+    data = pack(levels[:STORED_FRAMES])
+    return base64.b85encode(_checksum(data) + zlib.compress(data, 9, wbits=-zlib.MAX_WBITS)).decode("ascii")
 
 
 def decode(text: str, channels: int, track_id: str) -> NDArray[np.uint8]:
@@ -148,18 +153,24 @@ def decode(text: str, channels: int, track_id: str) -> NDArray[np.uint8]:
     Raises
     ------
     ChromaError
-        If the text is damaged, by zlib's checksum among others, or of another number of channels: the message names
-        the track.
+        If the text is damaged, or of another number of channels: the message names the track.
     """
     most = packed_bytes(STORED_FRAMES, channels)
-    reader = zlib.decompressobj()
+    reader = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     try:
-        data = reader.decompress(base64.b85decode(text), most + 1)
+        stored = base64.b85decode(text)
+        data = reader.decompress(stored[_CHECKSUM_BYTES:], most + 1)
     except (ValueError, zlib.error) as error:
         raise _damaged(track_id, str(error)) from error
+    if stored[:_CHECKSUM_BYTES] != _checksum(data):
+        raise _damaged(track_id, "its checksum is another")
     if not reader.eof or reader.unused_data or len(data) > most or len(data) % packed_bytes(1, channels):
         raise _damaged(track_id, f"not whole frames of {channels} channels, at most {STORED_FRAMES}")
     return unpack(data, len(data) // packed_bytes(1, channels), channels, track_id)
+
+
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(_CHECKSUM_BYTES)
 
 
 def _damaged(track_id: str, reason: str) -> ChromaError:
