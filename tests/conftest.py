@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import pytest
 from audio_files import write_tone
@@ -19,16 +20,20 @@ from chromium import Chromium
 import bytecover2_milvus
 from benchmarks.milvus_server import MilvusServer
 from bytecover2_milvus.collection import TrackCollection
-from bytecover2_milvus.config import Config, FrontEnd, Network
+from bytecover2_milvus.config import Config, FrontEnd, Network, Notes
 from bytecover2_milvus.milvus import close, connect
 from bytecover2_milvus.naming import drop_collection
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
+    from torch.nn import Module
 
     from bytecover2_milvus.bundle import Bundle
     from bytecover2_milvus.export.quantize import CalibrationSet
     from bytecover2_milvus.model.network import ByteCover2
+    from bytecover2_milvus.model.note_map import NoteMap
+
+AnyModule = TypeVar("AnyModule", bound="Module")
 
 DATA = Path(os.environ.get("BYTECOVER2_TEST_SCORES", Path(__file__).parents[2] / "shared" / "data"))
 EXPORT = Path(__file__).parents[1] / "export"
@@ -119,21 +124,38 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(request: pytest.FixtureRequest) -> Path:
-    """A real bundle of a small untrained network, D = 128: to read, not to change.
+    """A real bundle of a small untrained network, D = 128: to read, not to change."""
+    return _kept_bundle(request, "tiny_bundle", lambda folder: _write_tiny(*tiny_network(), folder))
 
-    Exporting takes ten seconds, nearly all of it torch's; the bundle is kept in pytest's cache for as long as the code
-    that makes it stays the same.
-    """
+
+@pytest.fixture(scope="session")
+def tiny_notes_bundle(request: pytest.FixtureRequest) -> Path:
+    """The same network beside a small untrained note map: a bundle with a second stage."""
+
+    def write(folder: Path) -> None:
+        config, network = tiny_network()
+        config = dataclasses.replace(config, notes=Notes(width=8, blocks=1))
+        _write_tiny(config, network, folder, note_map=lively_note_map(config.notes))
+
+    return _kept_bundle(request, "tiny_notes_bundle", write)
+
+
+def _write_tiny(config: Config, network: ByteCover2, folder: Path, note_map: NoteMap | None = None) -> None:
+    from bytecover2_milvus.export.exporter import write_bundle
+
+    write_bundle(config, network, folder, facts={"Trained on": "nothing, it is for tests"}, note_map=note_map)
+
+
+def _kept_bundle(request: pytest.FixtureRequest, name: str, write: Callable[[Path], None]) -> Path:
+    """A bundle in pytest's cache, for as long as the code that makes it stays the same: it takes torch ten seconds."""
     package = Path(bytecover2_milvus.__file__).parent
     sources = [*package.glob("model/*.py"), *EXPORT.glob("*.*"), package / "bundle.py", package / "config.py"]
-    sources.append(package / "training" / "checkpoint.py")
+    sources += [package / "contract.py", package / "training" / "checkpoint.py"]
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources)))
-    path = request.config.cache.mkdir("tiny_bundle") / code.hexdigest()[:16]
+    path = request.config.cache.mkdir(name) / code.hexdigest()[:16]
     if not path.is_dir():
-        from bytecover2_milvus.export.exporter import write_bundle
-
         made = path.with_suffix(f".{os.getpid()}")  # other processes may be making it too
-        write_bundle(*tiny_network(), made, facts={"Trained on": "nothing, it is for tests"})
+        write(made)
         with contextlib.suppress(OSError):  # another one was faster
             made.rename(path)
     return path
@@ -164,3 +186,24 @@ def tiny_network(feature_dim: int | None = 128) -> tuple[Config, ByteCover2]:
                 module.running_var.uniform_(0.5, 2)
                 torch.nn.init.uniform_(module.weight, 0.5, 1.5)
     return config, network
+
+
+def lively_note_map(notes: Notes) -> NoteMap:
+    """A note map with random weights whose output is no constant."""
+    import torch
+
+    from bytecover2_milvus.model.note_map import NoteMap
+
+    torch.manual_seed(0)
+    return with_statistics(NoteMap(notes))
+
+
+def with_statistics(module: AnyModule) -> AnyModule:
+    """`module` with normalisations as if it had been trained."""
+    import torch
+
+    for layer in module.modules():
+        if isinstance(layer, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
+            layer.running_mean.normal_(0, 0.1)
+            layer.bias.data.normal_(0, 0.1)
+    return module

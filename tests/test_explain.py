@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,8 @@ from bytecover2_milvus.cli.explain import path_of
 from bytecover2_milvus.cli.output import Place
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
-from bytecover2_milvus.embedder import Heard
+from bytecover2_milvus.contract import ChromaFacts
+from bytecover2_milvus.embedder import Embedder, Heard
 from bytecover2_milvus.errors import AudioError, BundleError, ChromaError, OutputError, ShortChroma
 from bytecover2_milvus.explain import Explanation, Recording, clock, explain_pair, in_words, verdict_in_words
 from bytecover2_milvus.ingest import ingest
@@ -166,11 +168,8 @@ def test_a_recording_becomes_an_mp3_within_the_bound(tmp_path):
 class Ear:
     """Chroma by a Fourier transform: enough for sines."""
 
-    chroma_channels = 36
-
     def __init__(self) -> None:
-        chroma = {"chroma_id": "0" * 32, "groups": list(GROUPS), "frame_samples": 10_240}
-        self.contract = SimpleNamespace(name="ear", sample_rate=SAMPLE_RATE, chroma=chroma)
+        self.contract = SimpleNamespace(sample_rate=SAMPLE_RATE, chroma=ChromaFacts("0" * 32, GROUPS, 10_240))
 
     def hear(self, waveform: NDArray[np.float32]) -> Heard:
         if len(waveform) < 2 * SAMPLE_RATE:
@@ -220,11 +219,23 @@ def test_a_page_that_cannot_be_made_leaves_what_was_there(music, tmp_path):
         write_page(music / "query.wav", music / "track.flac", Ear(), out / "page.html")
 
 
-def test_a_bundle_without_a_second_stage_is_refused(music, tmp_path):
-    ear = Ear()
-    ear.chroma_channels = 0
-    with pytest.raises(BundleError, match="ear: this bundle has no second stage"):
-        write_page(music / "query.wav", music / "track.flac", ear, tmp_path / "page.html")
+def test_a_bundle_without_a_second_stage_is_refused(music, tmp_path, tiny_bundle):
+    with pytest.raises(BundleError, match="this bundle has no second stage"):
+        write_page(music / "query.wav", music / "track.flac", Embedder(tiny_bundle, "cpu", 1), tmp_path / "page.html")
+
+
+def test_the_command_writes_the_page_of_a_real_bundle(music, tmp_path, tiny_notes_bundle):
+    out = tmp_path / "new" / "page.html"
+    files = str(music / "query.wav"), str(music / "track.flac")
+    done = CliRunner().invoke(
+        main,
+        ["explain", *files, "--out", str(out), "--no-audio", "--bundle", str(tiny_notes_bundle), "--device", "cpu"],
+    )
+    assert (done.exit_code, done.stdout) == (0, "")
+    words, told = done.stderr.splitlines()
+    assert re.match(r"From \d+:\d\d to \d+:\d\d the query runs as the track does from \d+:\d\d to \d+:\d\d; ", words)
+    assert told == f"The page is {out}"
+    assert words.partition(" Any two recordings")[0] in out.read_text(encoding="utf-8")
 
 
 def test_the_command_refuses_what_it_cannot_use(music, tmp_path):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 import pytest
 import torch
+from conftest import lively_note_map, with_statistics
 
 from bytecover2_milvus.config import Config, FrontEnd, Network, Notes, Training
 from bytecover2_milvus.errors import CheckpointError, ConfigError
@@ -22,8 +22,6 @@ from bytecover2_milvus.training.corpus import Corpus, FeatureCache
 from bytecover2_milvus.training.note_batches import NoteBatches, load_note_track, note_rolls
 from bytecover2_milvus.training.train import train
 from bytecover2_milvus.training.train_notes import cell_average_precision, train_notes, validate_notes
-
-Module = TypeVar("Module", bound=torch.nn.Module)
 
 CONFIG = Config(
     FrontEnd(time_pooling=40, scale="sqrt"),
@@ -60,21 +58,6 @@ def with_training(**changes: object) -> Config:
     return replace(CONFIG, training=replace(CONFIG.training, **changes))
 
 
-def lively(notes: Notes) -> NoteMap:
-    """A note map with random weights whose output is no constant."""
-    torch.manual_seed(0)
-    return with_statistics(NoteMap(notes))
-
-
-def with_statistics(module: Module) -> Module:
-    """`module` with normalisations as if it had been trained."""
-    for layer in module.modules():
-        if isinstance(layer, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
-            layer.running_mean.normal_(0, 0.1)
-            layer.bias.data.normal_(0, 0.1)
-    return module
-
-
 def part(role: str, notes: list[tuple[float, float, float, float]], gain: float = 1.0) -> Part:
     rows = np.array([(*note, 0.0) for note in notes], dtype=NOTE_DTYPE)
     return Part(role, "piano", "", rows, gain)
@@ -85,7 +68,7 @@ def arrangement_of(*parts: Part) -> Arrangement:
 
 
 def test_transposing_a_track_moves_the_map_and_changes_nothing_else():
-    note_map = lively(Notes(width=8, blocks=1))
+    note_map = lively_note_map(Notes(width=8, blocks=1))
     cqt = torch.zeros(1, 84, 32)
     cqt[:, 40:44] = torch.rand(1, 4, 32)  # far from both borders
     moved = torch.roll(cqt, 3, dims=1)
@@ -208,7 +191,7 @@ def test_a_bundle_with_a_note_map_gives_chroma_beside_the_same_embedding(tmp_pat
 
     network = lively_network()
     plain = write_bundle(replace(CONFIG, notes=Notes()), network, tmp_path / "plain", facts={})
-    bundle = write_bundle(CONFIG, network, tmp_path / "notes", facts={}, note_map=lively(CONFIG.notes))
+    bundle = write_bundle(CONFIG, network, tmp_path / "notes", facts={}, note_map=lively_note_map(CONFIG.notes))
     assert {found.status for found in verify(bundle.path, "cpu")} <= {"ok", "absent"}
     first, second = (Embedder(each.path, "cpu", 1) for each in (plain, bundle))
     waveform = (0.1 * np.random.default_rng(0).standard_normal(2 * 22_050 * 30)).astype(np.float32)

@@ -60,7 +60,8 @@ def write_page(query: Path, track: Path, embedder: Embedder, out: Path, *, sound
     OutputError
         If `out` cannot be written.
     """
-    if not embedder.chroma_channels:
+    hears = embedder.contract.chroma
+    if hears is None:
         raise BundleError(
             f"{embedder.contract.name}: this bundle has no second stage, so there is nothing to draw;"
             " name one with a note map by --bundle"
@@ -69,9 +70,8 @@ def write_page(query: Path, track: Path, embedder: Embedder, out: Path, *, sound
     if query.exists() and track.exists() and query.samefile(track):
         raise AudioError(f"{track}: the same file as the query; name two recordings")
     (of_query, embedding, asking), (of_track, other, asked) = (_hear(path, embedder) for path in (query, track))
-    hears = embedder.contract.chroma
-    frame_s = hears["frame_samples"] / embedder.contract.sample_rate
-    explanation = explain_pair(asking, asked, hears["groups"], frame_s, similarity=float(embedding @ other))
+    frame_s = hears.frame_samples / embedder.contract.sample_rate
+    explanation = explain_pair(asking, asked, hears.groups, frame_s, similarity=float(embedding @ other))
     sounds = (compress(of_query), compress(of_track)) if sound else (None, None)
     page = explain_page(explanation, sounds)
     with whole_file(out) as part:
