@@ -7,19 +7,24 @@ filled, has none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .cohort import SIZE, CohortTrack, StoredChroma, cohort_tracks
-from .errors import CollectionMismatch
+from .errors import CollectionError, CollectionMismatch
 from .milvus import both, quote
-from .properties import CHROMA_CHANNELS, CHROMA_ID
+from .naming import set_property
+from .properties import CHROMA_CHANNELS, CHROMA_ID, FULL_COHORT
 from .row import FEATURES, SECOND_STAGE, Features, read_features
 
 if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
     from .properties import SecondStage
 
 HAS_CHROMA = 'chroma != ""'  # as filters
-LACKS_CHROMA = 'chroma == "" and start_s <= 0.0 and end_s >= duration_s'
+NO_CHROMA = 'chroma == ""'
+LACKS_CHROMA = f"{NO_CHROMA} and start_s <= 0.0 and end_s >= duration_s"
 ROWS_PER_READ = 250  # at most 64 kB each; messages are of 64 MiB at most
 _KEY_DIGITS = 12  # hexadecimal, which tell where an id stands among all
 
@@ -27,6 +32,7 @@ _KEY_DIGITS = 12  # hexadecimal, which tell where an id stands among all
 class ChromaRows:
     """What `TrackCollection` has of the second stage."""
 
+    client: MilvusClient
     name: str
     _opened_as: str
 
@@ -34,6 +40,7 @@ class ChromaRows:
         self.fields = [entry["name"] for entry in description["fields"]]
         there = set(SECOND_STAGE) <= set(self.fields)
         self.chroma_id: str = description["properties"].get(CHROMA_ID, "") if there else ""
+        self.has_full_cohort = FULL_COHORT in description["properties"]
         self.chroma_channels = int(description["properties"].get(CHROMA_CHANNELS, 0)) if self.chroma_id else 0
 
     @property
@@ -63,7 +70,7 @@ class ChromaRows:
 
     def count_chroma(self) -> int:
         """How many tracks have chroma."""
-        return self.count(HAS_CHROMA) if self.has_chroma else 0
+        return self.count() - self.count(NO_CHROMA) if self.has_chroma else 0  # Milvus Lite is slow to count many
 
     def stored_chroma(self, track_ids: Sequence[str]) -> dict[str, StoredChroma]:
         """Chroma and statistics of whole tracks, by track_id; those without are not there."""
@@ -85,6 +92,12 @@ class ChromaRows:
             return set()
         return {entity["id"] for entity in self._read(track_ids, "track_id", ["id"], LACKS_CHROMA, 4 * ROWS_PER_READ)}
 
+    def note_full_cohort(self) -> None:
+        """Remember that no statistics are of a small cohort any more; a user who may only write rows does without."""
+        with suppress(CollectionError):
+            set_property(self.client, self.name, FULL_COHORT, "yes")
+        self.has_full_cohort = True
+
     def with_small_cohort(self, n: float) -> list[str]:
         """The ids of the rows whose statistics are of a cohort of less than `n` tracks."""
         found = self._query(f'{HAS_CHROMA} and statistics["n"] < {n}', ["id"], consistency_level="Strong")
@@ -92,12 +105,10 @@ class ChromaRows:
 
     def cohort(self) -> list[CohortTrack]:
         """The `SIZE` whole tracks with chroma that have the smallest ids; what is damaged is warned of and left out."""
-        n_tracks = self.count_chroma()
-        if not n_tracks:
-            return []
-        share = 2 * SIZE / n_tracks  # of all ids, which are hashes: about twice as many as are needed lie below
+        n_rows = self.count() if self.has_chroma else 0
+        share = 2 * SIZE / max(1, n_rows)  # of all ids, which are hashes: of about twice as many rows as are needed
         ids: list[str] = []
-        while len(ids) < SIZE:
+        while n_rows and len(ids) < SIZE:
             edge = f'id < "{int(share * 16**_KEY_DIGITS):0{_KEY_DIGITS}x}"' if share < 1 else ""
             found = self._query(both(HAS_CHROMA, edge), ["id", "track_id"], consistency_level="Strong")
             track_of = {entity["id"]: entity["track_id"] for entity in found}

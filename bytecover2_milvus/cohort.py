@@ -134,15 +134,24 @@ def with_statistics(rows: Sequence[Row], features: Sequence[Features], cohort: C
     ]
 
 
-def renew_statistics(store: Store) -> int:
+def renew_statistics(store: Store, *, imported: bool = False) -> int:
     """Compute the statistics again that a cohort of less than half of today's gave; how many tracks had such.
 
-    After the first ingests these are the statistics of the first tracks; of a large collection there are none.
+    These are the first tracks of a collection. Once there are `SIZE` tracks and none has such statistics, the store
+    remembers that, and nobody looks again but after rows were `imported` with the statistics that they had elsewhere.
     """
-    n_tracks = min(SIZE, store.count_chroma()) if store.has_chroma else 0
-    ids = store.with_small_cohort(n_tracks / 2) if n_tracks > 1 else []
-    if not ids:
+    if not store.has_chroma or (store.has_full_cohort and not imported):
         return 0
+    n_tracks = min(SIZE, store.count_chroma())
+    ids = store.with_small_cohort(n_tracks / 2) if n_tracks > 1 else []
+    if ids:
+        _renew(ids, store)
+    if n_tracks == SIZE:
+        store.note_full_cohort()
+    return len(ids)
+
+
+def _renew(ids: Sequence[str], store: Store) -> None:
     cohort = Cohort(store.cohort())
     for start in range(0, len(ids), ROWS_PER_RENEWAL):
         rows = store.rows_with(ids[start : start + ROWS_PER_RENEWAL], fresh=True)
@@ -153,4 +162,3 @@ def renew_statistics(store: Store) -> int:
         kept = [(row, features) for row, features in zip(rows, renewed, strict=True) if features.statistics]
         if kept:
             store.upsert([row for row, _ in kept], *columns_of([features for _, features in kept]))
-    return len(ids)

@@ -14,6 +14,7 @@ MODEL_ID = "bytecover2.model_id"
 CONTRACT_VERSION = "bytecover2.contract_version"
 CHROMA_ID = "bytecover2.chroma_id"  # of the note map whose chroma it holds; absent where there is no second stage
 CHROMA_CHANNELS = "bytecover2.chroma_channels"
+FULL_COHORT = "bytecover2.full_cohort"  # there once no statistics are of a small cohort any more
 SEGMENT_S = "bytecover2.segment_s"  # how `ingest` cuts tracks, in seconds
 HOP_S = "bytecover2.hop_s"
 LAST_INGEST = "bytecover2.last_ingest"  # when one ended that stored something, UTC

@@ -59,6 +59,7 @@ class Staging:
     """
 
     fields = ("id", *STORED, *FEATURES)
+    has_full_cohort = False  # it is looked up in no time
 
     def __init__(self, path: str | Path, model: Model) -> None:
         self.path = Path(path)
@@ -167,6 +168,9 @@ class Staging:
     def count_chroma(self) -> int:
         """How many tracks have chroma."""
         return self._execute("SELECT count(*) FROM rows WHERE chroma != ''")[0][0]
+
+    def note_full_cohort(self) -> None:
+        """Nothing: it is looked up each time."""
 
     def with_small_cohort(self, n: float) -> list[str]:
         """The ids of the rows whose statistics are of a cohort of less than `n` tracks."""

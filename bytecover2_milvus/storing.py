@@ -39,6 +39,7 @@ class Store(Protocol):
     model_id: str
     chroma_id: str  # "" where it has no second stage
     chroma_channels: int
+    has_full_cohort: bool  # no statistics are of a small cohort any more
     segments: Segments
 
     @property
@@ -57,6 +58,8 @@ class Store(Protocol):
     def features_of(self, ids: Sequence[str]) -> dict[str, Features]: ...
 
     def count_chroma(self) -> int: ...
+
+    def note_full_cohort(self) -> None: ...
 
     def with_small_cohort(self, n: float) -> list[str]: ...
 

@@ -312,7 +312,7 @@ def _store_rows(vectors: Vectors, collection: TrackCollection) -> Generator[Inge
             else:
                 status, reason = ("updated", "the row changed") if row.id in stored else ("added", "")
             yield IngestRecord(row.path, row.track_id, row.work_id, status, reason, duration_s=row.duration_s)
-    renew_statistics(collection)
+    renew_statistics(collection, imported=n_stored > 0)
     if n_stored >= FLUSH_ROWS:
         collection.flush()
     if n_stored:

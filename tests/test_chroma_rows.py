@@ -191,8 +191,23 @@ def test_statistics_follow_a_collection_that_grows(collection: TrackCollection, 
 def test_the_cohort_are_the_smallest_ids(collection: TrackCollection, music: Path, monkeypatch) -> None:
     run([music], collection)
     ids = sorted(row.id for row in collection.rows_of([*"abcde", "jingle"]))
-    monkeypatch.setattr("bytecover2_milvus.chroma_rows.SIZE", 2)
-    assert [track.id for track in collection.cohort()] == ids[:2]
+    for size in (1, 2, 5):
+        monkeypatch.setattr("bytecover2_milvus.chroma_rows.SIZE", size)
+        assert [track.id for track in collection.cohort()] == ids[:size]
+
+
+def test_once_the_cohort_is_full_nobody_looks_for_small_ones(client, name: str, music: Path, monkeypatch) -> None:
+    monkeypatch.setattr("bytecover2_milvus.cohort.SIZE", 4)
+    collection = TrackCollection.create(client, name, ChromaEmbedder())
+    tracks = tracks_in([music])
+    run(tracks[:3], collection, batch_size=1)
+    assert not collection.has_full_cohort
+    run(tracks, collection, batch_size=1)
+    assert TrackCollection.open(client, name).has_full_cohort
+    sizes = [stored.statistics["n"] for stored in collection.stored_chroma([*"abcde", "jingle"]).values()]
+    assert len(sizes) == 6 and min(sizes) >= 2
+    monkeypatch.setattr(TrackCollection, "with_small_cohort", None)
+    assert set(run(tracks, collection, Deaf()).values()) == {"skipped"}
 
 
 def test_damaged_chroma_is_an_error_that_names_the_track_and_no_score(collection: TrackCollection, music: Path) -> None:
