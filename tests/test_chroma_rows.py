@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from audio_files import write_melody
 from band_embedder import BandEmbedder, ChromaEmbedder
+from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from pyarrow import parquet
 
@@ -21,6 +22,7 @@ from bytecover2_milvus.alignment.qmax import qmax_scores
 from bytecover2_milvus.alignment.score import cohort_statistics
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.bulk import BulkFolder
+from bytecover2_milvus.cli import main
 from bytecover2_milvus.cohort import BACKGROUNDS, GROUPS
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
@@ -365,3 +367,52 @@ def test_files_for_other_machines_carry_them_too(client, name: str, music: Path,
     for letter, stored in copy.stored_chroma(list("abcde")).items():
         assert entities[letter]["chroma"] == stored.chroma
         assert json.loads(entities[letter]["statistics"]) == stored.statistics
+
+
+@ON_LITE
+def test_a_second_stage_by_the_command_line(
+    milvus_uri: str, client, name: str, music: Path, tiny_bundle: Path, tiny_notes_bundle: Path, tmp_path: Path
+) -> None:
+    """The two bundles have one model_id: their embeddings compare."""
+
+    def invoke(*arguments: object) -> Result:
+        place = ["--uri", milvus_uri] if arguments[0] != "embed" else []
+        result = CliRunner().invoke(main, [str(argument) for argument in [*arguments, *place]])
+        assert result.exit_code == 0, result.stderr
+        return result
+
+    def checks(bundle: Path) -> dict[str, tuple[str, str]]:
+        lines = invoke("doctor", "--collection", name, "--bundle", bundle, "--json").stdout.splitlines()
+        return {check["check"]: (check["status"], check["detail"]) for check in map(json.loads, lines)}
+
+    def rows_with_chroma() -> tuple[int, str | None]:
+        described = json.loads(invoke("collections", "describe", name, "--json").stdout)
+        return described["rows_with_chroma"], described["chroma_id"]
+
+    lack = f"{name}: it has no second stage; `collections promote {name}` gives it one"
+    into = ("--collection", name, "--workers", 0, "--bundle")
+    ask = ("query", music / "a.wav", "--limit", 1, "--json", "--collection", name, "--bundle")
+    assert "second stage" not in invoke("ingest", music, *into, tiny_bundle).stderr
+    assert "second stage" not in invoke(*ask, tiny_bundle).stderr
+    assert checks(tiny_bundle)["second stage"] == ("absent", "this bundle has no note map, and so no second stage")
+    for told in (invoke("ingest", music, *into, tiny_notes_bundle), invoke(*ask, tiny_notes_bundle)):
+        assert told.stderr.splitlines().count(f"note: {lack}") == 1
+    assert checks(tiny_notes_bundle)["second stage"] == ("absent", lack)
+    assert rows_with_chroma() == (0, None)
+
+    promotion = ("collections", "promote", name, "--bundle", tiny_notes_bundle, "--workers", 0, "--json")
+    done = json.loads(invoke(*promotion).stdout)
+    assert (done["moved"], done["stored"]) == (True, 6) and done["from_model_id"] == done["to_model_id"]
+    assert "second stage" not in invoke(*ask, tiny_notes_bundle).stderr
+    chroma_id = checks(tiny_notes_bundle)["second stage"][1].split()[-1]
+    assert checks(tiny_notes_bundle)["second stage"] == ("ok", f"note map {chroma_id}")
+    assert rows_with_chroma() == (6, chroma_id)
+    assert json.loads(invoke(*promotion).stdout)["moved"] is False
+
+    # Embedded elsewhere, the same rows come in.
+    invoke("embed", music, "--out", tmp_path / "rows.parquet", "--workers", 0, "--bundle", tiny_notes_bundle)
+    counts = invoke("ingest", "--vectors", tmp_path / "rows.parquet", "--collection", f"{name}_copy").stderr
+    assert counts.startswith("6 added")
+    stored, copy = (TrackCollection.open(client, one).stored_chroma(["a", "b"]) for one in (name, f"{name}_copy"))
+    for track_id, of_track in stored.items():
+        assert (copy[track_id].chroma, copy[track_id].statistics) == (of_track.chroma, of_track.statistics)

@@ -111,7 +111,7 @@ def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
 
 def entities(collection: TrackCollection) -> dict[str, Any]:
     """All that is stored, by id; embeddings to the last bit."""
-    rows = [row for page in collection.pages(["id", *STORED, "embedding"]) for row in page]
+    rows = [row for page in collection.pages(["id", *STORED, "embedding", "chroma"]) for row in page]
     return {row["id"]: row | {"embedding": np.asarray(row["embedding"], np.float32).tobytes()} for row in rows}
 
 
@@ -135,6 +135,23 @@ def test_a_cluster_stores_what_one_process_stores(nodes, folder, collection, alo
     again = by_track(on_cluster(nodes, folder, collection))
     assert {record.status for record in again.values()} == {"skipped", "failed"}
     assert entities(collection) == stored
+
+
+def test_chroma_comes_from_the_cluster_too(nodes, folder, tiny_notes_bundle, tmp_path) -> None:
+    client, embedder = connect(str(tmp_path / "chroma.db")), Embedder(tiny_notes_bundle, "cpu", threads=1)
+    alone, together = (TrackCollection.create(client, name, embedder) for name in ("alone", "together"))
+    tracks = tracks_in([folder])[:3]
+    list(ingest(tracks, embedder, alone, workers=0))
+    with Cluster(nodes.address, tiny_notes_bundle, "cpu", workers=1) as cluster:
+        assert (cluster.chroma_id, cluster.chroma_channels) == (embedder.chroma_id, 36)
+        list(ingest_with(cluster, tracks, together))
+    assert entities(together) == entities(alone) and together.count_chroma() == 3
+    statistics = [
+        {track_id: stored.statistics for track_id, stored in one.stored_chroma(["00", "01", "02"]).items()}
+        for one in (alone, together)
+    ]
+    assert statistics[0] == statistics[1] and statistics[0]["00"]["n"] == 2
+    close(client)
 
 
 def test_other_segments_are_cut_from_what_is_stored(nodes, folder, collection) -> None:
