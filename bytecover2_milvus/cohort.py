@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .alignment.chroma import decode
 from .alignment.qmax import Qmax, qmax_scores
 from .alignment.score import Background, cohort_statistics
+from .config import CHROMA_GROUPS
 from .cores import usable_cores
 from .errors import ChromaError, ShortChroma
 from .row import Features, Row, columns_of
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from .storing import Store
 
 SIZE = 40  # tracks; a random cohort of 20 normalises nearly as well
-GROUPS = ("notes", "upper", "lead")  # of twelve channels of chroma each
 # Of tracks of different works, before any has been measured. To be replaced by those that a bundle was calibrated with.
-BACKGROUNDS = {"vector": Background(0.0, 0.15), **dict.fromkeys(GROUPS, Background(1.0, 0.3))}
+BACKGROUNDS = {"vector": Background(0.0, 0.15), **dict.fromkeys(CHROMA_GROUPS, Background(1.0, 0.3))}
 ROWS_PER_RENEWAL = 100
 DIGITS = 6  # after the point, of a statistic
 
@@ -88,12 +88,12 @@ class Cohort:
             to be aligned has the backgrounds for those.
         """
         others = [track for track in self.tracks if track.track_id != track_id]
-        scores = np.full((len(others), len(GROUPS)), np.nan)
+        scores = np.full((len(others), len(CHROMA_GROUPS)), np.nan)
         long = [i for i, track in enumerate(others) if len(track.levels) >= Qmax().embedding]
         with suppress(ShortChroma):
             scores[long] = qmax_scores(levels, [others[i].levels for i in long])
         similarities = {"vector": [float(track.embedding @ embedding) for track in others]}
-        similarities |= dict(zip(GROUPS, scores.T, strict=True))
+        similarities |= dict(zip(CHROMA_GROUPS, scores.T, strict=True))
         told: dict[str, Any] = {"n": len(others)}
         for name, values in similarities.items():
             told[name] = [round(float(v), DIGITS) for v in cohort_statistics(values, self._backgrounds[name])]

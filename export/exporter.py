@@ -32,11 +32,11 @@ from ..bundle import (
     open_bundle,
     write_sums,
 )
-from ..config import SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd, Network
+from ..config import CHROMA_GROUPS, SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd, Network
 from ..contract import FIRST_STAGE, INPUT, SECOND_STAGE, ChromaFacts, Contract
 from ..errors import ExportError
 from ..model.network import ByteCover2
-from ..model.note_map import CHROMA_FRAME_HOPS, CHROMA_GROUPS, NoteMap
+from ..model.note_map import CHROMA_FRAME_HOPS, NoteMap
 from ..model_file import ModelFile, is_int8
 from ..training.checkpoint import Checkpoint
 from .fold import FromCQT, ShippedNetwork

@@ -67,7 +67,7 @@ class FromCQT(nn.Module):
 class ShippedNetwork(FromCQT):
     """Unit embedding (B, D) of waveform (B, n_samples): the front end, then `FromCQT`.
 
-    With a note map, embedding and chroma (B, n_frames, 36), both of one CQT.
+    With a note map, embedding and chroma (B, n_frames, 24), both of one CQT.
     """
 
     def __init__(self, front_end: FrontEnd, network: ByteCover2, note_map: NoteMap | None = None) -> None:

@@ -42,10 +42,10 @@ class ChromaEmbedder(BandEmbedder):
     """The same embeddings, and beside them chroma: in each frame one pitch class, by the band with the most energy."""
 
     chroma_id = "most"
-    chroma_channels = 36
+    chroma_channels = 24
 
     def chroma(self, waveform: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Of frames of 10 240 samples, shape=(n_frames, 36)."""
+        """Of frames of 10 240 samples, shape=(n_frames, 24)."""
         frames = waveform[: len(waveform) // 10_240 * 10_240].reshape(-1, 10_240)
         loudest = np.abs(np.fft.rfft(frames, axis=1))[:, 1:].argmax(axis=1)  # (n_frames,)
-        return np.tile(np.eye(12, dtype=np.float32)[loudest % 12], 3)
+        return np.tile(np.eye(12, dtype=np.float32)[loudest % 12], 2)

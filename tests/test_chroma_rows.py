@@ -23,9 +23,9 @@ from bytecover2_milvus.alignment.score import cohort_statistics
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.bulk import BulkFolder
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.cohort import BACKGROUNDS, GROUPS
+from bytecover2_milvus.cohort import BACKGROUNDS
 from bytecover2_milvus.collection import TrackCollection
-from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.config import CHROMA_GROUPS, SAMPLE_RATE
 from bytecover2_milvus.embedder import Heard
 from bytecover2_milvus.errors import ChromaError, CollectionMismatch, InputRefused, VectorsError
 from bytecover2_milvus.index import ensure_index
@@ -107,8 +107,11 @@ def expected_statistics(track: str, music: Path) -> dict[str, object]:
     embedding, levels = heard(music / f"{track}.wav")
     others = [heard(path) for path in sorted(music.iterdir()) if path.stem != track]
     long = [other for _, other in others if len(other) >= 9]
-    scores = qmax_scores(levels, long).T if len(levels) >= 9 else [[]] * 3
-    similarities = {"vector": [embedding @ other for other, _ in others], **dict(zip(GROUPS, scores, strict=True))}
+    scores = qmax_scores(levels, long).T if len(levels) >= 9 else [[]] * 2
+    similarities = {
+        "vector": [embedding @ other for other, _ in others],
+        **dict(zip(CHROMA_GROUPS, scores, strict=True)),
+    }
     told = {name: cohort_statistics(values, BACKGROUNDS[name]) for name, values in similarities.items()}
     return {"n": 5, **told}
 
@@ -122,7 +125,7 @@ def assert_whole(collection: TrackCollection | Staging, music: Path) -> None:
         embedding, levels = heard(music / f"{letter}.wav")
         features = known[id_of[letter]]
         np.testing.assert_allclose(features.embedding, embedding, atol=1e-6)
-        np.testing.assert_array_equal(decode(features.chroma, 36, letter), levels)
+        np.testing.assert_array_equal(decode(features.chroma, 24, letter), levels)
         expected = expected_statistics(letter, music)
         assert features.statistics.keys() == expected.keys()
         for name, values in expected.items():
@@ -130,13 +133,13 @@ def assert_whole(collection: TrackCollection | Staging, music: Path) -> None:
 
 
 def test_an_ingest_stores_chroma_and_statistics_with_each_track(collection: TrackCollection, music: Path) -> None:
-    assert (collection.has_chroma, collection.chroma_id, collection.chroma_channels) == (True, "most", 36)
+    assert (collection.has_chroma, collection.chroma_id, collection.chroma_channels) == (True, "most", 24)
     assert collection.cohort() == []
     assert set(run([music], collection).values()) == {"added"}
     assert_whole(collection, music)
     stored = collection.stored_chroma(["a", "nobody", "jingle"])
     assert sorted(stored) == ["a", "jingle"] and stored["a"].statistics["n"] == 5
-    np.testing.assert_array_equal(decode(stored["a"].chroma, 36, "a"), heard(music / "a.wav")[1])
+    np.testing.assert_array_equal(decode(stored["a"].chroma, 24, "a"), heard(music / "a.wav")[1])
     assert stored["jingle"].statistics["notes"] == [1.0, 0.3]  # it cannot be aligned: the background
     cohort = collection.cohort()
     assert [track.id for track in cohort] == sorted(row.id for row in collection.rows_of([*"abcde", "jingle"]))
@@ -219,7 +222,7 @@ def test_damaged_chroma_is_an_error_that_names_the_track_and_no_score(collection
     broken = known.chroma[:20] + ("a" if known.chroma[20] != "a" else "b") + known.chroma[21:]
     collection.upsert([row], known.embedding[None], [broken], [known.statistics])
     with pytest.raises(ChromaError, match=r"^b: its stored chroma is damaged .*delete the track and ingest it again"):
-        decode(collection.stored_chroma(["b"])["b"].chroma, 36, "b")
+        decode(collection.stored_chroma(["b"])["b"].chroma, 24, "b")
     with pytest.warns(UserWarning, match="^b: its stored chroma is damaged .* counts in no cohort"):
         assert [track.track_id for track in collection.cohort()].count("b") == 0
     collection.delete_tracks(["b"])

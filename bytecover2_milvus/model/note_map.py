@@ -19,16 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import Notes
+from ..config import CHROMA_GROUPS, Notes
 
-MAPS = ("notes", "lead")  # all that sounds with a pitch; what carries the tune
+MAPS = CHROMA_GROUPS
 NOTE_POOLING = 5  # CQT frames per input frame: 0.116 s
 TIME_STRIDE = 4  # input frames per frame of the map: 0.464 s
 OCTAVE = 12  # bins
 CHROMA_FRAME_HOPS = NOTE_POOLING * TIME_STRIDE  # CQT frames per frame of chroma: 0.464 s
-CHROMA_GROUPS = ("notes", "upper", "lead")  # of twelve channels each, C first
-_BODY = 45.0, 18.0  # bin and spread of the weight with which octaves are folded: A4 and an octave and a half
-_UPPER = 48.0, 10.0  # likewise for what lies above the accompaniment
+_CENTRE, _SPREAD = 45.0, 18.0  # bins, of the weight with which octaves are folded: A4, an octave and a half
 _SILENCE = 0.05  # the loudest pitch class below which a frame is not brought up to 1
 
 
@@ -86,27 +84,23 @@ def note_input(cqt: Tensor) -> Tensor:
 
 
 class Chroma(nn.Module):
-    """Chroma (B, n_frames, 36) in [0, 1] of the note map's logits (B, 2, n_bins, n_frames), one group after the other.
+    """Chroma (B, n_frames, 24) in [0, 1] of the note map's logits (B, 2, n_bins, n_frames), one map after the other.
 
-    Octaves are folded with a Gaussian weight: all notes; notes that stand out of their frame, weighted towards the
-    treble; the lead. Each frame of each group is divided by its largest value.
+    Octaves are folded with a Gaussian weight, and each frame of each map is divided by its largest value.
     """
 
     def __init__(self, n_bins: int) -> None:
         super().__init__()
-        self.register_buffer("body", _folding(n_bins, *_BODY), persistent=False)
-        self.register_buffer("upper", _folding(n_bins, *_UPPER), persistent=False)
+        self.register_buffer("folding", _folding(n_bins), persistent=False)
 
     def forward(self, logits: Tensor) -> Tensor:
-        notes, lead = torch.sigmoid(logits).unbind(dim=1)  # (B, n_bins, n_frames)
-        outstanding = F.relu(notes - notes.mean(dim=1, keepdim=True))
-        groups = (F.conv1d(notes, self.body), F.conv1d(outstanding, self.upper), F.conv1d(lead, self.body))
+        groups = [F.conv1d(sounding, self.folding) for sounding in torch.sigmoid(logits).unbind(dim=1)]
         folded = [group / group.amax(dim=1, keepdim=True).clamp(min=_SILENCE) for group in groups]  # (B, 12, n_frames)
         return torch.cat(folded, dim=1).transpose(1, 2)
 
 
-def _folding(n_bins: int, centre: float, spread: float) -> Tensor:
-    """Kernel (12, n_bins, 1) that sums the octaves of each pitch class, weighted around a bin; bin 0 is a C."""
+def _folding(n_bins: int) -> Tensor:
+    """Kernel (12, n_bins, 1) that sums the weighted octaves of each pitch class; bin 0 is a C."""
     bins = torch.arange(n_bins)
-    weight = torch.exp(-0.5 * ((bins - centre) / spread) ** 2)
+    weight = torch.exp(-0.5 * ((bins - _CENTRE) / _SPREAD) ** 2)
     return (F.one_hot(bins % OCTAVE, OCTAVE) * weight[:, None]).T[..., None]

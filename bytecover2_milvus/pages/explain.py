@@ -32,7 +32,7 @@ from .sound import compress
 if TYPE_CHECKING:
     from ..embedder import Embedder
 
-GROUPS = {"notes": "All notes", "upper": "Upper notes", "lead": "The tune"}  # others go by their own name
+GROUPS = {"notes": "All notes", "lead": "The tune"}  # others go by their own name
 NARROWEST, WIDEST = 0.6, 1.9  # aspect ratios of the drawing: a short query beside a long track stays visible
 
 
