@@ -18,7 +18,7 @@ from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.index import LOAD_TIMEOUT_S, await_index
 from bytecover2_milvus.milvus import ask, close, connect
-from bytecover2_milvus.row import BODY, Row
+from bytecover2_milvus.row import BODY, Features, Row
 from bytecover2_milvus.songs.arrange import arrange
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.songs.render import render
@@ -127,6 +127,8 @@ class Shaped:
     model_id: str
     dim: int
     contract_version: int
+    chroma_id: str = ""
+    chroma_channels: int = 0
 
 
 @contextmanager
@@ -155,7 +157,7 @@ def fill(client: MilvusClient, vectors: Embeddings, index_type: str, params: dic
     sizes = shuffled(len(vectors))
     for start in range(0, len(vectors), FILL_ROWS):
         numbers = range(start, min(start + FILL_ROWS, len(vectors)))
-        rows = [made_row(number, int(sizes[number])).entity(vectors[number]) for number in numbers]
+        rows = [made_row(number, int(sizes[number])).entity(Features(vectors[number])) for number in numbers]
         ask(client.insert, collection_name=NAME, data=rows, timeout_s=LOAD_TIMEOUT_S)
     return collection
 
