@@ -27,6 +27,9 @@ Average precision, ranks and P@10 are those of `bytecover2_milvus.metrics`; P@10
 that a query has. Intervals are 95 %, by bootstrap over works; so are those of a system's gain over the
 first system that is named, in MAP and query by query.
 
+A bundle with a second stage comes three times: its vector, its alignment alone, and both with equal weights, both
+normalised by a cohort of clean tracks of the set (`benchmarks.second_stage`). All candidates are aligned.
+
 Audio is made once and cached, so that all systems hear the same samples; other code makes other audio.
 """
 
@@ -35,8 +38,8 @@ from __future__ import annotations
 import json
 import sys
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -47,7 +50,9 @@ from numpy.typing import NDArray
 
 from benchmarks.fourier import fourier_embedding
 from benchmarks.held_out import SETS, Waveform, Work, cached, clean_tracks, works_of
-from benchmarks.validation_table import FLOOR, RANDOM, Score, markdown
+from benchmarks.second_stage import alignments, combined, evaluate_scores
+from benchmarks.validation_table import FLOOR, RANDOM, SHIPPED, Score, markdown
+from bytecover2_milvus.alignment.chroma import to_levels
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.degrade import DEGRADATIONS, degrade
@@ -105,6 +110,8 @@ class Heard:
     work_id: str
     track_id: str
     embeddings: dict[tuple[str, str], Embedding]  # by condition and system
+    # (n_frames, channels) of systems with a second stage, likewise
+    levels: dict[tuple[str, str], NDArray[np.uint8]] = field(default_factory=dict)
 
 
 def hear(
@@ -114,34 +121,42 @@ def hear(
     heard: list[Heard] = []
     for track_id, clean in clean_tracks(work, soundfont, folder):
         audio = folder / track_id
-        embeddings = {}
+        embeddings, levels = {}, {}
         for condition in conditions[work.set]:
             change = CONDITIONS[condition]
             make = partial(change, clean, np.random.default_rng(zlib.crc32(f"{track_id} {condition}".encode())))
             waveform = make() if condition in CHEAP else cached(audio / f"{condition}.flac", make)
             for system in systems:
-                embeddings[condition, system] = _embed(system, waveform, audio / f"{condition}.npy")
-        heard.append(Heard(work.set, work.work_id, track_id, embeddings))
+                embeddings[condition, system], chroma = _embed(system, waveform, audio / f"{condition}.npy")
+                if chroma is not None:
+                    levels[condition, system] = to_levels(chroma)
+        heard.append(Heard(work.set, work.work_id, track_id, embeddings, levels))
     return heard
 
 
-def _embed(system: str, waveform: Waveform, floor: Path) -> Embedding:
-    """The embedding of a waveform; the floor's, which is slow and never changes, is kept in a file."""
+def _embed(system: str, waveform: Waveform, floor: Path) -> tuple[Embedding, NDArray[np.float32] | None]:
+    """Embedding and chroma of a waveform; the floor's, which is slow and never changes, is kept in a file."""
     if system != FLOOR:
         return _embedder(system)(waveform)
     if not floor.exists():
         with whole_file(floor) as part, part.open("wb") as file:
             np.save(file, fourier_embedding(waveform))
-    return np.load(floor)
+    return np.load(floor), None
 
 
 @cache
-def _embedder(system: str) -> Callable[[Waveform], Embedding]:
+def _embedder(system: str) -> Callable[[Waveform], tuple[Embedding, NDArray[np.float32] | None]]:
     """A bundle by its folder, "" for the one that ships, or a checkpoint of training by its file."""
     if not system.endswith(".safetensors"):
         from bytecover2_milvus.embedder import Embedder
 
-        return Embedder(system or None, device="cpu", threads=1).embed
+        embedder = Embedder(system or None, device="cpu", threads=1)
+
+        def hear_both(waveform: Waveform) -> tuple[Embedding, NDArray[np.float32] | None]:
+            heard = embedder.hear(waveform)
+            return heard.embedding, heard.chroma
+
+        return hear_both
 
     import torch
 
@@ -153,25 +168,23 @@ def _embedder(system: str) -> Callable[[Waveform], Embedding]:
     front_end = checkpoint.config.front_end
     network = ShippedNetwork(front_end, checkpoint.network)
 
-    def embed(waveform: Waveform) -> Embedding:
+    def embed(waveform: Waveform) -> tuple[Embedding, None]:
         copies = -(-front_end.minimum_samples // len(waveform))  # what is short is repeated, as by Embedder
         with torch.inference_mode():
-            return network(torch.from_numpy(np.tile(waveform, copies))[None])[0].numpy()
+            return network(torch.from_numpy(np.tile(waveform, copies))[None])[0].numpy(), None
 
     return embed
 
 
-def score(name: str, condition: str, system: str, heard: Sequence[Heard], first: str = RANDOM) -> Score:
-    """The score of a system on a set, with its gain over the `first` one unless that is it, or random."""
-    result = _evaluation(name, condition, system, heard)
+def score(name: str, condition: str, system: str, result: Evaluation, first: Evaluation | None = None) -> Score:
+    """The score of a system on a set, with its gain over the `first` one if there is one."""
     gain: tuple[float, ...] = ()
-    if first not in (RANDOM, system):
-        others = _evaluation(name, condition, first, heard).average_precisions
-        gain = mean_difference(result.average_precisions, others, result.query_work_ids, seed=0)
+    if first is not None:
+        gain = mean_difference(result.average_precisions, first.average_precisions, result.query_work_ids, seed=0)
     return Score(
         name,
         condition,
-        system or "bundle that ships",
+        system or SHIPPED,
         result.map,
         *bootstrap_interval(result.average_precisions, result.query_work_ids, seed=0),
         result.mr1,
@@ -183,7 +196,19 @@ def score(name: str, condition: str, system: str, heard: Sequence[Heard], first:
     )
 
 
-def _evaluation(name: str, condition: str, system: str, heard: Sequence[Heard]) -> Evaluation:
+def scores_of(name: str, condition: str, systems: Sequence[str], heard: Sequence[Heard]) -> Iterator[Score]:
+    """The scores of all systems on a set under a condition, each followed by those of its second stage."""
+    first = None
+    for system in systems:
+        result = evaluation(name, condition, system, heard)
+        yield score(name, condition, system, result, first)
+        first = first or result
+        if any((condition, system) in track.levels for track in heard if track.set == name):
+            for named, staged in second_stage(name, condition, system, heard).items():
+                yield score(name, condition, named, staged, first)
+
+
+def evaluation(name: str, condition: str, system: str, heard: Sequence[Heard]) -> Evaluation:
     """On a set; of the recordings, among the tracks of all other sets that were heard."""
     tracks = [track for track in heard if track.set == name or name == "recordings"]
     asks = [track.set == name for track in tracks]
@@ -198,6 +223,28 @@ def _evaluation(name: str, condition: str, system: str, heard: Sequence[Heard]) 
             [track.embeddings[condition if ask else "whole", system] for track, ask in zip(tracks, asks, strict=True)]
         )
     return evaluate(clean, work_ids, track_ids, queries)
+
+
+def second_stage(name: str, condition: str, system: str, heard: Sequence[Heard]) -> dict[str, Evaluation]:
+    """On a set, by name of the system: alignment alone, and with the vector."""
+    tracks = [track for track in heard if track.set == name or name == "recordings"]
+    own = [condition if track.set == name else "whole" for track in tracks]
+    clean, asked = (
+        [track.levels[how, system] for track, how in zip(tracks, hows, strict=True)]
+        for hows in (["whole"] * len(tracks), own)
+    )
+    vectors = np.stack([track.embeddings["whole", system] for track in tracks])
+    queries = np.stack([track.embeddings[how, system] for track, how in zip(tracks, own, strict=True)])
+    pairs = alignments(clean, clean)
+    aligned = np.stack([pairs if condition == "whole" else alignments(asked, clean), pairs], axis=-1)
+    track_ids = [track.track_id for track in tracks]
+    alone, both = combined(np.stack([queries @ vectors.T, vectors @ vectors.T], axis=-1), aligned, track_ids)
+    work_ids = [track.work_id if track.set == name else "" for track in tracks]
+    shown = system or SHIPPED
+    return {
+        f"{shown}, alignment": evaluate_scores(alone, work_ids, track_ids),
+        f"{shown}, both": evaluate_scores(both, work_ids, track_ids),
+    }
 
 
 def validate(
@@ -218,10 +265,9 @@ def validate(
             heard += tracks
     scores = []
     for name in dict.fromkeys(work.set for work in works):
-        scores.append(score(name, "whole", RANDOM, heard))
-        scores += [
-            score(name, condition, system, heard, systems[0]) for condition in conditions[name] for system in systems
-        ]
+        scores.append(score(name, "whole", RANDOM, evaluation(name, "whole", RANDOM, heard)))
+        for condition in conditions[name]:
+            scores += scores_of(name, condition, systems, heard)
     return scores
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+SHIPPED = "bundle that ships"
 RANDOM, FLOOR = "random", "2-D Fourier of chroma"  # systems that are always there, or need no training
 
 

@@ -14,10 +14,12 @@ from conftest import tiny_network
 
 from benchmarks import held_out, validation
 from benchmarks.held_out import HELD_OUT, Work, works_of
-from benchmarks.validation import CONDITIONS, USUAL, Heard, hear, score
-from benchmarks.validation_table import RANDOM, markdown
+from benchmarks.second_stage import evaluate_scores
+from benchmarks.validation import CONDITIONS, USUAL, Heard, evaluation, hear, score, scores_of
+from benchmarks.validation_table import RANDOM, Score, markdown
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import SongError
+from bytecover2_milvus.metrics import evaluate
 from bytecover2_milvus.songs.readers import song_paths
 from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
 from bytecover2_milvus.songs.traditional import traditional_songs
@@ -26,6 +28,11 @@ from bytecover2_milvus.training.checkpoint import Checkpoint
 RECIPE = Path(__file__).parents[1] / "recipes" / "bytecover2-128.sh"
 CAN_PLAY = shutil.which("fluidsynth") and any(SOUNDFONTS.glob("*.sf2"))
 plays = pytest.mark.skipif(not CAN_PLAY, reason="needs apt-get install fluidsynth timgm6mb-soundfont")
+
+
+def scored(name: str, condition: str, system: str, heard: list[Heard], first: str = "") -> Score:
+    others = evaluation(name, condition, first, heard) if first not in ("", system) else None
+    return score(name, condition, system, evaluation(name, condition, system, heard), others)
 
 
 def unit(*degrees: float) -> list[np.ndarray]:
@@ -95,7 +102,9 @@ def test_an_unreadable_score_is_left_out(tmp_path: Path, caplog: pytest.LogCaptu
 def test_a_checkpoint_embeds_as_its_bundle_does(duration_s: float, tiny_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "tiny.safetensors"
     Checkpoint(*tiny_network()).save(path)
-    of_checkpoint, of_bundle = (validation._embedder(str(system))(tone(duration_s)) for system in (path, tiny_bundle))
+    of_checkpoint, of_bundle = (
+        validation._embedder(str(system))(tone(duration_s))[0] for system in (path, tiny_bundle)
+    )
     np.testing.assert_allclose(of_checkpoint, of_bundle, atol=1e-4)
 
 
@@ -105,10 +114,10 @@ def test_changed_queries_meet_clean_candidates() -> None:
         Heard("pop909", work_id, str(number), {("whole", "b"): clean[number], ("20 s", "b"): changed[number]})
         for number, work_id in enumerate("AABB")
     ]
-    result = score("pop909", "20 s", "b", heard)
+    result = scored("pop909", "20 s", "b", heard)
     assert result.map == pytest.approx(2 / 3)
     assert (result.queries, result.candidates, result.mr1) == (4, 3, 2)
-    assert score("pop909", "whole", "b", heard).mr1 == 1
+    assert scored("pop909", "whole", "b", heard).mr1 == 1
 
 
 def test_a_system_is_compared_with_the_first_on_the_same_queries() -> None:
@@ -117,15 +126,47 @@ def test_a_system_is_compared_with_the_first_on_the_same_queries() -> None:
         Heard("cre", work_id, str(number), {("whole", "good"): good[number], ("whole", "bad"): bad[number]})
         for number, work_id in enumerate("AABB")
     ]
-    first, second = (score("cre", "whole", system, heard, "bad") for system in ("bad", "good"))
+    first, second = (scored("cre", "whole", system, heard, "bad") for system in ("bad", "good"))
     assert first.gain is None and second.gain == pytest.approx(second.map - first.map) and second.gain_low > 0
     assert second.mr1_low <= second.mr1 <= second.mr1_high
-    random = score("cre", "whole", RANDOM, heard)
+    random = scored("cre", "whole", RANDOM, heard)
     header, _, row = markdown([random, first, second]).splitlines()
     assert header == "| set | query | bad | good | gain of good | P@10 |"
     assert (
         f"random {random.map:.3f}" in row and f"| whole | {first.map:.3f} [" in row and f"| {second.gain:+.3f} [" in row
     )
+
+
+def melody(seed: int, n_frames: int = 80) -> np.ndarray:
+    """Levels (n_frames, 24) of a random melody, all notes and the lead alike."""
+    pitch = np.repeat(np.random.default_rng(seed).integers(0, 12, n_frames // 2), 2)
+    return np.tile(15 * np.eye(12, dtype=np.uint8)[pitch], 2)
+
+
+def test_the_second_stage_finds_what_the_vector_confuses() -> None:
+    vectors = unit(0, 40, 1, 41, 0.5, 40.5)  # every track is nearest to one of another work
+    heard = [
+        Heard("cre", work_id, str(number), {("whole", "b"): vectors[number]}, {("whole", "b"): levels})
+        for number, (work_id, levels) in enumerate(
+            zip("AABBCC", [melody(seed)[start:] for seed in range(3) for start in (0, 8)], strict=True)
+        )
+    ]
+    first, alignment, both = scores_of("cre", "whole", ["b"], heard)
+    assert [row.system for row in (first, alignment, both)] == ["b", "b, alignment", "b, both"]
+    assert first.map < 0.6 and alignment.map == 1 and both.map > first.map
+    assert first.gain is None and alignment.gain == pytest.approx(1 - first.map)
+
+
+def test_scores_are_ranked_as_embeddings_are() -> None:
+    embeddings, work_ids = np.stack(unit(0, 30, 100, 140, 10)), ["A", "A", "B", "B", ""]
+    track_ids = ["4", "3", "2", "1", "0"]
+    scores, expected = (
+        evaluate_scores(embeddings @ embeddings.T, work_ids, track_ids),
+        evaluate(embeddings, work_ids, track_ids),
+    )
+    assert (scores.map, scores.mr1, scores.precision_at_10) == (expected.map, expected.mr1, expected.precision_at_10)
+    np.testing.assert_array_equal(scores.average_precisions, expected.average_precisions)
+    np.testing.assert_array_equal(scores.query_work_ids, expected.query_work_ids)
 
 
 def test_recordings_are_sought_among_the_tracks_of_all_sets() -> None:
@@ -135,11 +176,11 @@ def test_recordings_are_sought_among_the_tracks_of_all_sets() -> None:
         Heard("asap", "A", "3", {("whole", "b"): unit(70)[0]}),
         Heard("asap", "A", "4", {("whole", "b"): unit(71)[0]}),
     ]
-    result = score("recordings", "noise", "b", heard)
+    result = scored("recordings", "noise", "b", heard)
     # the query at 60 meets the two of asap before the recording at 10; the one at 10 meets the recording at 0 first
     assert (result.queries, result.candidates, result.mr1) == (2, 3, 2)
-    assert score("recordings", "whole", "b", heard).mr1 == 1
-    assert 1 <= score("recordings", "whole", RANDOM, heard).mr1 <= 3
+    assert scored("recordings", "whole", "b", heard).mr1 == 1
+    assert 1 <= scored("recordings", "whole", RANDOM, heard).mr1 <= 3
 
 
 def test_the_sets_are_what_is_held_out(shared_data: Path) -> None:
@@ -186,7 +227,7 @@ def test_the_command_prints_json_and_a_table(shared_data: Path, tmp_path: Path) 
 def test_the_table_says_each_set_and_condition_once() -> None:
     embeddings = {(condition, "b"): unit(0)[0] for condition in ("whole", "20 s")}
     heard = [Heard("cre", "A", str(number), embeddings) for number in range(2)]
-    rows = [score("cre", *what, heard) for what in (("whole", RANDOM), ("whole", "b"), ("20 s", "b"))]
+    rows = [scored("cre", *what, heard) for what in (("whole", RANDOM), ("whole", "b"), ("20 s", "b"))]
     found = "1.000 [1.000, 1.000] / 1.0 [1.0, 1.0] | 0.100 |"
     assert markdown(rows).splitlines()[2:] == [
         f"| cre: 2 queries, 1 candidates; random 1.000 / 1.0 | whole | {found}",
