@@ -21,10 +21,12 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
+from ..alignment.qmax import qmax_scores
 from ..config import Config
 from ..errors import ConfigError, TrainingError
+from ..metrics import average_precision
 from ..model.network import ByteCover2
-from ..model.note_map import MAPS, TIME_STRIDE, NoteMap, note_input
+from ..model.note_map import MAPS, TIME_STRIDE, Chroma, NoteMap, note_input
 from .checkpoint import BEST, LAST, Checkpoint, optimizer_tensors, restore_optimizer
 from .corpus import Corpus, FeatureCache
 from .note_batches import NoteBatches, load_note_track
@@ -32,20 +34,21 @@ from .optimizer import make_optimizer
 from .ranks import launch, launched
 from .train import check_apart, fingerprint, lasting_facts, learning_rate, make_folder, resume, weights_digest
 
-NOTE_VALIDATION = "Note map"  # the fact that says how good a note map is
+NOTE_VALIDATION = "Alignment MAP"  # the fact that says how good a note map is
 VALIDATION_TRACKS = 3  # of each held-out work
 POSITIVE_WEIGHT = (2.0, 4.0)  # of cells in which a note of MAPS sounds, which are few
 
 
 @dataclass(frozen=True)
 class NoteValidation:
-    """How well the note map hears held-out arrangements: average precision over all bins and frames, for each map."""
+    """How well the note map hears held-out arrangements, and how well what it hears aligns."""
 
-    average_precision: dict[str, float]
+    average_precision: dict[str, float]  # of each of MAPS, over all bins and frames
+    map: float  # of alignment alone: each track asks for the others of its work
 
-    @property
-    def mean(self) -> float:
-        return float(np.mean(list(self.average_precision.values())))
+    def __str__(self) -> str:
+        heard = ", ".join(f"{name} {score:.3f}" for name, score in self.average_precision.items())
+        return f"MAP {self.map:.3f} by alignment, average precision of {heard}"
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,8 @@ def train_notes(
         if validation.works and (step % training.validate_every == 0 or step == training.steps):
             result = validate_notes(average.module, validation, cache, fabric.device)
             fabric.log_dict({f"validation/{name}": score for name, score in result.average_precision.items()}, step)
-            if (reached := round(result.mean, 6)) > best:
+            fabric.log_dict({"validation/map": result.map}, step)
+            if (reached := round(result.map, 6)) > best:
                 best = reached
                 save(out / BEST)
         if step % training.save_every == 0 or step == training.steps:
@@ -215,12 +219,16 @@ def initial_note_map(config: Config, source: Checkpoint | None) -> NoteMap:
 def validate_notes(
     note_map: NoteMap, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
 ) -> NoteValidation:
-    """Average precision of each of `MAPS` over the bins and frames of the whole tracks of a corpus."""
+    """How well a note map hears the whole tracks of a corpus, whose works have two tracks at least."""
+    fold = Chroma(cache.front_end.n_bins).to(device)
+    chroma: list[NDArray[np.float32]] = []
     scores: list[list[NDArray[np.float32]]] = [[] for _ in MAPS]
     truths: list[list[NDArray[np.bool_]]] = [[] for _ in MAPS]
     for _, chosen in corpus.tracks():
         track = load_note_track(chosen, cache)
-        logits = note_map(note_input(torch.from_numpy(track.cqt)[None].to(device)))[0].float().cpu().numpy()
+        output = note_map(note_input(torch.from_numpy(track.cqt)[None].to(device))).float()
+        chroma.append(fold(output)[0].cpu().numpy())
+        logits = output[0].cpu().numpy()
         n_frames = logits.shape[2]
         rolls = track.rolls[:, :, : n_frames * TIME_STRIDE].reshape(len(MAPS), -1, n_frames, TIME_STRIDE).mean(axis=3)
         for index in range(len(MAPS)):
@@ -230,8 +238,20 @@ def validate_notes(
         {
             name: cell_average_precision(np.concatenate(score), np.concatenate(truth))
             for name, score, truth in zip(MAPS, scores, truths, strict=True)
-        }
+        },
+        alignment_map(chroma, [work for work, _ in corpus.tracks()]),
     )
+
+
+def alignment_map(chroma: Sequence[NDArray[np.float32]], works: Sequence[str]) -> float:
+    """MAP where every track (n_frames, channels) asks for the others of its work by the mean score of its groups."""
+    work = np.array(works)
+    precisions = []
+    for query, own in enumerate(chroma):
+        others = np.arange(len(work)) != query
+        scores = qmax_scores(own, chroma).mean(axis=1)
+        precisions.append(average_precision(scores[others], (work == work[query])[others]))
+    return float(np.mean(precisions))
 
 
 def cell_average_precision(score: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
