@@ -147,8 +147,10 @@ class TrackCollection(ChromaRows):
         """
         if not has_collection(client, name):
             own_name = name_for(name, model.model_id, model.chroma_id)
-            if has_collection(client, own_name):  # a run was cut off here, or the alias was dropped by hand
-                cls.open(client, own_name, model.model_id)
+            names = dict.fromkeys([own_name, name_for(name, model.model_id)])  # with a second stage, and without
+            if found := next((known for known in names if has_collection(client, known)), ""):
+                cls.open(client, found, model.model_id)  # a run was cut off here, or the alias was dropped by hand
+                own_name = found
             else:
                 _unless_there(partial(cls.create, client, own_name, model), client, own_name)
             alias = partial(ask, client.create_alias, collection_name=own_name, alias=name)

@@ -268,6 +268,8 @@ def test_a_collection_of_an_older_version_works_and_gets_a_second_stage_by_promo
     assert not old.has_chroma and old.why_no_second_stage(ChromaEmbedder()) == (
         f"{name}: it has no second stage; `collections promote {name}` gives it one"
     )
+    client.drop_alias(name, timeout=30)  # it comes back, to the same collection
+    assert TrackCollection.open_or_create(client, name, ChromaEmbedder()).name == old.name
     assert set(run([music], old, BandEmbedder()).values()) == {"added"}
     # A bundle with a note map and the same embeddings uses it as it is.
     opened = TrackCollection.open_or_create(client, name, ChromaEmbedder())
