@@ -13,6 +13,7 @@ from bytecover2_milvus.alignment.chroma import (
     CENTRE_BIN,
     STORED_FRAMES,
     WIDTH_BINS,
+    _from_base_85,
     decode,
     encode,
     fold,
@@ -95,6 +96,17 @@ def test_errors_of_half_a_level_hardly_change_scores():
     noisy = [np.clip(chroma + rng.uniform(-0.5, 0.5, chroma.shape) / 15, 0, 1) for chroma in mixed]
     clean, changed = qmax_scores(fold(notes), mixed)[:, 0], qmax_scores(fold(notes), noisy)[:, 0]
     np.testing.assert_allclose(changed, clean, rtol=0.1)
+
+
+@pytest.mark.parametrize("n_bytes", range(12))
+def test_base_85_is_that_of_the_standard_library(n_bytes: int) -> None:
+    data = np.random.default_rng(n_bytes).bytes(n_bytes)
+    assert _from_base_85(base64.b85encode(data).decode()) == data
+    for wrong in ("~~~~~", "0000 ", "ä0000", '"0000'):  # beyond 32 bits, or no digits
+        with pytest.raises(ValueError):
+            base64.b85decode(wrong)
+        with pytest.raises(ValueError):
+            _from_base_85(wrong)
 
 
 @pytest.mark.parametrize("n_frames", [0, 1, 520, STORED_FRAMES])

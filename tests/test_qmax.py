@@ -227,3 +227,12 @@ def test_a_damaged_cache_of_compiled_code_is_compiled_again(tmp_path):
     assert code.read_bytes()[1000:].strip(b"\0")  # written anew
     index.write_bytes(b"")
     assert run(tmp_path) == "12.0 12 False\n"
+
+
+def test_some_groups_are_aligned_as_all_are():
+    """Also the transpositions are those of all groups together."""
+    rng = np.random.default_rng(3)
+    query, *candidates = (rng.integers(0, 16, (n, 36)).astype(np.uint8) for n in (60, 50, 80))
+    every = qmax_scores(query, candidates)
+    for groups in ([0], [2, 1], [1, 2], []):
+        np.testing.assert_array_equal(qmax_scores(query, candidates, groups=groups), every[:, groups])

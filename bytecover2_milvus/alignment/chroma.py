@@ -18,9 +18,12 @@ from ..errors import ChromaError
 PITCH_CLASSES = 12
 TOP = 15  # the highest level: four bits
 CENTRE_BIN = 45.0  # semitones above the lowest bin, C1: A4
-_CHECKSUM_BYTES = 4
 WIDTH_BINS = 18.0  # standard deviation
 STORED_FRAMES = 2_900  # 22 minutes: of 36 channels, what fits a text field of Milvus even if nothing compresses
+_CHECKSUM_BYTES = 4
+_NO_DIGIT = 85
+_DIGITS = np.full(256, _NO_DIGIT, dtype=np.uint8)  # by character of base 85
+_DIGITS[[base64.b85encode(bytes([0, 0, 0, digit]))[-1] for digit in range(85)]] = np.arange(85)
 
 
 def fold(
@@ -158,7 +161,7 @@ def decode(text: str, channels: int, track_id: str) -> NDArray[np.uint8]:
     most = packed_bytes(STORED_FRAMES, channels)
     reader = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     try:
-        stored = base64.b85decode(text)
+        stored = _from_base_85(text)
         data = reader.decompress(stored[_CHECKSUM_BYTES:], most + 1)
     except (ValueError, zlib.error) as error:
         raise _damaged(track_id, str(error)) from error
@@ -167,6 +170,22 @@ def decode(text: str, channels: int, track_id: str) -> NDArray[np.uint8]:
     if not reader.eof or reader.unused_data or len(data) > most or len(data) % packed_bytes(1, channels):
         raise _damaged(track_id, f"not whole frames of {channels} channels, at most {STORED_FRAMES}")
     return unpack(data, len(data) // packed_bytes(1, channels), channels, track_id)
+
+
+def _from_base_85(text: str) -> bytes:
+    """As `base64.b85decode`, which takes ten times as long: half a millisecond, as long as half an alignment.
+
+    Raises
+    ------
+    ValueError
+    """
+    padding = -len(text) % 5
+    digits = _DIGITS[np.frombuffer(text.encode("ascii") + b"~" * padding, dtype=np.uint8)].reshape(-1, 5)
+    words = digits.astype(np.int64) @ 85 ** np.arange(4, -1, -1)
+    if (digits == _NO_DIGIT).any() or (words >= 1 << 32).any():
+        raise ValueError("no text of base 85")
+    data = words.astype(">u4").tobytes()
+    return data[: len(data) - padding]
 
 
 def _checksum(data: bytes) -> bytes:

@@ -336,11 +336,11 @@ def _pair(query, candidate, first, second, embedding, kappa, onset, extension, r
 
 
 @_entry
-def longest_paths(query, candidates, offsets, embedding, kappa, onset, extension, out):
-    """Fill `out` (candidates, groups) with the maximum of Q; 0 for candidates that are shorter than the embedding.
+def longest_paths(query, candidates, offsets, groups, embedding, kappa, onset, extension, out):
+    """Fill `out` (candidates, len(groups)) with the maximum of Q; 0 for candidates shorter than the embedding.
 
-    `query` (n, 12 * groups) and `candidates` (all frames, 12 * groups) are uint8 levels; `offsets` say where each
-    candidate begins, and where the last one ends.
+    `query` (n, channels) and `candidates` (all frames, channels) are uint8 levels; `offsets` say where each candidate
+    begins, and where the last one ends; `groups` which twelve channels are aligned.
     """
     profile = _profile(query)
     nowhere = np.zeros((0, 0), np.bool_)
@@ -349,10 +349,10 @@ def longest_paths(query, candidates, offsets, embedding, kappa, onset, extension
         out[c] = _ZERO
         if candidate.shape[0] >= embedding:
             first, second = _two_best_transpositions(profile, _profile(candidate))
-            for group in range(query.shape[1] // 12):
-                channels = slice(12 * group, 12 * group + 12)
+            for k in range(groups.shape[0]):
+                channels = slice(12 * groups[k], 12 * groups[k] + 12)
                 x, y = query[:, channels], candidate[:, channels]
-                out[c, group] = _pair(x, y, first, second, embedding, kappa, onset, extension, nowhere)
+                out[c, k] = _pair(x, y, first, second, embedding, kappa, onset, extension, nowhere)
 
 
 @_entry

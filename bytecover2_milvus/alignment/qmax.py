@@ -57,7 +57,10 @@ class Qmax:
 
 
 def qmax_scores(
-    query: NDArray[np.generic], candidates: Sequence[NDArray[np.generic]], parameters: Qmax | None = None
+    query: NDArray[np.generic],
+    candidates: Sequence[NDArray[np.generic]],
+    parameters: Qmax | None = None,
+    groups: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
     """The scores of a query and each of its candidates, one for each group of twelve channels.
 
@@ -67,6 +70,8 @@ def qmax_scores(
         Chroma in [0, 1], or levels, of one group or several. All groups are transposed alike.
     candidates : sequence of np.ndarray [shape=(n_frames, 12 * groups)]
     parameters : Qmax, optional
+    groups : sequence of int, optional
+        Which of the groups are aligned, by default all. The transpositions are those of all groups.
 
     Returns
     -------
@@ -83,17 +88,18 @@ def qmax_scores(
     parameters = parameters or Qmax()
     query = checked_query(query, parameters)
     levels = [checked_candidate(candidate, query, f"candidate {i}") for i, candidate in enumerate(candidates)]
-    groups = query.shape[1] // PITCH_CLASSES
+    chosen = np.arange(query.shape[1] // PITCH_CLASSES) if groups is None else np.asarray(groups, dtype=np.int64)
     lengths = np.array([len(candidate) for candidate in levels], dtype=np.int64)
-    scores = np.zeros((len(levels), groups), dtype=np.float32)
-    if not levels:
+    scores = np.zeros((len(levels), len(chosen)), dtype=np.float32)
+    if not scores.size:
         return scores
 
     from .kernel import longest_paths
 
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     penalties = np.float32(parameters.onset), np.float32(parameters.extension)
-    longest_paths(query, np.concatenate(levels), offsets, parameters.embedding, parameters.kappa, *penalties, scores)
+    measures = parameters.embedding, parameters.kappa, *penalties
+    longest_paths(query, np.concatenate(levels), offsets, chosen, *measures, scores)
     return scores / normaliser(len(query), lengths)[:, None]
 
 
