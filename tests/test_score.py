@@ -36,6 +36,15 @@ def test_a_cohort_of_equals_has_a_deviation_above_zero():
     assert 0 < sd < 0.1
 
 
+def test_covers_among_a_cohort_change_nothing():
+    """In a small collection some of the cohort are covers of the track: they are far above all others, and left out."""
+    strangers, background = [0.0, 0.1, -0.1, 0.05, 0.02], Background(0.0, 0.1)
+    alone = cohort_statistics(strangers, background)
+    np.testing.assert_allclose(cohort_statistics([0.9, *strangers, 0.6, 1.0], background), alone)
+    assert cohort_statistics([0.35, *strangers], background)[0] > alone[0]
+    np.testing.assert_allclose(cohort_statistics([0.9, 0.8], background), [0.0, 0.1])
+
+
 @pytest.mark.parametrize("wrong", [{"sd": 0.0}, {"sd": np.nan}, {"mean": np.inf}, {"weight": 0.0}])
 def test_a_background_without_spread_or_weight_is_refused(wrong):
     with pytest.raises(ValueError, match="needed"):
@@ -54,7 +63,7 @@ def test_s_norm_ranks_a_track_that_resembles_everything_below_a_cover():
     """A jingle is nearer to the query than the cover, but no nearer than to anything else."""
     background = Background(0.0, 0.1)
     query = cohort_statistics([0.0, 0.1, -0.1, 0.05], background)
-    jingle = cohort_statistics([0.6, 0.5, 0.7, 0.6], background)
+    jingle = cohort_statistics(2 * [0.6, 0.5, 0.7, 0.6], background)
     cover = cohort_statistics([0.0, -0.1, 0.1, 0.0], background)
     assert s_norm(0.6, query, jingle) < s_norm(0.5, query, cover)
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_OUTLIERS = 4.0  # standard deviations
+_NORMAL = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 _STEPS = 100  # of Newton's method; it takes about ten
 
 
@@ -37,6 +39,10 @@ class Background:
 def cohort_statistics(similarities: ArrayLike, background: Background) -> NDArray[np.float64]:
     """Mean and standard deviation of the similarities of tracks with their cohort, the background among them.
 
+    Covers of a track are no part of its cohort, but nobody knows them, and in a small collection they are many: what is
+    above the median by more than `_OUTLIERS` standard deviations, estimated from the median of the absolute deviations
+    and not below that of the background, is left out.
+
     Parameters
     ----------
     similarities : array_like [shape=(..., n_cohort)]
@@ -49,12 +55,24 @@ def cohort_statistics(similarities: ArrayLike, background: Background) -> NDArra
     statistics : np.ndarray [shape=(..., 2)] of float64
     """
     similarities = np.asarray(similarities, dtype=np.float64)
+    similarities = np.where(similarities > _highest(similarities, background), np.nan, similarities)
     counted = ~np.isnan(similarities)
     n = counted.sum(axis=-1) + background.weight
     mean = (np.where(counted, similarities, 0).sum(axis=-1) + background.weight * background.mean) / n
     squares = np.where(counted, similarities - mean[..., None], 0) ** 2
     spread = background.sd**2 + (background.mean - mean) ** 2
     return np.stack([mean, np.sqrt((squares.sum(axis=-1) + background.weight * spread) / n)], axis=-1)
+
+
+def _highest(similarities: NDArray[np.float64], background: Background) -> NDArray[np.float64]:
+    """The highest similarity (..., 1) that is not taken for a cover's; the background counts in both medians."""
+    shape = (*similarities.shape[:-1], round(background.weight))
+    values = np.concatenate([similarities, np.full(shape, background.mean)], axis=-1)
+    centre = np.nanmedian(values, axis=-1, keepdims=True)
+    deviations = np.abs(similarities - centre)
+    deviations = np.concatenate([deviations, np.full(shape, background.sd / _NORMAL)], axis=-1)
+    sd = _NORMAL * np.nanmedian(deviations, axis=-1, keepdims=True)
+    return centre + _OUTLIERS * np.maximum(sd, background.sd)
 
 
 def s_norm(similarity: ArrayLike, query: ArrayLike, candidate: ArrayLike) -> NDArray[np.float64]:
