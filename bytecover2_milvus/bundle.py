@@ -15,8 +15,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .alignment.verdict import Verdict
 from .config import FrontEnd
-from .contract import EXPORT_AGAIN, Contract
+from .contract import COPY_AGAIN, EXPORT_AGAIN, Contract
 from .errors import BundleError
 from .reading import open_regular, read_text, shorten
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MODEL, CONTRACT, GOLDEN, SUMS = "model.onnx", "contract.json", "golden.npz", "SHA256SUMS"
 CARD, EMBED = "MODEL_CARD.md", "embed.py"
 MODEL_CQT = "model_cqt.onnx"  # for who has the pooled CQT already; a bundle may lack it
+CALIBRATION = "calibration.json"  # how similarities become probabilities; a bundle may lack it
 CHECKPOINT = "checkpoint.safetensors"  # to train on from; a bundle may lack it
 FILE_BYTES = 2 << 30  # of any file of a bundle: protobuf, which ONNX is written in, holds no more
 _COMPILED = "__pycache__"  # where Python keeps what it compiled of embed.py: pip does so as it installs
@@ -58,6 +60,25 @@ class Bundle:
                 "was exported from, or export that again with the checkpoint"
             )
         return self.path / CHECKPOINT
+
+    @property
+    def calibration(self) -> Verdict | None:
+        """How the second stage judges; None where the bundle has no note map, or was not calibrated.
+
+        Raises
+        ------
+        BundleError
+            If ``calibration.json`` cannot be read, or is none for the groups of the contract.
+        """
+        if self.contract.chroma is None or CALIBRATION not in self.files:
+            return None
+        path = self.path / CALIBRATION
+        try:
+            return Verdict.read(read_text(path), self.contract.chroma.groups)
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{path}: cannot be read ({error}); {COPY_AGAIN}") from error
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}; {COPY_AGAIN}") from error
 
 
 def open_bundle(path: str | Path) -> Bundle:

@@ -72,6 +72,7 @@ class Embedder:
             raise DeviceError(f"device = {device!r}: choose one of {', '.join(DEVICES)}")
         opened = open_bundle(default_bundle() if bundle is None else bundle)
         self.contract = opened.contract
+        self.verdict = opened.calibration  # None where there is no second stage, or it was not calibrated
         model = ModelFile.read(opened.model)
         check_metadata(self.contract, opened.model, model)
         check_graph(self.contract, opened.model, model)
@@ -105,6 +106,11 @@ class Embedder:
     def chroma_channels(self) -> int:
         """Channels of chroma, 12 for each group; 0 where the bundle has no second stage."""
         return self.contract.chroma_channels
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds from one frame of chroma to the next; 0 where the bundle has no second stage."""
+        return self.contract.chroma.frame_samples / self.contract.sample_rate if self.contract.chroma else 0.0
 
     @property
     def provider(self) -> str:

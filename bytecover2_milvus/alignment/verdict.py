@@ -1,0 +1,159 @@
+"""The verdict on a pair of tracks: one score of both stages, and the probability that the two are of one work.
+
+Conventions
+-----------
+Similarities come by kind: "vector", the cosine of two embeddings, and one kind for each group of chroma, the score of
+its alignment. *Statistics* are, by kind, the mean and the standard deviation of a track's similarities with its cohort,
+as `cohort_statistics` gives them. The *features* of a pair are the s-norm of the vector, and the mean over the groups
+of the s-norm of their alignments. The *score* is their logistic regression, in log odds; above 0, one work is likelier.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import BundleError, ChromaError
+from ..reading import parse_json, shorten
+from .score import Background, Calibration, s_norm
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+VECTOR = "vector"
+FEATURES = ("vector", "alignment")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How similarities become a score: `read` takes it from the ``calibration.json`` of a bundle."""
+
+    backgrounds: Mapping[str, Background]  # by kind: the vector first, then the groups in the order of the channels
+    both: Calibration  # of the features of a pair
+    vector_alone: Calibration  # of the first of them, for a pair that cannot be aligned
+    fitted_on: str
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups of chroma channels."""
+        return tuple(kind for kind in self.backgrounds if kind != VECTOR)
+
+    @classmethod
+    def read(cls, text: str, groups: Sequence[str]) -> Verdict:
+        """The verdict in the text of a ``calibration.json``.
+
+        Parameters
+        ----------
+        text : str
+        groups : sequence of str
+            Of chroma channels, as the contract of the bundle names them.
+
+        Raises
+        ------
+        BundleError
+            If the text is no JSON, is not within the bounds of ``schemas/calibration.schema.json``, or is of other
+            groups.
+        """
+        from jsonschema.exceptions import best_match
+
+        try:
+            table = parse_json(text)
+        except ValueError as error:
+            raise BundleError(f"not JSON ({shorten(error)})") from error
+        if error := best_match(_validator().iter_errors(table)):
+            raise BundleError(f"{error.json_path[2:] or 'its content'}: {shorten(error.message)}")
+        kinds = (VECTOR, *groups)
+        if set(table["backgrounds"]) != set(kinds):
+            named = shorten(", ".join(sorted(table["backgrounds"])))
+            raise BundleError(f"backgrounds of {named}, where the contract names {', '.join(kinds)}")
+        return cls(
+            {kind: Background(*table["backgrounds"][kind]) for kind in kinds},
+            Calibration(tuple(map(float, table["weights"])), float(table["bias"])),
+            Calibration((float(table["vector_alone"]["weight"]),), float(table["vector_alone"]["bias"])),
+            table["fitted_on"],
+        )
+
+    def to_json(self) -> str:
+        """The text of a ``calibration.json``; `read` reads it."""
+        table = {
+            "backgrounds": {kind: [known.mean, known.sd] for kind, known in self.backgrounds.items()},
+            "weights": list(self.both.weights),
+            "bias": self.both.bias,
+            "vector_alone": {"weight": self.vector_alone.weights[0], "bias": self.vector_alone.bias},
+            "fitted_on": self.fitted_on,
+        }
+        return json.dumps(table, indent=2) + "\n"
+
+    def statistics(self, stored: Mapping[str, Any], track_id: str) -> NDArray[np.float64]:
+        """The statistics of a track as an array (kinds, 2), in the order of `backgrounds`.
+
+        Parameters
+        ----------
+        stored : mapping
+            As a collection holds them; ``{}`` where there are none, which gives the backgrounds.
+        track_id : str
+            For the message.
+
+        Raises
+        ------
+        ChromaError
+            If they are damaged.
+        """
+        if not stored:
+            return np.array([[known.mean, known.sd] for known in self.backgrounds.values()])
+        try:
+            statistics = np.array([stored[kind] for kind in self.backgrounds], dtype=np.float64)
+            sound = statistics.shape == (len(self.backgrounds), 2) and np.isfinite(statistics).all()
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound or not (statistics[:, 1] > 0).all():
+            raise ChromaError(f"{track_id}: its stored statistics are damaged; delete the track and ingest it again")
+        return statistics
+
+    def features(
+        self, vector: ArrayLike, aligned: ArrayLike, query: NDArray[np.float64], candidates: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The features (..., 2) of pairs.
+
+        Parameters
+        ----------
+        vector : array_like [shape=(...)]
+            Cosines of the embeddings.
+        aligned : array_like [shape=(..., groups)]
+            Scores of the alignments; NaN for a group that was not aligned. The second feature of a pair without any is
+            NaN.
+        query, candidates : np.ndarray [shape=(..., kinds, 2)]
+            The statistics of both tracks of each pair.
+        """
+        similarities = np.concatenate([np.asarray(vector)[..., None], np.asarray(aligned)], axis=-1)
+        normalised = s_norm(similarities, query, candidates)  # (..., kinds)
+        known = ~np.isnan(normalised[..., 1:])
+        sums = np.where(known, normalised[..., 1:], 0).sum(axis=-1)
+        means = np.divide(sums, known.sum(axis=-1), out=np.full(sums.shape, np.nan), where=known.any(axis=-1))
+        return np.stack([normalised[..., 0], means], axis=-1)
+
+    def scores(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The scores (...) of features (..., 2), in log odds; by the vector alone where nothing was aligned."""
+        alone = np.isnan(features[..., 1])
+        both = self.both.log_odds(np.where(alone[..., None], 0, features))
+        return np.where(alone, self.vector_alone.log_odds(features[..., :1]), both)
+
+
+def probability(score: float) -> float:
+    """The probability that has these log odds."""
+    return float(np.exp(-np.logaddexp(0, -score)))
+
+
+@cache
+def _validator() -> Validator:
+    import jsonschema
+
+    schema = json.loads((resources.files("bytecover2_milvus.schemas") / "calibration.schema.json").read_text("utf-8"))
+    return jsonschema.Draft202012Validator(schema)
