@@ -73,12 +73,15 @@ class ChromaRows:
         return self.count() - self.count(NO_CHROMA) if self.has_chroma else 0  # Milvus Lite is slow to count many
 
     def stored_chroma(self, track_ids: Sequence[str]) -> dict[str, StoredChroma]:
-        """Chroma and statistics of whole tracks, by track_id; those without are not there."""
+        """Embedding, chroma and statistics of whole tracks, by track_id; those without chroma are not there."""
         found: dict[str, StoredChroma] = {}
         if not self.has_chroma:
             return found
-        for entity in self._read(track_ids, "track_id", ["id", "track_id", *SECOND_STAGE], HAS_CHROMA):
-            found[entity["track_id"]] = StoredChroma(entity["id"], entity["chroma"], entity["statistics"])
+        for entity in self._read(track_ids, "track_id", ["id", "track_id", *FEATURES], HAS_CHROMA):
+            features = read_features(entity)
+            found[entity["track_id"]] = StoredChroma(
+                entity["id"], features.embedding, features.chroma, features.statistics
+            )
         return found
 
     def features_of(self, ids: Sequence[str]) -> dict[str, Features]:

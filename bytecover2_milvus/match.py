@@ -44,6 +44,11 @@ class Match:
     duration_s: float  # of the track
     query_start_s: float | None = None  # of the closest segment in the query; None where it was an embedding alone
     query_end_s: float | None = None
+    # Of the second stage, None without one. Where `transposition` is known, the stretches are those that run alike.
+    score: float | None = None  # log odds that query and track are of one work
+    probability: float | None = None  # None where the score is of the vector alone, too: the track cannot be aligned
+    transposition: int | None = None  # semitones that the track is above the query, -5 to 6
+    tempo_ratio: float | None = None  # 2 where the track is twice as fast as the query
 
 
 MATCH_FIELDS = [entry.name for entry in fields(Match) if entry.name in FIELDS]

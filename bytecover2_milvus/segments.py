@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from .audio import MINIMUM_S, SILENCE
 from .config import SAMPLE_RATE
 from .errors import ConfigError
 
+if TYPE_CHECKING:
+    from .embedder import Heard
+
 Span: TypeAlias = tuple[int, int]  # first sample, and the one behind the last
 _NEARLY = SAMPLE_RATE // 500  # samples: segments that start as close together would have one row id
 
@@ -28,7 +31,7 @@ _NEARLY = SAMPLE_RATE // 500  # samples: segments that start as close together w
 class BatchEmbedder(Protocol):
     """What is needed of an `Embedder`."""
 
-    def embed_batch(self, waveforms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]: ...
+    def hear_batch(self, waveforms: Sequence[NDArray[np.float32]]) -> list[Heard]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Query:
 
     embeddings: NDArray[np.float32]  # (n, D)
     times_s: Sequence[tuple[float, float]] = ()  # n starts and ends, or none where they are not known
+    heard: Heard | None = None  # of the whole, for the second stage
 
 
 def embed_query(waveform: NDArray[np.float32], embedder: BatchEmbedder, segments: Segments = WHOLE) -> Query:
@@ -101,8 +105,8 @@ def embed_query(waveform: NDArray[np.float32], embedder: BatchEmbedder, segments
         As `Embedder.embed`.
     """
     spans = segments.audible_spans(waveform)
-    embeddings = embedder.embed_batch([waveform[start:stop] for start, stop in spans])
-    return Query(embeddings, [times_s(span) for span in spans])
+    heard = embedder.hear_batch([waveform[start:stop] for start, stop in spans])
+    return Query(np.stack([part.embedding for part in heard]), [times_s(span) for span in spans], heard[0])
 
 
 def times_s(span: Span) -> tuple[float, float]:

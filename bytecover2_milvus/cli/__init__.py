@@ -27,7 +27,8 @@ from .embed import embed
 from .explain import explain
 from .export import export
 from .output import InOrder, printable
-from .search import evaluate, ingest, query
+from .query import query
+from .search import evaluate, ingest
 from .training import fit_pca, train
 from .verify import verify
 

@@ -1,4 +1,4 @@
-"""``ingest``, ``query`` and ``evaluate``: what a catalogue is used with every day."""
+"""``ingest`` and ``evaluate``: how a catalogue gets into a collection, and how well it is told apart there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import click
 
 from .output import (
     Place,
-    about,
     bundle_option,
     collection_option,
     device_option,
@@ -216,93 +215,6 @@ def _store(
     else:
         with open_milvus(milvus, make=True) as client:
             yield TrackCollection.open_or_create(client, collection, model)
-
-
-@click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@milvus_options
-@collection_option
-@bundle_option
-@device_option
-@segment_options("Seconds of the segments of a longer query that also ask; the default is to ask with the whole only.")
-@click.option("--limit", type=click.IntRange(1, 16_384), default=10, show_default=True, help="Matches per query.")
-@click.option(
-    "--group-by",
-    type=click.Choice(["track", "work"]),
-    default="track",
-    show_default=True,
-    help="Whether each track counts, or only the closest of each work.",
-)
-@click.option("--whole", is_flag=True, help="Compare with whole tracks only, as if there were no segments.")
-@click.option("--filter", "expression", default="", help='In Milvus\' language, e.g. artist == "Trad."')
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per match on stdout.")
-def query(
-    files: tuple[Path, ...],
-    milvus: Place,
-    collection: str,
-    bundle: Path | None,
-    device: str,
-    segments: Segments | None,
-    limit: int,
-    group_by: str,
-    whole: bool,
-    expression: str,
-    as_json: bool,
-) -> None:
-    """Rank the tracks of a collection by how close they are to audio files.
-
-    A match tells which part of the track is closest; with --segment, a part of the query may be what finds it. Where
-    tracks are stored in segments, --whole searches whole tracks only.
-
-    \b
-    Example:
-      bytecover2-milvus query cover.mp3 --uri bytecover2.db --limit 5
-    """
-    from ..audio import load_audio
-    from ..collection import WHOLE_TRACKS, TrackCollection
-    from ..embedder import Embedder
-    from ..errors import AudioError
-    from ..milvus import both
-    from ..segments import WHOLE, embed_query
-
-    audio = [track.path for track in tracks_at(files)]
-    embedder = Embedder(bundle, device)
-    filter = both(expression, WHOLE_TRACKS) if whole else expression
-    matches, failures = [], 0
-    with open_milvus(milvus) as client, progress_bar("query", len(audio)) as bar:
-        covers = TrackCollection.open(client, collection, embedder.model_id)
-        if embedder.chroma_id and (lack := covers.why_no_second_stage(embedder)):
-            bar.print(f"note: {lack}")
-        for file in audio:
-            try:
-                asked = embed_query(load_audio(file), embedder, segments or WHOLE)
-            except AudioError as error:
-                failures += 1
-                bar.print(f"Error: {about(file, error)}")
-            else:
-                (found,) = covers.search([asked], limit, group_by=group_by, filter=filter)
-                matches += ({"query": str(file)} | asdict(match) for match in found)
-            bar.update(advance=1, note=file.name)
-            if as_json:
-                for match in matches:
-                    print_json(match)
-                matches.clear()
-    if not as_json and failures < len(audio):
-        columns = ("query", "rank", "similarity", "work_id", "title", "path")
-        rows = [[match[column] for column in columns] for match in matches]
-        if segments or covers.segments:
-            columns += ("of the query", "in the track")
-            for row, match in zip(rows, matches, strict=True):
-                row += [_stretch(match["query_start_s"], match["query_end_s"])]
-                row += [_stretch(match["start_s"], match["end_s"])]
-        print_table(columns, rows)
-    if failures:
-        sys.exit(1)
-
-
-def _stretch(start_s: float, end_s: float) -> str:
-    """A stretch of a recording, such as ``0:30-1:30``."""
-    return "-".join(f"{minutes}:{seconds:02}" for minutes, seconds in (divmod(round(s), 60) for s in (start_s, end_s)))
 
 
 @click.command()

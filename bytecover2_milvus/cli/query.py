@@ -1,0 +1,193 @@
+"""``query``: the covers of recordings in a collection."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .output import (
+    Place,
+    about,
+    bundle_option,
+    collection_option,
+    device_option,
+    milvus_options,
+    open_milvus,
+    print_json,
+    print_table,
+    printable,
+    progress_bar,
+    segment_options,
+    tracks_at,
+)
+
+if TYPE_CHECKING:
+    from ..match import Match
+    from ..segments import Segments
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@milvus_options
+@collection_option
+@bundle_option
+@device_option
+@segment_options("Seconds of the segments of a longer query that also ask; the default is to ask with the whole only.")
+@click.option("--limit", type=click.IntRange(1, 16_384), default=10, show_default=True, help="Matches per query.")
+@click.option(
+    "--group-by",
+    type=click.Choice(["track", "work"]),
+    default="track",
+    show_default=True,
+    help="Whether each track counts, or only the closest of each work.",
+)
+@click.option("--whole", is_flag=True, help="Compare with whole tracks only, as if there were no segments.")
+@click.option(
+    "--rerank",
+    type=click.IntRange(0, 16_384),
+    default=100,
+    show_default=True,
+    help="How many of the closest are aligned and judged by the second stage; 0 for none.",
+)
+@click.option(
+    "--min-probability",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Probability of being a cover from which a match is shown, where there is a second stage.",
+)
+@click.option("--nearest", is_flag=True, help="Show the nearest even if they are no covers.")
+@click.option("--distinct", is_flag=True, help="Of tracks that are one recording in several encodings, show one.")
+@click.option("--filter", "expression", default="", help='In Milvus\' language, e.g. artist == "Trad."')
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per match on stdout.")
+def query(
+    files: tuple[Path, ...],
+    milvus: Place,
+    collection: str,
+    bundle: Path | None,
+    device: str,
+    segments: Segments | None,
+    limit: int,
+    group_by: str,
+    whole: bool,
+    rerank: int,
+    min_probability: float,
+    nearest: bool,
+    distinct: bool,
+    expression: str,
+    as_json: bool,
+) -> None:
+    """Find the covers of audio files in a collection.
+
+    The closest tracks are aligned with the query: a match tells how probably it is of the same work, from where to
+    where the tune runs in both, in which key and at what tempo. What is improbable is not shown. Without a second
+    stage, in the bundle or the collection, the closest are shown, and a match tells which part of the track is closest.
+
+    With --segment, a part of the query may be what finds a track. Where tracks are stored in segments, --whole searches
+    whole tracks only.
+
+    \b
+    Example:
+      bytecover2-milvus query cover.mp3 --uri bytecover2.db --limit 5
+    """
+    from ..audio import load_audio
+    from ..collection import WHOLE_TRACKS, TrackCollection
+    from ..embedder import Embedder
+    from ..errors import AudioError, ChromaError
+    from ..milvus import both
+    from ..rerank import Reranker, covers_among, why_no_verdict
+    from ..segments import WHOLE, embed_query
+
+    audio = [track.path for track in tracks_at(files)]
+    embedder = Embedder(bundle, device)
+    filter = both(expression, WHOLE_TRACKS) if whole else expression
+    matches, answers, failures = [], [], 0
+    with open_milvus(milvus) as client, progress_bar("query", len(audio)) as bar:
+        covers = TrackCollection.open(client, collection, embedder.model_id)
+        lack = why_no_verdict(covers, embedder) if rerank else "--rerank 0"
+        if lack and distinct:
+            raise click.UsageError(f"--distinct needs the second stage: {lack}")
+        if lack and rerank:
+            bar.print(f"note: {lack}")
+        second = None if lack else Reranker(covers, embedder.verdict, embedder.frame_s)
+        for file in audio:
+            try:
+                asked = embed_query(load_audio(file), embedder, segments or WHOLE)
+                wanted = limit if second is None else max(limit, rerank)
+                (found,) = covers.search([asked], wanted, group_by=group_by, filter=filter)
+                if second and (short := second.why_not(asked.heard)):
+                    bar.print(f"note: {file}: {short}")
+                elif second:
+                    least = 0.0 if nearest else min_probability
+                    closest = second.rerank(asked.heard, found, limit, least, distinct)
+                    found = covers_among(closest, least)
+                    if not found:
+                        answers.append(_no_cover(file, closest))
+            except (AudioError, ChromaError) as error:
+                failures += 1
+                bar.print(f"Error: {about(file, error)}")
+            else:
+                matches += ({"query": str(file)} | asdict(match) for match in found[:limit])
+            bar.update(advance=1, note=file.name)
+            if as_json:
+                for match in matches:
+                    print_json(match)
+                for answer in answers:
+                    bar.print(answer)
+                matches.clear()
+                answers.clear()
+    if not as_json and failures < len(audio):
+        if matches or not answers:
+            _print_matches(matches, stretches=bool(segments or covers.segments), judged=second is not None)
+        for answer in answers:
+            click.echo(printable(answer))
+    if failures:
+        sys.exit(1)
+
+
+def _no_cover(file: Path, closest: Sequence[Match]) -> str:
+    """The answer where nothing that was found is probable."""
+    from ..alignment.verdict import probability
+    from ..explain import share_in_words
+
+    if not closest:
+        return f"{file}: no cover found, as there are no tracks to compare with"
+    nearest = closest[0]
+    share = share_in_words(probability(nearest.score or 0.0))
+    return f"{file}: no cover found; the nearest is {nearest.title or nearest.path} ({share}), --nearest shows it"
+
+
+def _print_matches(matches: Sequence[Mapping[str, Any]], *, stretches: bool, judged: bool) -> None:
+    """The matches as a table, with what the second stage says if there is one."""
+    from ..explain import share_in_words
+
+    cells: dict[str, Callable[[Mapping[str, Any]], object]] = {"query": itemgetter("query"), "rank": itemgetter("rank")}
+    if judged:
+        cells["probability"] = lambda match: _or_none(match["probability"], share_in_words)
+    else:
+        cells["similarity"] = itemgetter("similarity")
+    cells |= {name: itemgetter(name) for name in ("work_id", "title", "path")}
+    if judged or stretches:
+        cells["of the query"] = lambda match: _stretch(match["query_start_s"], match["query_end_s"])
+        cells["in the track"] = lambda match: _stretch(match["start_s"], match["end_s"])
+    if judged:
+        cells["semitones"] = lambda match: _or_none(match["transposition"], "{:+d}".format)
+        cells["tempo"] = lambda match: _or_none(match["tempo_ratio"], "{:.2f}".format)
+    print_table(list(cells), [[cell(match) for cell in cells.values()] for match in matches])
+
+
+def _or_none(value: Any, form: Callable[[Any], str]) -> str:
+    return "" if value is None else form(value)
+
+
+def _stretch(start_s: float, end_s: float) -> str:
+    """A stretch of a recording, such as ``0:30-1:30``."""
+    from ..explain import clock
+
+    return f"{clock(start_s)}-{clock(end_s)}"

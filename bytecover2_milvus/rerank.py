@@ -1,0 +1,214 @@
+"""The second stage of a query: what the first stage found is aligned, judged, and ordered by score.
+
+A pair of four-minute tracks takes about a millisecond for each group of chroma channels, so not all is computed: the
+query is normalised by a part of the cohort, all candidates are aligned by one group, and the best of these by the
+others. ``docs/alignment.md`` says what that costs in MAP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .alignment.chroma import decode, to_levels
+from .alignment.evidence import evidence
+from .alignment.qmax import Qmax, qmax_scores
+from .alignment.recording import same_recording
+from .alignment.score import s_norm
+from .alignment.verdict import Verdict, probability
+from .cohort import Cohort
+
+if TYPE_CHECKING:
+    from .collection import TrackCollection
+    from .embedder import Embedder, Heard
+    from .match import Match
+
+CANDIDATES = 100  # of the first stage that are aligned, unless the user says otherwise
+QUERY_COHORT = 20  # tracks that a query is normalised by
+FIRST_GROUP = [0]  # that all candidates are aligned by
+ALL_GROUPS = 50  # candidates that are aligned by all groups, those that are best by the first
+
+Levels = NDArray[np.uint8]  # (n_frames, channels)
+
+
+def why_no_verdict(collection: TrackCollection, embedder: Embedder) -> str:
+    """Why what the embedder hears cannot be judged in this collection, and what to do; "" where it can."""
+    lack = collection.why_no_second_stage(embedder)
+    if not lack and embedder.verdict is None:
+        return "this bundle has a note map but no calibration.json, and so no second stage"
+    return lack
+
+
+class Reranker:
+    """The second stage of a collection, which many queries may share.
+
+    Parameters
+    ----------
+    collection : TrackCollection
+        With chroma of the note map that queries are heard by: `TrackCollection.why_no_second_stage`.
+    verdict : Verdict
+        Of the bundle: `Embedder.verdict`.
+    frame_s : float
+        Seconds from one frame of chroma to the next: `Embedder.frame_s`.
+    """
+
+    def __init__(self, collection: TrackCollection, verdict: Verdict, frame_s: float) -> None:
+        self._collection = collection
+        self._verdict = verdict
+        self._frame_s = frame_s
+        self._cohort = Cohort(collection.cohort()[:QUERY_COHORT], verdict.backgrounds)
+
+    def why_not(self, heard: Heard) -> str:
+        """Why a query cannot be aligned, in words; "" where it can."""
+        frames, needed = 0 if heard.chroma is None else len(heard.chroma), Qmax().embedding
+        if frames >= needed:
+            return ""
+        return (
+            f"{frames * self._frame_s:.1f} s are too short to be aligned, {needed * self._frame_s:.1f} s are needed:"
+            " ranked by the similarity of the whole alone, without a verdict"
+        )
+
+    def rerank(
+        self,
+        heard: Heard,
+        matches: Sequence[Match],
+        limit: int = 10,
+        min_probability: float = 0.0,
+        distinct: bool = False,
+    ) -> list[Match]:
+        """Matches of a query by score, with their probabilities.
+
+        Parameters
+        ----------
+        heard : Heard
+            The whole query.
+        matches : sequence of Match
+            What the first stage found for it; `CANDIDATES` are enough.
+        limit : int
+            How many of the first of them get evidence: the stretches that run alike, the transposition and the tempo
+            ratio.
+        min_probability : float
+            Those below it get no evidence.
+        distinct : bool
+            Leave out what is the same recording as a match before it, in another encoding.
+
+        Returns
+        -------
+        matches : list of Match
+            All of them, or the distinct ones. A track that cannot be aligned, as it has no chroma or is too short, has
+            the score that its vector gives it, and no probability. Where the query is too short (`why_not`), they are
+            as they were.
+
+        Raises
+        ------
+        ChromaError
+            If the chroma or the statistics of a match are damaged: it names the track.
+        """
+        if self.why_not(heard) or not matches:
+            return list(matches)
+        query = to_levels(heard.chroma, "query")
+        found = self._look_up(heard, query, matches)
+        alignable = [i for i, levels in enumerate(found.levels) if len(levels) >= Qmax().embedding]
+        found.align(query, alignable, FIRST_GROUP)
+        scores = found.scores()
+        best = sorted(alignable, key=lambda i: -scores[i])[:ALL_GROUPS]
+        found.align(query, best, [group for group in range(found.aligned.shape[1]) if group not in FIRST_GROUP])
+        scores = found.scores()
+        order = np.argsort(-scores, kind="stable").tolist()
+        ranked = []
+        for rank, i in enumerate(found.distinct(order) if distinct else order, start=1):
+            score = float(scores[i])
+            match = replace(matches[i], rank=rank, score=score)
+            if i in alignable:
+                match = replace(match, probability=probability(score))
+                if rank <= limit and probability(score) >= min_probability:
+                    match = self._with_evidence(match, query, found.levels[i], found.best_group(i))
+            ranked.append(match)
+        return ranked
+
+    def _look_up(self, heard: Heard, query: Levels, matches: Sequence[Match]) -> _Found:
+        """What is stored of the matches; where there is no chroma, its levels have no frames."""
+        stored = self._collection.stored_chroma([match.track_id for match in matches])
+        similarities = np.array([match.similarity for match in matches])  # (n,)
+        embeddings = np.zeros((len(matches), len(heard.embedding)), dtype=np.float32)
+        statistics, levels = [], []
+        for i, match in enumerate(matches):
+            known = stored.get(match.track_id)
+            if known:
+                embeddings[i] = known.embedding
+                similarities[i] = known.embedding @ heard.embedding  # of wholes, which the statistics are of
+            statistics.append(self._verdict.statistics(known.statistics if known else {}, match.track_id))
+            levels.append(decode(known.chroma, query.shape[1], match.track_id) if known else query[:0])
+        own = self._verdict.statistics(self._cohort.statistics(heard.embedding, query), "query")
+        return _Found(self._verdict, similarities, embeddings, own, np.array(statistics), levels)
+
+    def _with_evidence(self, match: Match, query: Levels, candidate: Levels, group: int) -> Match:
+        seen = evidence(query, candidate, group)
+        if seen is None:
+            return match
+        return replace(
+            match,
+            query_start_s=seen.query_start * self._frame_s,
+            query_end_s=seen.query_end * self._frame_s,
+            start_s=seen.candidate_start * self._frame_s,
+            end_s=min(seen.candidate_end * self._frame_s, match.duration_s),
+            transposition=seen.transposition,
+            tempo_ratio=round(seen.tempo_ratio, 4),
+        )
+
+
+def covers_among(matches: Sequence[Match], min_probability: float) -> list[Match]:
+    """Those matches whose score says that they are of the query's work with at least this probability.
+
+    The score of a track that cannot be aligned counts, too. What the second stage has not seen is none of them.
+    """
+    return [match for match in matches if match.score is not None and probability(match.score) >= min_probability]
+
+
+class _Found:
+    """Candidates of one query, and what their alignment has given so far."""
+
+    def __init__(
+        self,
+        verdict: Verdict,
+        similarities: NDArray[np.float64],  # (n,)
+        embeddings: NDArray[np.float32],  # (n, D); 0 where there is no chroma
+        query: NDArray[np.float64],  # (kinds, 2): statistics
+        candidates: NDArray[np.float64],  # (n, kinds, 2)
+        levels: list[Levels],
+    ) -> None:
+        self._verdict, self._query, self._candidates = verdict, query, candidates
+        self._similarities, self._embeddings = similarities, embeddings
+        self.levels = levels
+        self.aligned = np.full((len(levels), len(verdict.groups)), np.nan)  # NaN where it is not
+
+    def scores(self) -> NDArray[np.float64]:
+        """(n,), by what is aligned of each."""
+        features = self._verdict.features(self._similarities, self.aligned, self._query, self._candidates)
+        return self._verdict.scores(features)
+
+    def align(self, query: Levels, some: Sequence[int], groups: Sequence[int]) -> None:
+        if some:
+            scores = qmax_scores(query, [self.levels[i] for i in some], groups=groups)
+            self.aligned[np.ix_(some, groups)] = scores
+
+    def distinct(self, order: Sequence[int]) -> list[int]:
+        """Those in an order that are not the same recording as one before them."""
+        kept: list[int] = []
+        for i in order:
+            alike = (self._embeddings[i] @ self._embeddings[k] for k in kept)
+            if not any(
+                same_recording(float(similarity), self.levels[i], self.levels[k])
+                for similarity, k in zip(alike, kept, strict=True)
+            ):
+                kept.append(i)
+        return kept
+
+    def best_group(self, i: int) -> int:
+        """The group whose alignment with a candidate is the most remarkable."""
+        normalised = s_norm(self.aligned[i], self._query[1:], self._candidates[i, 1:])
+        return int(np.nanargmax(normalised))
