@@ -39,6 +39,7 @@ from ..model.network import ByteCover2
 from ..model.note_map import CHROMA_FRAME_HOPS, NoteMap
 from ..model_file import ModelFile, is_int8
 from ..training.checkpoint import Checkpoint
+from ..verify import CHROMA_TOLERANCE
 from .fold import FromCQT, ShippedNetwork
 from .graph import OPSET, export_cqt_onnx, export_onnx, to_file
 from .parity import TOLERANCE, Parity, check_cqt_parity, check_parity, melody, probes, reference_session
@@ -294,6 +295,16 @@ def model_card(
         "second stage aligns it. Of a waveform that was repeated, only the frames of its own length count |\n"
         f"| chroma_id | `{chroma.chroma_id}` |\n"
     )
+    chroma_use = "This bundle has no second stage: it gives no chroma."
+    if chroma:
+        hop, frame = front_end.hop_length, chroma.frame_samples
+        chroma_use = (
+            "Chroma is for a second stage, which aligns two recordings; whoever compares embeddings alone may ignore "
+            "it. It\ncompares only within one `chroma_id`. Keep its first "
+            f"(1 + samples // {hop}) * {hop} // {frame} frames, counting the\nsamples of the recording before it was "
+            "repeated. That of `golden.npz` comes back within "
+            f"{CHROMA_TOLERANCE:g}."
+        )
     return Template(_template("MODEL_CARD.md").read_text(encoding="utf-8")).substitute(
         name=contract.name,
         model_id=contract.model_id,
@@ -313,6 +324,7 @@ def model_card(
         final="no further layer" if network.feature_dim is None else "one linear layer",
         cqt_row=cqt_row if cqt else "",
         chroma_row=chroma_row or "",
+        chroma_use=chroma_use,
         opset=contract.opset,
         arithmetic=(
             "convolutions in int8 (activations of 8 bits, weights of 7), all else in float32"

@@ -1,4 +1,5 @@
-"""The bundle that ships, in Node, C++ and a browser: the golden vectors come back, what means nothing is refused.
+"""Bundles of both contract versions in Node, C++ and a browser: what golden.npz holds comes back, of version 1 they say
+that there is no chroma, and what means nothing is refused.
 
 A missing program or package skips a test, or fails it where ``BYTECOVER2_REQUIRE=consumers`` says that all are there.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 import soxr
@@ -33,6 +36,9 @@ REPOSITORY = Path(__file__).parents[1]
 CONSUMERS = REPOSITORY / "export" / "consumers"
 HEADERS = REPOSITORY / ".cache" / "trixie" / "usr" / "include" / "onnxruntime"
 BUNDLE = REPOSITORY / "bytecover2_milvus" / "bundles" / "bytecover2-128"
+VERSIONS = {version: REPOSITORY / "tests" / "golden" / f"contract-{version}" for version in (1, 2)}
+NO_CHROMA = "contract version 1 has no second stage: no chroma"
+CHROMA_TOLERANCE = 0.01
 CONVERT = "convert it first: ffmpeg -i IN -ar 22050 OUT.wav"
 
 
@@ -46,15 +52,21 @@ def int8(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_int8(tiny_bundle, tmp_path_factory.mktemp("int8") / "bundle", songs, checkpoint=False).path
 
 
-@pytest.fixture(scope="module", params=["ships", "int8"])
+@pytest.fixture(scope="module", params=["ships", "int8", *VERSIONS])
 def bundle(request: pytest.FixtureRequest) -> Path:
-    """The bundle that ships, then one in int8: what every consumer must reproduce."""
+    """The bundle that ships, one in int8, one of each contract version: what every consumer must reproduce."""
+    if request.param in VERSIONS:
+        return VERSIONS[request.param]
     return BUNDLE if request.param == "ships" else request.getfixturevalue("int8")
 
 
 def golden_of(bundle: Path) -> dict[str, NDArray]:
     with np.load(bundle / "golden.npz") as arrays:
         return dict(arrays)
+
+
+def outputs_of(bundle: Path) -> list[str]:
+    return ["embedding", "chroma"] if "long_chroma" in golden_of(bundle) else ["embedding"]
 
 
 def tolerance_of(bundle: Path) -> float:
@@ -69,6 +81,26 @@ def golden() -> dict[str, NDArray]:
 @pytest.fixture(scope="module")
 def tolerance() -> float:
     return tolerance_of(BUNDLE)
+
+
+def write_golden(bundle: Path, folder: Path) -> list[Path]:
+    """The golden waveforms as long.wav and short.wav."""
+    paths = [folder / "long.wav", folder / "short.wav"]
+    for path in paths:
+        soundfile.write(path, golden_of(bundle)[f"{path.stem}_waveform"], SAMPLE_RATE)
+    return paths
+
+
+def check_files(bundle: Path, lines: list[dict]) -> None:
+    """Hold what a consumer printed for the files of `write_golden` with ``--chroma`` against ``golden.npz``."""
+    golden, outputs = golden_of(bundle), outputs_of(bundle)
+    assert [Path(line["file"]).stem for line in lines] == ["long", "short"]
+    for line in lines:
+        assert list(line) == ["file", *outputs]
+        for output, tolerance in zip(outputs, (tolerance_of(bundle), CHROMA_TOLERANCE), strict=False):
+            expected = golden[f"{Path(line['file']).stem}_{output}"]
+            assert np.shape(line[output]) == expected.shape
+            np.testing.assert_allclose(line[output], expected, rtol=0, atol=tolerance)
 
 
 def module(name: str) -> None:
@@ -89,7 +121,7 @@ def test_what_is_missing_skips_unless_it_is_required(monkeypatch):
     "path", sorted([*CONSUMERS.glob("*.mjs"), *CONSUMERS.glob("*.cpp")]), ids=lambda path: path.name
 )
 def test_every_file_of_the_consumers_is_short(path):
-    assert len(path.read_text().splitlines()) <= 65
+    assert len(path.read_text().splitlines()) <= 80
 
 
 # Node
@@ -103,7 +135,7 @@ def node() -> str:
     return program
 
 
-def embed(node: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+def embed(node: str, *arguments: Path | str) -> subprocess.CompletedProcess[str]:
     module("onnxruntime-node")
     return subprocess.run([node, CONSUMERS / "embed.mjs", *arguments], capture_output=True, text=True)
 
@@ -112,8 +144,11 @@ def test_node_reproduces_the_golden_vectors(node, bundle):
     done = embed(node, bundle)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["golden"] for line in lines] == ["long", "short"]
-    assert max(line["difference"] for line in lines) <= tolerance_of(bundle)
+    outputs, allowed = outputs_of(bundle), {"embedding": tolerance_of(bundle), "chroma": CHROMA_TOLERANCE}
+    expected = [(name, output) for name in ("long", "short") for output in outputs]
+    assert [(line["golden"], line["output"]) for line in lines] == expected
+    assert all(line["difference"] <= allowed[line["output"]] for line in lines)
+    assert (NO_CHROMA in done.stderr) == (outputs == ["embedding"])
 
 
 def test_node_neither_keeps_nor_sends_what_it_notes(node, tmp_path, monkeypatch):
@@ -125,12 +160,29 @@ def test_node_neither_keeps_nor_sends_what_it_notes(node, tmp_path, monkeypatch)
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_node_says_which_golden_vector_is_beyond_the_tolerance(node, golden, tmp_path):
-    bundle = shutil.copytree(BUNDLE, tmp_path / "bundle")
-    np.savez(bundle / "golden.npz", **golden | {"short_embedding": golden["short_embedding"] + np.float32(0.001)})
-    done = embed(node, bundle)
+@pytest.mark.parametrize(("output", "off", "tolerance"), [("embedding", 0.001, 0.0001), ("chroma", 0.02, 0.01)])
+@pytest.mark.parametrize("consumer", ["python", "node"])
+def test_what_is_beyond_its_tolerance_is_named(request, consumer, output, off, tolerance, tmp_path):
+    bundle, golden = shutil.copytree(VERSIONS[2], tmp_path / "bundle"), golden_of(VERSIONS[2])
+    golden[f"short_{output}"][-1] += np.float32(off)
+    np.savez(bundle / "golden.npz", **golden)
+    program = [sys.executable, "-P", REPOSITORY / "export" / "embed.py"]
+    if consumer == "node":
+        module("onnxruntime-node")
+        program = [request.getfixturevalue("node"), CONSUMERS / "embed.mjs"]
+    done = subprocess.run([*program, bundle], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "embed.mjs: short: differs by more than 0.0001\n"
+    assert done.stderr.removeprefix("embed.mjs: ") == f"short: {output} differs by more than {tolerance}\n"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_node_prints_embedding_and_chroma_of_every_file(node, version, tmp_path):
+    done = embed(node, VERSIONS[version], "--chroma", *write_golden(VERSIONS[version], tmp_path))
+    assert done.returncode == 0, done.stderr
+    *files, pair = map(json.loads, done.stdout.splitlines())
+    check_files(VERSIONS[version], files)
+    assert pair["similarity"] == pytest.approx(np.dot(*(file["embedding"] for file in files)), abs=1e-6)
+    assert done.stderr == ("" if version == 2 else f"{VERSIONS[1]}: {NO_CHROMA}\n")
 
 
 def test_node_prints_the_embedding_of_one_file(node, golden, tolerance, tmp_path):
@@ -198,9 +250,9 @@ def test_node_refuses_what_is_no_wav_file(node, tmp_path):
 def test_node_refuses_a_contract_it_does_not_know(node, tmp_path):
     bundle = shutil.copytree(BUNDLE, tmp_path / "bundle")
     contract = json.loads((bundle / "contract.json").read_text())
-    (bundle / "contract.json").write_text(json.dumps(contract | {"contract_version": 2}))
+    (bundle / "contract.json").write_text(json.dumps(contract | {"contract_version": 3}))
     done = embed(node, bundle)
-    assert (done.returncode, done.stderr) == (1, "embed.mjs: contract version 2: this program knows version 1\n")
+    assert (done.returncode, done.stderr) == (1, "embed.mjs: contract version 3: this program knows versions 1 and 2\n")
 
 
 # C++
@@ -226,16 +278,40 @@ def embed_cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_cpp_reproduces_the_golden_vectors(embed_cpp, bundle, tmp_path):
-    golden, paths = golden_of(bundle), [tmp_path / "long.wav", tmp_path / "short.wav"]
-    for path in paths:
-        soundfile.write(path, golden[f"{path.stem}_waveform"], SAMPLE_RATE)
-    done = subprocess.run([embed_cpp, bundle / "model.onnx", *paths], capture_output=True, text=True)
+    done = subprocess.run(
+        [embed_cpp, bundle / "model.onnx", *write_golden(bundle, tmp_path)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    for path, line in zip(paths, done.stdout.splitlines(), strict=True):
-        *embedding, name = line.split()
-        assert name == str(path)
-        expected = golden[f"{path.stem}_embedding"]
+    for name, line in zip(("long", "short"), done.stdout.splitlines(), strict=True):
+        *embedding, path = line.split()
+        assert path == str(tmp_path / f"{name}.wav")
+        expected = golden_of(bundle)[f"{name}_embedding"]
         np.testing.assert_allclose(np.array(embedding, float), expected, rtol=0, atol=tolerance_of(bundle))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_cpp_prints_embedding_and_chroma_of_every_file(embed_cpp, version, tmp_path):
+    model, paths = VERSIONS[version] / "model.onnx", write_golden(VERSIONS[version], tmp_path)
+    done = subprocess.run([embed_cpp, model, "--chroma", *paths], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "" if version == 2 else f"{model}: {NO_CHROMA}\n")
+    rows: dict[str, list[list[float]]] = {}
+    for line in done.stdout.splitlines():
+        *numbers, path = line.split()
+        rows.setdefault(path, []).append([float(number) for number in numbers])
+    outputs = outputs_of(VERSIONS[version])
+    files = [
+        dict(zip(["file", *outputs], [path, embedding, chroma], strict=False))
+        for path, (embedding, *chroma) in rows.items()
+    ]
+    check_files(VERSIONS[version], files)
+
+
+def test_cpp_refuses_a_contract_it_does_not_know(embed_cpp, tmp_path):
+    model = onnx.load(VERSIONS[1] / "model.onnx")
+    next(fact for fact in model.metadata_props if fact.key == "contract_version").value = "3"
+    onnx.save(model, tmp_path / "model.onnx")
+    done = subprocess.run([embed_cpp, tmp_path / "model.onnx", "a.wav"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "embed: this program knows contract versions 1 and 2\n")
 
 
 @pytest.mark.parametrize(
@@ -252,6 +328,20 @@ def test_cpp_refuses_what_would_mean_nothing(embed_cpp, rate, samples, message, 
     soundfile.write(path, samples, rate, subtype="FLOAT")
     done = subprocess.run([embed_cpp, BUNDLE / "model.onnx", path], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"embed: {path}: {message}\n")
+
+
+# Python
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_python_prints_embedding_and_chroma_of_every_file(version, tmp_path):
+    command = [sys.executable, "-P", REPOSITORY / "export" / "embed.py", VERSIONS[version], "--chroma"]
+    done = subprocess.run([*command, *write_golden(VERSIONS[version], tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *files, pair = map(json.loads, done.stdout.splitlines())
+    check_files(VERSIONS[version], files)
+    assert pair["similarity"] == pytest.approx(np.dot(*(file["embedding"] for file in files)), abs=1e-6)
+    assert done.stderr == ("" if version == 2 else f"{VERSIONS[1]}: {NO_CHROMA}\n")
 
 
 # Python and C++, which read with libsndfile
@@ -386,7 +476,7 @@ def test_the_page_checks_the_browser_from_the_keyboard(page):
     assert reached[0] == "file"
     page.press("Enter")
     page.wait("document.querySelector('#checked').textContent.includes('difference')")
-    assert page.text("#checked").endswith("within the tolerance of 0.0001")
+    assert re.search(r"embedding \S+, within the tolerance of 0\.0001\b", page.text("#checked"))
 
 
 @pytest.mark.parametrize("suffix", ["flac", "mp3", "ogg"])
@@ -460,16 +550,55 @@ def test_every_control_of_the_page_has_a_name(page):
         assert any(name.startswith(f"{which} recording") for name in names)
 
 
-def test_the_page_reproduces_the_golden_vectors_in_int8(chromium, int8, tmp_path):
-    (tmp_path / "export").symlink_to(REPOSITORY / "export")
-    (tmp_path / "bytecover2_milvus" / "bundles").mkdir(parents=True)
-    (tmp_path / "bytecover2_milvus" / "bundles" / BUNDLE.name).symlink_to(int8)  # where the page looks for a bundle
-    with serve(tmp_path) as url:
+@contextmanager
+def page_of(chromium: Chromium, bundle: Path, folder: Path) -> Iterator[Chromium]:
+    """The page with another bundle, which lies in `folder` where the page looks for one."""
+    (folder / "export").symlink_to(REPOSITORY / "export")
+    (folder / "bytecover2_milvus" / "bundles").mkdir(parents=True)
+    (folder / "bytecover2_milvus" / "bundles" / BUNDLE.name).symlink_to(bundle)
+    with serve(folder) as url:
         chromium.open(url)
         chromium.wait("!document.querySelector('#check').disabled")
-        chromium.evaluate("document.querySelector('#check').click()")
-        chromium.wait("document.querySelector('#checked').textContent.startsWith('golden.npz')")
-    assert chromium.text("#checked").endswith("within the tolerance of 0.02")
+        yield chromium
+
+
+def check_page(page: Chromium) -> str:
+    """What the page says of ``golden.npz``."""
+    page.evaluate("document.querySelector('#check').click()")
+    page.wait("document.querySelector('#checked').textContent.startsWith('golden.npz')")
+    return page.text("#checked")
+
+
+def test_the_page_reproduces_the_golden_vectors_in_int8(chromium, int8, tmp_path):
+    with page_of(chromium, int8, tmp_path) as page:
+        assert re.fullmatch(
+            r"golden\.npz: largest difference of embedding \S+, within the tolerance of 0\.02", check_page(page)
+        )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_page_saves_what_a_bundle_of_each_version_gives(chromium, version, tmp_path):
+    paths = write_golden(VERSIONS[version], tmp_path)
+    with page_of(chromium, VERSIONS[version], tmp_path) as page:
+        assert page.text("#model").endswith(NO_CHROMA) == (version == 1)
+        assert re.search(r"of chroma \S+, within the tolerance of 0\.01$", check_page(page)) or version == 1
+        page.drop(FIRST, *paths)
+        finish(page)
+        link = page.evaluate("document.querySelector('#save').href")
+    saved, contract = (
+        json.loads(unquote(link.partition(",")[2])),
+        json.loads((VERSIONS[version] / "contract.json").read_text()),
+    )
+    assert saved.get("chroma_id") == contract.get("chroma", {}).get("chroma_id")
+    outputs = outputs_of(VERSIONS[version])
+    check_files(
+        VERSIONS[version],
+        [
+            {"file": saved_as["name"], **{output: saved_as[output] for output in outputs}}
+            for saved_as in saved["recordings"]
+        ],
+    )
+    assert ("chroma" in saved["recordings"][0]) == (version == 2)
 
 
 def test_the_page_says_that_its_model_is_missing(chromium, tmp_path):

@@ -90,7 +90,7 @@ def test_what_python_compiled_of_its_program_is_no_part_of_a_bundle(bundle):
         ({"embedding_dim": 10**12}, "embedding_dim: 1000000000000 is greater than the maximum of 32768"),
         ({"embedding_dim": 128.0}, "embedding_dim: 128.0 is not of type 'integer'"),
         ({"sample_rate": 22050.0}, "sample_rate: 22050.0 is not of type 'integer'"),
-        ({"contract_version": True}, "contract_version: True is not of type 'integer'"),
+        ({"contract_version": True}, "contract version True, this package reads 1 and 2"),
         ({"packages": ["numpy"] * 10_000}, "packages: ['numpy', 'numpy'"),
         ({"name": None}, "name: None is not of type 'string'"),
         ({"x" * 10_000: 1}, "missing or unknown fields: xxx"),
@@ -187,7 +187,7 @@ def test_a_node_that_needs_what_is_not_in_the_file_is_refused(bundle, node):
 def test_a_model_of_another_dimension_than_its_contract_is_refused(bundle):
     nodes = [helper.make_node("Slice", ["waveform", *SLICE], ["embedding"])]
     write_model(bundle, nodes, SLICE | {"to": np.int64([64])}, dim=64)
-    with pytest.raises(BundleError, match=r"outputs .*64.*, not 128 values"):
+    with pytest.raises(BundleError, match=r"outputs .*64.*, not .*128"):
         Embedder(bundle, "cpu")
 
 

@@ -2,6 +2,7 @@
 //
 // node embed.mjs MODEL_DIR a.wav b.wav ...    cosine similarity of every pair
 // node embed.mjs MODEL_DIR a.wav              the embedding, as JSON
+// node embed.mjs MODEL_DIR --chroma a.wav ... embedding and chroma of each file (a bundle of version 1 has no chroma)
 // node embed.mjs MODEL_DIR                    check this machine against golden.npz
 //
 // It does not resample: the files are WAV, at the contract's sample rate (ffmpeg -i song.mp3 -ar 22050 song.wav).
@@ -16,32 +17,44 @@ const { default: ort } = await import("onnxruntime-node");
 const read = async (path) => Uint8Array.from(await readFile(path)).buffer;
 const print = (line) => console.log(JSON.stringify(line));
 
-async function embed(bundle, path) {
+async function hear(bundle, path) {
   try {
     const { rate, waveform } = decodeWav(await read(path));
     const { sample_rate } = bundle.contract;
     if (rate !== sample_rate) throw new Error(`${rate} Hz: resample it to ${sample_rate} Hz`);
-    return [path, await bundle.embed(waveform)];
+    return { file: path, ...(await bundle.hear(waveform)) };
   } catch (error) {
     throw new Error(`${path}: ${error.message}`, { cause: error });
   }
 }
 
-async function main(folder, ...paths) {
-  if (!folder) throw new Error("usage: node embed.mjs MODEL_DIR [FILE.wav ...]");
+// What JSON.stringify takes for a list.
+const lists = ({ file, embedding, chroma }) => ({
+  file,
+  embedding: [...embedding],
+  ...(chroma && { chroma: chroma.map((frame) => [...frame]) }),
+});
+
+async function main(folder, ...rest) {
+  if (!folder) throw new Error("usage: node embed.mjs MODEL_DIR [--chroma] [FILE.wav ...]");
+  const paths = rest.filter((argument) => argument !== "--chroma");
+  const withChroma = paths.length < rest.length;
   const bundle = await Bundle.open(ort, (name) => read(join(folder, name)));
-  if (!paths.length) {
-    const { parity_tolerance } = bundle.contract;
-    for (const [golden, difference] of Object.entries(await bundle.differences())) {
-      print({ golden, difference });
-      if (!(difference <= parity_tolerance)) throw new Error(`${golden}: differs by more than ${parity_tolerance}`);
-    }
+  if (!bundle.contract.chroma && (withChroma || !paths.length)) {
+    console.error(`${folder}: contract version 1 has no second stage: no chroma`);
+  }
+  for (const { golden, output, difference, tolerance } of paths.length ? [] : await bundle.check()) {
+    print({ golden, output, difference });
+    if (!(difference <= tolerance)) throw new Error(`${golden}: ${output} differs by more than ${tolerance}`);
   }
   const recordings = [];
-  for (const path of paths) recordings.push(await embed(bundle, path));
-  if (recordings.length === 1) print([...recordings[0][1]]);
-  recordings.forEach(([a, embedding], i) => {
-    for (const [b, other] of recordings.slice(i + 1)) print({ a, b, similarity: similarity(embedding, other) });
+  for (const path of paths) recordings.push(await hear(bundle, path));
+  if (withChroma) recordings.forEach((recording) => print(lists(recording)));
+  else if (recordings.length === 1) print([...recordings[0].embedding]);
+  recordings.forEach(({ file: a, embedding }, i) => {
+    for (const { file: b, embedding: other } of recordings.slice(i + 1)) {
+      print({ a, b, similarity: similarity(embedding, other) });
+    }
   });
 }
 
