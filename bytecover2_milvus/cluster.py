@@ -1,7 +1,7 @@
 """Decoding and embedding on the machines of a Ray cluster; storing stays with the process that asked.
 
 A *worker* is a Ray actor with one session: it is sent a path, reads the file, and sends back embeddings, half a
-kilobyte per part, and about 8 kB of chroma. Waveforms stay where they were decoded, and nothing goes through Ray's
+kilobyte per part, and about 5 kB of chroma. Waveforms stay where they were decoded, and nothing goes through Ray's
 object store. Files, and a bundle that is named, are read under the same path on every machine; this package has to be
 installed on all.
 
