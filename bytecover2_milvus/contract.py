@@ -74,6 +74,11 @@ class Contract:
         """Channels of chroma, 12 for each group; 0 where the bundle has no second stage."""
         return self.chroma.channels if self.chroma else 0
 
+    @property
+    def frame_s(self) -> float:
+        """Seconds from one frame of chroma to the next; 0 where the bundle has no second stage."""
+        return self.chroma.frame_samples / self.sample_rate if self.chroma else 0.0
+
     def to_dict(self) -> dict[str, Any]:
         table = dataclasses.asdict(self)
         if self.chroma is None:

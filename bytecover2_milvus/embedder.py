@@ -110,7 +110,7 @@ class Embedder:
     @property
     def frame_s(self) -> float:
         """Seconds from one frame of chroma to the next; 0 where the bundle has no second stage."""
-        return self.contract.chroma.frame_samples / self.contract.sample_rate if self.contract.chroma else 0.0
+        return self.contract.frame_s
 
     @property
     def provider(self) -> str:

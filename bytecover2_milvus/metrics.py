@@ -22,11 +22,16 @@ They are exact: no list is cut off and no approximate index takes part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+# The number of the query among the tracks, its similarities to all (n_tracks,), -inf to itself, and the track_ids and
+# work_ids of all; it returns other similarities, -inf to itself.
+Judge: TypeAlias = Callable[[int, NDArray[np.floating], NDArray[np.str_], NDArray[np.str_]], NDArray[np.floating]]
 
 _BLOCK = 2**23  # similarities computed at once, 64 MiB of float64
 
@@ -82,6 +87,7 @@ def evaluate(
     work_ids: Sequence[str],
     track_ids: Sequence[str],
     queries: NDArray[np.floating] | None = None,
+    judge: Judge | None = None,
 ) -> Evaluation:
     """MAP, MR1 and P@10 of a collection in which every track is a query against all others.
 
@@ -94,6 +100,8 @@ def evaluate(
     queries : np.ndarray [shape=(n_rows, D)], optional
         Unit rows that query in place of those of `embeddings`, row by row of the same track: of an excerpt, say. The
         candidates stay the rows of `embeddings`, and a query's own track is not among them.
+    judge : callable, optional
+        Gives the similarities that candidates are ranked by in place of those of the embeddings: a second stage.
 
     Returns
     -------
@@ -139,6 +147,8 @@ def evaluate(
         similarity[query] = -np.inf  # removed by identity
         relevant = work == work[query]
         relevant[query] = False
+        if judge:
+            similarity = judge(int(query), similarity, tracks, works[work])
         ranks.append(_relevant_ranks(similarity, relevant))
     average_precisions = np.array([_average_precision(found) for found in ranks])
     first_ranks = np.array([found[0] for found in ranks])

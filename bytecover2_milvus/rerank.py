@@ -24,8 +24,9 @@ from .cohort import Cohort
 
 if TYPE_CHECKING:
     from .collection import TrackCollection
-    from .embedder import Embedder, Heard
+    from .embedder import Heard
     from .match import Match
+    from .properties import SecondStage
 
 CANDIDATES = 100  # of the first stage that are aligned, unless the user says otherwise
 QUERY_COHORT = 20  # tracks that a query is normalised by
@@ -35,10 +36,10 @@ ALL_GROUPS = 50  # candidates that are aligned by all groups, those that are bes
 Levels = NDArray[np.uint8]  # (n_frames, channels)
 
 
-def why_no_verdict(collection: TrackCollection, embedder: Embedder) -> str:
-    """Why what the embedder hears cannot be judged in this collection, and what to do; "" where it can."""
-    lack = collection.why_no_second_stage(embedder)
-    if not lack and embedder.verdict is None:
+def why_no_verdict(collection: TrackCollection, model: SecondStage, verdict: Verdict | None) -> str:
+    """Why what a model hears cannot be judged in this collection, and what to do; "" where it can."""
+    lack = collection.why_no_second_stage(model)
+    if not lack and verdict is None:
         return "this bundle has a note map but no calibration.json, and so no second stage"
     return lack
 
@@ -111,40 +112,78 @@ class Reranker:
         if self.why_not(heard) or not matches:
             return list(matches)
         query = to_levels(heard.chroma, "query")
-        found = self._look_up(heard, query, matches)
-        alignable = [i for i, levels in enumerate(found.levels) if len(levels) >= Qmax().embedding]
-        found.align(query, alignable, FIRST_GROUP)
-        scores = found.scores()
-        best = sorted(alignable, key=lambda i: -scores[i])[:ALL_GROUPS]
-        found.align(query, best, [group for group in range(found.aligned.shape[1]) if group not in FIRST_GROUP])
+        own = self._verdict.statistics(self._cohort.statistics(heard.embedding, query), "query")
+        similarities = [match.similarity for match in matches]
+        found = self._align(query, heard.embedding, own, [match.track_id for match in matches], similarities)
         scores = found.scores()
         order = np.argsort(-scores, kind="stable").tolist()
         ranked = []
         for rank, i in enumerate(found.distinct(order) if distinct else order, start=1):
             score = float(scores[i])
             match = replace(matches[i], rank=rank, score=score)
-            if i in alignable:
+            if i in found.alignable:
                 match = replace(match, probability=probability(score))
                 if rank <= limit and probability(score) >= min_probability:
                     match = self._with_evidence(match, query, found.levels[i], found.best_group(i))
             ranked.append(match)
         return ranked
 
-    def _look_up(self, heard: Heard, query: Levels, matches: Sequence[Match]) -> _Found:
-        """What is stored of the matches; where there is no chroma, its levels have no frames."""
-        stored = self._collection.stored_chroma([match.track_id for match in matches])
-        similarities = np.array([match.similarity for match in matches])  # (n,)
-        embeddings = np.zeros((len(matches), len(heard.embedding)), dtype=np.float32)
+    def stored_scores(
+        self, track_id: str, others: Sequence[str], similarities: Sequence[float]
+    ) -> NDArray[np.float64] | None:
+        """The scores (n,) of a stored track with others, by the statistics that are stored with all of them.
+
+        Parameters
+        ----------
+        track_id : str
+        others : sequence of str, length n
+            track_ids.
+        similarities : sequence of float, length n
+            Of the first stage; they count where there is no chroma.
+
+        Returns
+        -------
+        scores : np.ndarray [shape=(n,)] or None
+            None if the track has no chroma, or less than a window of it.
+
+        Raises
+        ------
+        ChromaError
+            As `rerank`.
+        """
+        asking = self._collection.stored_chroma([track_id]).get(track_id)
+        levels = decode(asking.chroma, self._collection.chroma_channels, track_id) if asking else []
+        if asking is None or len(levels) < Qmax().embedding:
+            return None
+        own = self._verdict.statistics(asking.statistics, track_id)
+        return self._align(levels, asking.embedding, own, others, similarities).scores()
+
+    def _align(
+        self,
+        query: Levels,
+        embedding: NDArray[np.float32],
+        own: NDArray[np.float64],
+        track_ids: Sequence[str],
+        similarities: Sequence[float],
+    ) -> _Found:
+        """Candidates with all that is computed of them; levels without frames where there is no chroma."""
+        stored = self._collection.stored_chroma(track_ids)
+        wholes = np.array(similarities, dtype=np.float64)  # (n,)
+        embeddings = np.zeros((len(track_ids), len(embedding)), dtype=np.float32)
         statistics, levels = [], []
-        for i, match in enumerate(matches):
-            known = stored.get(match.track_id)
+        for i, track_id in enumerate(track_ids):
+            known = stored.get(track_id)
             if known:
                 embeddings[i] = known.embedding
-                similarities[i] = known.embedding @ heard.embedding  # of wholes, which the statistics are of
-            statistics.append(self._verdict.statistics(known.statistics if known else {}, match.track_id))
-            levels.append(decode(known.chroma, query.shape[1], match.track_id) if known else query[:0])
-        own = self._verdict.statistics(self._cohort.statistics(heard.embedding, query), "query")
-        return _Found(self._verdict, similarities, embeddings, own, np.array(statistics), levels)
+                wholes[i] = known.embedding @ embedding  # the first stage may have compared segments
+            statistics.append(self._verdict.statistics(known.statistics if known else {}, track_id))
+            levels.append(decode(known.chroma, query.shape[1], track_id) if known else query[:0])
+        found = _Found(self._verdict, wholes, embeddings, own, np.array(statistics), levels)
+        found.align(query, found.alignable, FIRST_GROUP)
+        scores = found.scores()
+        best = sorted(found.alignable, key=lambda i: -scores[i])[:ALL_GROUPS]
+        found.align(query, best, [group for group in range(found.aligned.shape[1]) if group not in FIRST_GROUP])
+        return found
 
     def _with_evidence(self, match: Match, query: Levels, candidate: Levels, group: int) -> Match:
         seen = evidence(query, candidate, group)
@@ -184,6 +223,7 @@ class _Found:
         self._verdict, self._query, self._candidates = verdict, query, candidates
         self._similarities, self._embeddings = similarities, embeddings
         self.levels = levels
+        self.alignable = [i for i, candidate in enumerate(levels) if len(candidate) >= Qmax().embedding]
         self.aligned = np.full((len(levels), len(verdict.groups)), np.nan)  # NaN where it is not
 
     def scores(self) -> NDArray[np.float64]:

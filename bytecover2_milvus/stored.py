@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import Evaluation, evaluate
+from .metrics import Evaluation, Judge, evaluate
 
 if TYPE_CHECKING:
     from .manifest import Track
@@ -50,12 +50,14 @@ class StoredTracks:
             self.whole[rows],
         )
 
-    def evaluate(self) -> Evaluation:
+    def evaluate(self, judge: Judge | None = None) -> Evaluation:
         """Exact metrics; every track whose work is known, and has another track here, is a query.
+
+        With `judge`, of a second stage, as `metrics.evaluate` takes it.
 
         Raises
         ------
         ValueError
             If there is no query.
         """
-        return evaluate(self.embeddings, self.work_ids, self.track_ids, self.asking())
+        return evaluate(self.embeddings, self.work_ids, self.track_ids, self.asking(), judge)

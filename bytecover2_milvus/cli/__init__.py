@@ -24,11 +24,12 @@ from .collections import collections_group
 from .demo import demo
 from .doctor import doctor
 from .embed import embed
+from .evaluate import evaluate
 from .explain import explain
 from .export import export
 from .output import InOrder, printable
 from .query import query
-from .search import evaluate, ingest
+from .search import ingest
 from .training import fit_pca, train
 from .verify import verify
 

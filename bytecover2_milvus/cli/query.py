@@ -110,7 +110,7 @@ def query(
     matches, answers, failures = [], [], 0
     with open_milvus(milvus) as client, progress_bar("query", len(audio)) as bar:
         covers = TrackCollection.open(client, collection, embedder.model_id)
-        lack = why_no_verdict(covers, embedder) if rerank else "--rerank 0"
+        lack = why_no_verdict(covers, embedder, embedder.verdict) if rerank else "--rerank 0"
         if lack and distinct:
             raise click.UsageError(f"--distinct needs the second stage: {lack}")
         if lack and rerank:

@@ -1,4 +1,4 @@
-"""``ingest`` and ``evaluate``: how a catalogue gets into a collection, and how well it is told apart there."""
+"""``ingest``: how a catalogue gets into a collection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from .output import (
     milvus_options,
     open_milvus,
     print_json,
-    print_table,
     progress_bar,
     say,
     segment_options,
@@ -215,44 +214,3 @@ def _store(
     else:
         with open_milvus(milvus, make=True) as client:
             yield TrackCollection.open_or_create(client, collection, model)
-
-
-@click.command()
-@milvus_options
-@collection_option
-@click.option("--manifest", type=click.Path(path_type=Path), help="Evaluate these tracks only, with these work_ids.")
-@click.option("--whole", is_flag=True, help="Compare whole tracks only, as if there were no segments.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def evaluate(milvus: Place, collection: str, manifest: Path | None, whole: bool, as_json: bool) -> None:
-    """Score a collection by its labels. Every track whose work is known, and has another track there, is a query.
-
-    MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds. Where tracks are
-    stored in segments too, a whole track asks and the closest row of each other track counts, as in a query.
-
-    \b
-    Example:
-      bytecover2-milvus evaluate --uri bytecover2.db --collection tracks
-    """
-    from ..collection import WHOLE_TRACKS, TrackCollection
-    from ..errors import ManifestError
-    from ..manifest import read_manifest
-
-    tracks = read_manifest(manifest) if manifest else []
-    with open_milvus(milvus) as client:
-        stored = TrackCollection.open(client, collection).fetch(WHOLE_TRACKS if whole else "")
-    if tracks:
-        stored = stored.only(tracks)
-        missing = len(tracks) - len(set(stored.track_ids))
-        if missing == len(tracks):
-            raise ManifestError(f"{manifest}: none of its tracks is in {collection}; ingest it first")
-        if missing:
-            say(f"warning: {missing} of {len(tracks)} tracks of {manifest} are not in {collection}")
-    try:
-        result = stored.evaluate()
-    except ValueError as error:
-        raise click.ClickException(f"{collection}: {error}") from error
-    summary = {name: getattr(result, name) for name in ("map", "mr1", "precision_at_10", "queries", "tracks", "works")}
-    if as_json:
-        print_json(summary)
-    else:
-        print_table(("metric", "value"), list(summary.items()))

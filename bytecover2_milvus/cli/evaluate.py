@@ -1,0 +1,137 @@
+"""``evaluate``: how well the works of a collection are told apart, by its own labels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .output import (
+    Place,
+    bundle_option,
+    collection_option,
+    milvus_options,
+    open_milvus,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+)
+
+if TYPE_CHECKING:
+    from ..collection import TrackCollection
+    from ..judged import Judgements, Thresholds
+    from ..metrics import Evaluation
+
+
+@click.command()
+@milvus_options
+@collection_option
+@bundle_option
+@click.option("--manifest", type=click.Path(path_type=Path), help="Evaluate these tracks only, with these work_ids.")
+@click.option("--whole", is_flag=True, help="Compare whole tracks only, as if there were no segments.")
+@click.option(
+    "--rerank",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="How many of the closest tracks of each the second stage aligns and judges, at a few milliseconds each.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def evaluate(
+    milvus: Place,
+    collection: str,
+    bundle: Path | None,
+    manifest: Path | None,
+    whole: bool,
+    rerank: int,
+    as_json: bool,
+) -> None:
+    """Score a collection by its labels. Every track whose work is known, and has another track there, is a query.
+
+    MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds. Where tracks are
+    stored in segments too, a whole track asks and the closest row of each other track counts, as in a query.
+
+    With --rerank they are those of both stages, from what is stored. It tells, too, how often a verdict is right:
+    precision and recall at several probabilities, the probabilities that give a precision of 0.9 and 0.99, and the
+    equal error rate.
+
+    \b
+    Example:
+      bytecover2-milvus evaluate --uri bytecover2.db --collection tracks --rerank 100
+    """
+    from ..collection import WHOLE_TRACKS, TrackCollection
+    from ..errors import ManifestError
+    from ..manifest import read_manifest
+
+    tracks = read_manifest(manifest) if manifest else []
+    with open_milvus(milvus) as client:
+        covers = TrackCollection.open(client, collection)
+        judge = _judgements(covers, bundle, rerank) if rerank else None
+        stored = covers.fetch(WHOLE_TRACKS if whole else "")
+        if tracks:
+            stored = stored.only(tracks)
+            missing = len(tracks) - len(set(stored.track_ids))
+            if missing == len(tracks):
+                raise ManifestError(f"{manifest}: none of its tracks is in {collection}; ingest it first")
+            if missing:
+                say(f"warning: {missing} of {len(tracks)} tracks of {manifest} are not in {collection}")
+        try:
+            first = stored.evaluate()
+            if judge:
+                with progress_bar("evaluate", first.queries) as bar:
+
+                    def judged(*arguments: object) -> object:
+                        bar.update(advance=1)
+                        return judge(*arguments)
+
+                    both = stored.evaluate(judged)
+        except ValueError as error:
+            raise click.ClickException(f"{collection}: {error}") from error
+    summary = _summary(both if judge else first)
+    if judge:
+        verdicts = judge.thresholds()
+        summary |= {"rerank": rerank, "first_stage": _summary(first)}
+        summary["verdicts"] = asdict(verdicts) if verdicts else None
+    if as_json:
+        print_json(summary)
+        return
+    if not judge:
+        print_table(("metric", "value"), list(_summary(first).items()))
+        return
+    alone, together = _summary(first), _summary(both)
+    print_table(("metric", "vector alone", "both stages"), [(name, alone[name], together[name]) for name in alone])
+    if verdicts:
+        _print_verdicts(verdicts)
+
+
+def _summary(result: Evaluation) -> dict[str, float]:
+    return {name: getattr(result, name) for name in ("map", "mr1", "precision_at_10", "queries", "tracks", "works")}
+
+
+def _judgements(covers: TrackCollection, bundle: Path | None, rerank: int) -> Judgements:
+    """The second stage that judges, of the bundle; its network is not needed, as chroma is stored."""
+    from ..bundle import default_bundle, open_bundle
+    from ..judged import Judgements
+    from ..rerank import Reranker, why_no_verdict
+
+    opened = open_bundle(default_bundle() if bundle is None else bundle)
+    verdict = opened.calibration
+    if (lack := why_no_verdict(covers, opened.contract, verdict)) or verdict is None:
+        raise click.ClickException(f"--rerank: {lack}")
+    return Judgements(Reranker(covers, verdict, opened.contract.frame_s), rerank)
+
+
+def _print_verdicts(verdicts: Thresholds) -> None:
+    points = [(f"{point.probability:g}", _share(point.precision), _share(point.recall)) for point in verdicts.points]
+    for precision, point in verdicts.for_precision.items():
+        probability, recall = (f"{point.probability:.4g}", point.recall) if point else ("none has it", None)
+        points.append((probability, f"{precision} or more", _share(recall)))
+    print_table(("--min-probability", "precision", "recall"), points)
+    print_table(("metric", "value"), [("equal error rate", verdicts.equal_error_rate)])
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
