@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -72,13 +72,23 @@ class Bundle:
         """
         if self.contract.chroma is None or CALIBRATION not in self.files:
             return None
-        path = self.path / CALIBRATION
-        try:
-            return Verdict.read(read_text(path), self.contract.chroma.groups)
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(f"{path}: cannot be read ({error}); {COPY_AGAIN}") from error
-        except BundleError as error:
-            raise BundleError(f"{path}: {error}; {COPY_AGAIN}") from error
+        return read_calibration(self.path / CALIBRATION, self.contract.chroma.groups)
+
+
+def read_calibration(path: Path, groups: Sequence[str]) -> Verdict:
+    """The verdict in a ``calibration.json``, for these groups of chroma channels.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be read, or is none for these groups.
+    """
+    try:
+        return Verdict.read(read_text(path), groups)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); {COPY_AGAIN}") from error
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}; {COPY_AGAIN}") from error
 
 
 def open_bundle(path: str | Path) -> Bundle:

@@ -18,8 +18,10 @@ import onnxscript
 import torch
 
 from .. import __version__
+from ..alignment.verdict import Verdict
 from ..audio import MINIMUM_S, SILENCE
 from ..bundle import (
+    CALIBRATION,
     CHECKPOINT,
     CONTRACT,
     GOLDEN,
@@ -60,6 +62,7 @@ def write_bundle(
     *,
     facts: Mapping[str, str],
     note_map: NoteMap | None = None,
+    verdict: Verdict | None = None,
     checkpoint: bool = True,
     cqt: bool = False,
     int8: CalibrationSet | None = None,
@@ -79,6 +82,8 @@ def write_bundle(
         Where the weights come from and how good they are, for the model card: one row each.
     note_map : NoteMap, optional
         In eval mode. With it the graph gives chroma too, and the contract is of version 2.
+    verdict : Verdict, optional
+        How similarities of this network and note map become probabilities, for ``calibration.json``.
     checkpoint : bool
         Whether the bundle carries the network as it was before folding, to train on from.
     cqt : bool
@@ -130,6 +135,8 @@ def write_bundle(
             if cqt:
                 (folder / MODEL_CQT).write_bytes(model_cqt)
             (folder / CONTRACT).write_text(contract.to_json(), encoding="utf-8")
+            if verdict:
+                (folder / CALIBRATION).write_text(verdict.to_json(), encoding="utf-8")
             if checkpoint:
                 (folder / CHECKPOINT).write_bytes(half_checkpoint(config, network, note_map, facts))
             (folder / "MODEL_CARD.md").write_text(

@@ -7,11 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import lively_note_map, with_statistics
 
+from bytecover2_milvus.alignment.score import Background, Calibration
+from bytecover2_milvus.alignment.verdict import Verdict
+from bytecover2_milvus.bundle import open_bundle
+from bytecover2_milvus.cli import main
 from bytecover2_milvus.config import Config, FrontEnd, Network, Notes, Training
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import CheckpointError, ConfigError
+from bytecover2_milvus.export import exporter
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.model.note_map import NOTE_POOLING, NoteMap, note_input
@@ -208,3 +214,25 @@ def test_a_bundle_with_a_note_map_gives_chroma_beside_the_same_embedding(tiny_bu
     assert heard.chroma.min() >= 0 and heard.chroma.max() <= 1
     short = second.hear(waveform[:30_000])  # repeated before it is embedded
     assert short.chroma.shape == (2, 24)
+
+
+def test_a_bundle_carries_its_calibration(tiny_notes_bundle, tmp_path):
+    verdict = Verdict(
+        {"vector": Background(0.0, 0.1), "notes": Background(1.0, 0.3), "lead": Background(1.0, 0.4)},
+        Calibration((0.5, 0.6), -8.0),
+        Calibration((0.9,), -7.0),
+        "pairs of a test",
+    )
+    (tmp_path / "mine.json").write_text(verdict.to_json())
+    with pytest.MonkeyPatch.context() as patch:  # the graph is there already, and torch takes long
+        model = (tiny_notes_bundle / "model.onnx").read_bytes()
+        patch.setattr(exporter, "export_onnx", lambda shipped, metadata: model)
+        command = ["export", str(tiny_notes_bundle), "--out", str(tmp_path / "bundle")]
+        done = CliRunner().invoke(main, [*command, "--calibration", str(tmp_path / "mine.json")])
+        assert done.exit_code == 0, done.output
+        again = ["export", str(tmp_path / "bundle"), "--out", str(tmp_path / "again")]
+        assert CliRunner().invoke(main, again).exit_code == 0  # keeps it
+    assert open_bundle(tmp_path / "bundle").calibration == open_bundle(tmp_path / "again").calibration == verdict
+    (tmp_path / "mine.json").write_text("{}")
+    refused = CliRunner().invoke(main, [*command, "--calibration", str(tmp_path / "mine.json")])
+    assert refused.exit_code == 1 and "mine.json" in refused.output

@@ -34,6 +34,12 @@ CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter, but for 
     type=click.Path(path_type=Path),
     help='Checkpoint of phase "notes" whose note map gives the bundle its second stage; by default that of CHECKPOINT.',
 )
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="File that python -m benchmarks.calibration wrote for this note map, which makes probabilities of scores. "
+    "Of a bundle that keeps its note map, its own is kept.",
+)
 @click.option("--cqt", is_flag=True, help="Add model_cqt.onnx, for those who have the pooled CQT already.")
 @click.option(
     "--int8", is_flag=True, help="Quantise the backbone to int8; refused if that costs more than 0.005 of MAP."
@@ -64,6 +70,7 @@ def export(
     facts: tuple[str, ...],
     with_checkpoint: bool,
     note_map: Path | None,
+    calibration: Path | None,
     cqt: bool,
     int8: bool,
     songs: tuple[str, ...],
@@ -82,7 +89,8 @@ def export(
       bytecover2-milvus export bundles/mine --int8 --out bundles/mine-int8
       bytecover2-milvus export bundles/mine --note-map runs/notes/best.safetensors --out bundles/with-second-stage
     """
-    from ..bundle import open_bundle
+    from ..bundle import open_bundle, read_calibration
+    from ..config import CHROMA_GROUPS
     from ..export.exporter import check_possible, write_bundle
     from ..model_file import ModelFile
     from ..training.checkpoint import load_checkpoint
@@ -97,12 +105,19 @@ def export(
     named = dict(fact.partition("=")[::2] for fact in facts)
     loaded = load_checkpoint(checkpoint)
     folded = None
+    verdict = None
     if checkpoint.is_dir():
-        model = ModelFile.read(open_bundle(checkpoint).model)
+        bundle = open_bundle(checkpoint)
+        verdict = None if note_map else bundle.calibration
+        model = ModelFile.read(bundle.model)
         folded = model.weights if note_map else model.weights | model.note_weights
     notes = load_checkpoint(note_map) if note_map else loaded
     if note_map and notes.note_map is None:
         raise ConfigError(f'{note_map}: has no note map; train one with training.phase="notes"')
+    if calibration:
+        if notes.note_map is None:
+            raise ConfigError(f"{calibration}: calibrates a second stage, but {checkpoint} has no note map")
+        verdict = read_calibration(calibration, CHROMA_GROUPS)
     material = None
     if int8:
         check_possible(out.absolute(), folded)
@@ -114,6 +129,7 @@ def export(
         out,
         facts=loaded.facts | named,
         note_map=notes.note_map,
+        verdict=verdict,
         checkpoint=with_checkpoint,
         cqt=cqt,
         int8=material,
