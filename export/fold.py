@@ -89,8 +89,9 @@ class ShippedNetwork(FromCQT):
         if self.note_map is None:
             return super().forward(self.pool_cqt(waveform))
         cqt = self.front_end.constant_q(waveform)
-        chroma = self.chroma(self.note_map(note_input(pool_time(cqt, NOTE_POOLING))))
-        return super().forward(pool_time(cqt, self.config.time_pooling)), chroma
+        # First, so that its values have the names in the graph that they have without a note map: int8 hashes them.
+        embedding = super().forward(pool_time(cqt, self.config.time_pooling))
+        return embedding, self.chroma(self.note_map(note_input(pool_time(cqt, NOTE_POOLING))))
 
 
 def fold_note_map(note_map: NoteMap) -> NoteMap:

@@ -1,4 +1,4 @@
-"""The int8 form of a graph: the backbone's convolutions in 8 bits, all else as it was.
+"""The int8 form of a graph: the backbone's convolutions in 8 bits, all else as it was, a note map included.
 
 Static quantisation in the QDQ form (QuantizeLinear and DequantizeLinear around what is to be computed in integers),
 which is plain ONNX: activations uint8 with one scale per tensor, from the smallest and largest value on calibration

@@ -220,6 +220,19 @@ def test_a_bundle_exported_again_stays_the_model_that_it_is(tiny_bundle, tmp_pat
     assert found["cqt form"] == "ok" and "failed" not in found.values()
 
 
+def test_a_bundle_with_a_note_map_gets_the_cqt_form_and_keeps_its_chroma(tmp_path):
+    source = Path(__file__).parent / "golden" / "contract-2"
+    result = CliRunner().invoke(main, ["export", str(source), "--cqt", "--out", str(tmp_path / "again")])
+    assert result.exit_code == 0, result.output
+    before, after = (Embedder(path, device="cpu", threads=1) for path in (source, tmp_path / "again"))
+    assert (after.model_id, after.contract.chroma) == (before.model_id, before.contract.chroma)
+    waveform = melody(10 * SAMPLE_RATE, seed=1)
+    np.testing.assert_allclose(after.hear(waveform).chroma, before.hear(waveform).chroma, atol=1e-6)
+    np.testing.assert_allclose(after.hear(waveform).embedding, before.hear(waveform).embedding, atol=1e-6)
+    found = {finding.check: finding.status for finding in verify(tmp_path / "again", "cpu")}
+    assert found["cqt form"] == "ok" and "failed" not in found.values()
+
+
 def test_bytecover_without_pca_fc_exports_too(tmp_path):
     bundle = write_bundle(*tiny_network(feature_dim=None), tmp_path / "bytecover", facts={})
     assert (bundle.contract.name, bundle.contract.embedding_dim) == ("bytecover-256", 256)

@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from bytecover2_milvus.bundle import Bundle, open_bundle, write_sums
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.contract import check_graph
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import ExportError
 from bytecover2_milvus.export.exporter import to_int8, write_bundle
@@ -29,6 +30,7 @@ from bytecover2_milvus.model_file import ModelFile
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
 from bytecover2_milvus.verify import verify
 
+GOLDEN = Path(__file__).parent / "golden"
 TRACK_S = 10
 
 
@@ -182,6 +184,28 @@ def test_transpositions_stay_as_they_are(songs, tmp_path):
     [kernel] = [value for name, value in ModelFile.read(bundle.model).weights.items() if name == "transposing"]
     assert kernel.dtype.kind == "f" and set(np.unique(kernel)) == {0, 1}
     assert not [finding for finding in verify(bundle.path) if finding.status == "failed"]
+
+
+def test_the_note_map_stays_in_float_and_chroma_as_it_was(songs):
+    """Nor does it change what int8 makes of the vector: with and without note map, model_id and embedding are one."""
+    contracts, models = {}, {}
+    for version in (1, 2):
+        bundle = open_bundle(GOLDEN / f"contract-{version}")
+        contracts[version], models[version], _ = to_int8(bundle.contract, bundle.model.read_bytes(), songs)
+    assert contracts[2].model_id == contracts[1].model_id != bundle.contract.model_id
+    assert contracts[2].chroma == bundle.contract.chroma
+    exact, quantized = ModelFile.read(bundle.model), ModelFile.parse(models[2])
+    check_graph(contracts[2], bundle.model, quantized)
+    assert {name for name in quantized.note_weights} == {name for name in exact.note_weights}
+    for name, weight in exact.note_weights.items():
+        np.testing.assert_array_equal(quantized.note_weights[name], weight)
+    waveform = melody(TRACK_S * SAMPLE_RATE, seed=7)[None]
+    embedding, chroma = reference_session(bundle.model.read_bytes()).run(None, {"waveform": waveform})
+    rounded, same_chroma = reference_session(models[2]).run(None, {"waveform": waveform})
+    np.testing.assert_allclose(same_chroma, chroma, atol=1e-6)
+    [alone] = reference_session(models[1]).run(None, {"waveform": waveform})
+    np.testing.assert_allclose(rounded, alone, atol=1e-6)
+    assert np.abs(rounded - embedding).max() > 1e-4
 
 
 def test_a_loss_of_map_is_refused_with_its_size(tiny_bundle, songs):
