@@ -12,7 +12,8 @@ from written_tune import played, slower, tune
 
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.explain import Stretch
-from bytecover2_milvus.pages.groups import MOST_GROUPS, Group, GroupedTrack, Link, groups_page, in_order
+from bytecover2_milvus.group import Group, GroupedTrack, Link, in_order
+from bytecover2_milvus.pages.groups import MOST_GROUPS, groups_page
 
 
 def link(first: str, second: str, score: float) -> Link:

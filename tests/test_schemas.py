@@ -10,6 +10,9 @@ import jsonschema
 import numpy as np
 import pytest
 
+from bytecover2_milvus.explain import Stretch
+from bytecover2_milvus.group import Group, GroupedTrack, Link
+from bytecover2_milvus.group_files import lines_of
 from bytecover2_milvus.match import Match
 from bytecover2_milvus.metrics import evaluate
 from bytecover2_milvus.storing import IngestRecord
@@ -51,6 +54,24 @@ def test_a_record_is_valid_and_a_broken_one_is_not() -> None:
     for broken in ({"status": "done"}, {"reason": ""}, {"duration_s": 0}):
         with pytest.raises(jsonschema.ValidationError):
             validate(RECORD | broken, "ingest_record.schema.json")
+
+
+def test_a_group_is_valid_and_a_broken_one_is_not() -> None:
+    link = Link("a", "b", 0.5, 0.9, 2.2, stretch=Stretch(1, 20, 0, 18, -2, 1.1))
+    pair = [GroupedTrack("a", "/music/a.flac", 20.0), GroupedTrack("b", "/music/b.flac", 18.0, recording=2)]
+    (line,) = lines_of([Group(pair, [link, Link("a", "b", 0.5, 0.9, 2.2)], "work-0")])
+    validate(line, "group.schema.json")
+    (track, _), (stretched, _) = line["tracks"], line["links"]
+    for broken in (
+        {"tracks": [track]},
+        {"links": []},
+        {"work_id": ""},
+        {"tracks": [track, track | {"recording": 0}]},
+        {"links": [stretched | {"probability": 1.1}]},
+        {"links": [stretched | {"stretch": stretched["stretch"] | {"transposition": 7}}]},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            validate(line | broken, "group.schema.json")
 
 
 def test_an_evaluation_is_valid() -> None:

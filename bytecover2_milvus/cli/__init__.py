@@ -27,6 +27,7 @@ from .embed import embed
 from .evaluate import evaluate
 from .explain import explain
 from .export import export
+from .groups import groups
 from .output import InOrder, printable
 from .query import query
 from .search import ingest
@@ -102,6 +103,7 @@ for command in (
     ingest,
     query,
     explain,
+    groups,
     evaluate,
     embed,
     collections_group,

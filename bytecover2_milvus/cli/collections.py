@@ -36,7 +36,7 @@ def _shown(value: object) -> object:
     return ", ".join(value) if isinstance(value, list) else "" if value is None else value
 
 
-def _confirm(question: str) -> None:
+def confirm(question: str) -> None:
     try:
         confirmed = click.confirm(printable(question), err=True)
     except click.Abort:
@@ -164,7 +164,7 @@ def delete_tracks(
         rows = collection.rows_per_track(listed)
         absent = [track_id for track_id in listed if track_id not in rows]
         if rows and not yes:
-            _confirm(f"Delete {len(rows)} tracks, {rows.total()} rows, of {name} at {milvus}?")
+            confirm(f"Delete {len(rows)} tracks, {rows.total()} rows, of {name} at {milvus}?")
         deleted = collection.delete_tracks(list(rows))
     if as_json:
         for track_id in listed:
@@ -197,7 +197,7 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
         rows, aliases = collection.stored_rows(), ", ".join(aliases_of(client, collection.name))
         what = f"{collection.name} (alias {aliases})" if aliases else collection.name
         if not yes:
-            _confirm(f"Delete {what} with {rows} rows at {milvus}?")
+            confirm(f"Delete {what} with {rows} rows at {milvus}?")
         collection.check_alias("nothing was dropped; run it again")
         drop_collection(client, collection.name)
     say(f"{what} dropped, {rows} rows")

@@ -220,10 +220,18 @@ class Bar:
         self._task = task
         self._quiet = quiet
 
-    def update(self, *, advance: float | None = None, completed: float | None = None, note: str = "") -> None:
+    def update(
+        self,
+        *,
+        advance: float | None = None,
+        completed: float | None = None,
+        total: float | None = None,
+        note: str = "",
+    ) -> None:
         from rich.markup import escape
 
-        self._progress.update(self._task, advance=advance, completed=completed, note=escape(printable(note)))
+        done = {"advance": advance, "completed": completed, "total": total}
+        self._progress.update(self._task, **done, note=escape(printable(note)))
 
     def print(self, line: str) -> None:
         """A line on stderr, above the bar; none if the bar is quiet."""

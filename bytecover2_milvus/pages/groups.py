@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
-from ..explain import Stretch, clock, pitch_in_words, share_in_words, tempo_in_words
+from ..explain import clock, pitch_in_words, share_in_words, tempo_in_words
+from ..group import Group, GroupedTrack, Link, in_order
 from .document import document, escape, template
 
 MOST_GROUPS = 2_000  # of one page: browsers take a second or two for as many
-
-
-@dataclass(frozen=True)
-class GroupedTrack:
-    """A track of a group."""
-
-    track_id: str
-    path: str
-    duration_s: float
-    title: str = ""
-    artist: str = ""
-    work_id: str = ""  # as it is stored; "" where the work is not known
-
-
-@dataclass(frozen=True)
-class Link:
-    """What is known of two tracks of a group."""
-
-    first: str  # track_id
-    second: str
-    similarity: float  # cosine of the embeddings
-    probability: float  # that both are one work
-    score: float  # log odds of it
-    same_recording: bool = False  # in another encoding, perhaps
-    stretch: Stretch | None = None  # `first` is its query
-
-
-@dataclass(frozen=True)
-class Group:
-    """Tracks that are one work, and the links that say so."""
-
-    tracks: Sequence[GroupedTrack]
-    links: Sequence[Link]
 
 
 def groups_page(groups: Iterable[Group], name: str, folder: Path, *, total: int | None = None) -> str:
@@ -84,22 +51,6 @@ def groups_page(groups: Iterable[Group], name: str, folder: Path, *, total: int 
         scripts=("duet.mjs", "groups.mjs"),
         media="'self' file: blob:",
     )
-
-
-def in_order(group: Group) -> list[tuple[GroupedTrack, Link | None]]:
-    """The tracks of a group, each with its strongest link to one before it (a maximum spanning tree, by Prim).
-
-    It begins with the first track of the strongest link. A track without a link comes last, with None.
-    """
-    tracks = {track.track_id: track for track in group.tracks}
-    links = sorted(group.links, key=lambda link: -link.score)
-    start = links[0].first if links else next(iter(tracks))
-    order: list[tuple[GroupedTrack, Link | None]] = [(tracks.pop(start), None)]
-    while tracks:
-        link = next((link for link in links if (link.first in tracks) != (link.second in tracks)), None)
-        next_id = next(iter(tracks)) if link is None else link.first if link.first in tracks else link.second
-        order.append((tracks.pop(next_id), link))
-    return order
 
 
 def _card(group: Group, number: int, folder: Path) -> str:
