@@ -24,7 +24,6 @@ import hashlib
 import json
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +100,7 @@ def main(tracks: int, frames: int, candidates: int, search_ms: float) -> None:
     n_works = tracks // (2 * IN_WORK)
     names = [(work, number) for work in range(n_works) for number in range(IN_WORK)]
     names += [(n_works + single, 0) for single in range(tracks - len(names))]
-    spent: Counter[str] = Counter()  # seconds of a core, by step
+    spent: dict[str, float] = {}  # seconds of a core, by step
     counts: dict[str, int] = {}
 
     with tempfile.TemporaryDirectory() as folder, connected(str(Path(folder) / "milvus.db")) as client:
@@ -115,7 +114,7 @@ def main(tracks: int, frames: int, candidates: int, search_ms: float) -> None:
         def watch(step: str, done: int, total: int) -> None:
             nonlocal last
             now = time.process_time()
-            spent[step] += now - last
+            spent[step] = spent.get(step, 0.0) + now - last
             counts[step] = max(done, counts.get(step, 0))
             last = now
 

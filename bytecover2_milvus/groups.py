@@ -349,8 +349,8 @@ def _link(
     stretch = None
     if told["frames"] is not None:
         ends = zip(told["frames"], (query, query, track, track), strict=True)
-        seconds = [min(frame * frame_s, row.duration_s) for frame, row in ends]
-        stretch = Stretch(*seconds, told["transposition"], told["tempo_ratio"])
+        query_start_s, query_end_s, start_s, end_s = (min(frame * frame_s, row.duration_s) for frame, row in ends)
+        stretch = Stretch(query_start_s, query_end_s, start_s, end_s, told["transposition"], told["tempo_ratio"])
     return Link(query.track_id, track.track_id, similarity, probability, score, told["same"], stretch)
 
 

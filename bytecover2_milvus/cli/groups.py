@@ -123,8 +123,9 @@ def groups(
         def watch(step: str, done: int, total: int) -> None:
             bar.update(completed=done, total=total, note=WORDS[step])
 
-        options = {"candidates": candidates, "min_probability": min_probability, "watch": watch}
-        with find_groups(covers, verdict, frame_s, state, **options) as found:
+        with find_groups(
+            covers, verdict, frame_s, state, candidates=candidates, min_probability=min_probability, watch=watch
+        ) as found:
             for out in outs:
                 WRITERS[out.suffix](found, out, collection)
             if as_json:
