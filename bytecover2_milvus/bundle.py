@@ -178,7 +178,7 @@ def _add_weights(digest: hashlib._Hash, weights: Mapping[str, NDArray]) -> None:
 
 
 def make_chroma_id(weights: Mapping[str, NDArray]) -> str:
-    """32 hexadecimal digits over every weight of the note map, by name; half precision counts as float32."""
+    """32 hexadecimal digits over every weight of the note map and of its folding, as `make_model_id` makes them."""
     digest = hashlib.sha256()
     _add_weights(digest, weights)
     return digest.hexdigest()[:32]

@@ -36,7 +36,7 @@ COPY_AGAIN = "copy the bundle again, or export it again"
 class ChromaFacts:
     """What holds for the chroma of a bundle with a second stage."""
 
-    chroma_id: str  # hash of the note map's weights: chroma compares only within one chroma_id
+    chroma_id: str  # hash of note map and folding: chroma compares only within one chroma_id
     groups: tuple[str, ...]  # of twelve channels each, C first: different views of the same music
     frame_samples: int  # samples per frame
 

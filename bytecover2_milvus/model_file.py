@@ -67,8 +67,8 @@ class ModelFile:
 
     @property
     def note_weights(self) -> dict[str, NDArray]:
-        """What makes the note map: name -> values as they are stored; empty in a graph without a second stage."""
-        return self._named(("note_map.",))
+        """What makes chroma, the note map and its folding: name -> values as they are stored; empty without it."""
+        return self._named(("note_map.", "chroma."))
 
     def _named(self, parts: tuple[str, ...]) -> dict[str, NDArray]:
         return {name.removesuffix(".half"): value for name, value in self.arrays.items() if name.startswith(parts)}

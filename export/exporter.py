@@ -201,6 +201,7 @@ def chroma_facts(front_end: FrontEnd, shipped: ShippedNetwork) -> ChromaFacts | 
     if shipped.note_map is None:
         return None
     weights = {f"note_map.{name}": weight for name, weight in shipped.note_map.state_dict().items()}
+    weights |= {f"chroma.{name}": weight for name, weight in shipped.chroma.named_buffers()}
     return ChromaFacts(make_chroma_id(as_arrays(weights)), CHROMA_GROUPS, CHROMA_FRAME_HOPS * front_end.hop_length)
 
 
