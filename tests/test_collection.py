@@ -405,7 +405,8 @@ def test_writers_that_start_together_get_one_collection(client, name: str, monke
 
     monkeypatch.setattr("bytecover2_milvus.collection.has_collection", not_yet)
     assert TrackCollection.open_or_create(client, name, MODEL).name == first.name
-    assert asked == [name, first.name, first.name, first.name, name]
+    # Lite refuses the second creation, which is then found to be done; a server takes the same one twice.
+    assert asked[:3] == [name, first.name, first.name]
 
 
 def test_an_alias_is_a_name(covers: TrackCollection, client) -> None:
