@@ -276,13 +276,17 @@ class Pairs:
         with self.errors(), self.db:
             self.db.executemany("UPDATE pairs SET similarity = ?, alignment = ? WHERE first = ? AND second = ?", told)
 
-    def aligned(self, why: int) -> Iterator[list[tuple[int, int, float, bytes, bytes, bytes]]]:
-        """Pairs that are wanted for a reason: numbers, similarity, alignment scores, statistics of both; by pages."""
+    def aligned(self, why: int) -> Iterator[list[tuple[int, int, float, bytes, bytes, bytes, int]]]:
+        """Pairs that are wanted for a reason, by pages.
+
+        Numbers, similarity, alignment scores, the statistics of both, and the frames of the shorter one.
+        """
         last = (0, 0)
         while True:
             with self.errors():
                 page = self.db.execute(
-                    "SELECT first, second, similarity, alignment, a.statistics, b.statistics FROM pairs"
+                    "SELECT first, second, similarity, alignment, a.statistics, b.statistics,"
+                    " min(a.n_frames, b.n_frames) FROM pairs"
                     " JOIN tracks a ON a.number = first JOIN tracks b ON b.number = second"
                     " WHERE (first, second) > (?, ?) AND wanted = ? AND alignment IS NOT NULL"
                     " ORDER BY first, second LIMIT ?",

@@ -178,7 +178,7 @@ class Reranker:
                 wholes[i] = known.embedding @ embedding  # the first stage may have compared segments
             statistics.append(self._verdict.statistics(known.statistics if known else {}, track_id))
             levels.append(decode(known.chroma, query.shape[1], track_id) if known else query[:0])
-        found = _Found(self._verdict, wholes, embeddings, own, np.array(statistics), levels)
+        found = _Found(self._verdict, wholes, embeddings, own, np.array(statistics), levels, len(query))
         found.align(query, found.alignable, FIRST_GROUP)
         scores = found.scores()
         best = sorted(found.alignable, key=lambda i: -scores[i])[:ALL_GROUPS]
@@ -219,16 +219,19 @@ class _Found:
         query: NDArray[np.float64],  # (kinds, 2): statistics
         candidates: NDArray[np.float64],  # (n, kinds, 2)
         levels: list[Levels],
+        n_frames: int,  # of the query
     ) -> None:
         self._verdict, self._query, self._candidates = verdict, query, candidates
         self._similarities, self._embeddings = similarities, embeddings
         self.levels = levels
+        self._frames = np.minimum([len(candidate) for candidate in levels], n_frames)
         self.alignable = [i for i, candidate in enumerate(levels) if len(candidate) >= Qmax().embedding]
         self.aligned = np.full((len(levels), len(verdict.groups)), np.nan)  # NaN where it is not
 
     def scores(self) -> NDArray[np.float64]:
         """(n,), by what is aligned of each."""
-        features = self._verdict.features(self._similarities, self.aligned, self._query, self._candidates)
+        known = self._similarities, self.aligned, self._query, self._candidates
+        features = self._verdict.features(*known, self._frames)
         return self._verdict.scores(features)
 
     def align(self, query: Levels, some: Sequence[int], groups: Sequence[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from math import log
 from pathlib import Path
 
@@ -33,8 +34,21 @@ def test_features_and_scores_by_hand():
     features = VERDICT.features([0.4, 0.4, 0.4], [[3.0, 5.0], [3.0, np.nan], [np.nan, np.nan]], QUERY, TRACK)
     vector = 0.3 / 0.1 + 0.4 / 0.2
     notes, lead = 1 / 1 + 2 / 0.5, 2 / 0.5 + 3 / 1
-    np.testing.assert_allclose(features, [[vector, (notes + lead) / 2], [vector, notes], [vector, np.nan]])
+    np.testing.assert_allclose(features[:, :2], [[vector, (notes + lead) / 2], [vector, notes], [vector, np.nan]])
+    np.testing.assert_allclose(features[:2, 2:], np.zeros((2, 2)))  # as no length was told
     np.testing.assert_allclose(VERDICT.scores(features), [0.5 * vector + 6 - 6, 0.5 * vector + 5 - 6, vector - 5])
+
+
+def test_of_a_short_pair_less_is_much():
+    frames = np.array([10, 40, 100, 260, 9_000])
+    features = VERDICT.features(np.full(5, 0.4), np.full((5, 2), 3.0), QUERY, TRACK, frames)
+    lengths = np.log(np.array([40, 40, 100, 260, 260]) / 200)
+    np.testing.assert_allclose(features[:, 2], lengths)
+    np.testing.assert_allclose(features[:, 3], lengths * features[:, 1])
+    by_length = replace(VERDICT, both=Calibration((0.5, 1.0, -2.0, -0.25), -6.0))
+    scores = VERDICT.scores(features) - 2 * lengths - 0.25 * lengths * features[:, 1]
+    np.testing.assert_allclose(by_length.scores(features), scores)
+    assert Verdict.read(by_length.to_json(), GROUPS) == by_length
 
 
 def test_features_take_a_statistic_for_each_pair():
@@ -67,7 +81,8 @@ def test_what_is_written_is_read_and_fits_its_schema():
         ("[" * 100_000, "not JSON"),
         (json.dumps(TABLE | {"bias": 1e6}), "bias: 1000000.0 is greater than the maximum of 1000"),
         (json.dumps(TABLE).replace("-6.0", "NaN"), "not JSON .NaN is no number of JSON"),
-        (json.dumps(TABLE | {"weights": [1.0]}), "weights: .* is too short"),
+        (json.dumps(TABLE | {"weights": [1.0]}), "weights: .* is (too short|not valid under)"),
+        (json.dumps(TABLE | {"weights": [1.0, 1.0, 1.0]}), "weights: "),
         (json.dumps({key: TABLE[key] for key in TABLE if key != "bias"}), "'bias' is a required property"),
         (json.dumps(TABLE | {"extra": 1}), "'extra' was unexpected"),
         (json.dumps(TABLE | {"backgrounds": {"vector": [0, 0.1]}}), "backgrounds of vector, where the contract names"),

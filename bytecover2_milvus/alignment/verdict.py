@@ -4,8 +4,15 @@ Conventions
 -----------
 Similarities come by kind: "vector", the cosine of two embeddings, and one kind for each group of chroma, the score of
 its alignment. *Statistics* are, by kind, the mean and the standard deviation of a track's similarities with its cohort,
-as `cohort_statistics` gives them. The *features* of a pair are the s-norm of the vector, and the mean over the groups
-of the s-norm of their alignments. The *score* is their logistic regression, in log odds; above 0, one work is likelier.
+as `cohort_statistics` gives them. The *features* of a pair are
+
+1. the s-norm of the vector,
+2. the mean over the groups of the s-norm of their alignments,
+3. the *length*: the natural logarithm of the frames of the shorter track over `USUAL_FRAMES`, as a short one cannot
+   have a long path, and what would be little of a long one is much of it,
+4. the product of the two before.
+
+The *score* is their logistic regression, in log odds; above 0, one work is likelier.
 """
 
 from __future__ import annotations
@@ -28,7 +35,9 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 VECTOR = "vector"
-FEATURES = ("vector", "alignment")
+N_FEATURES = 4
+USUAL_FRAMES = 200
+SHORTEST, LONGEST = 40, 260  # frames: 20 s to two minutes, which calibrations are fitted to; beyond, these count
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class Verdict:
     """How similarities become a score: `read` takes it from the ``calibration.json`` of a bundle."""
 
     backgrounds: Mapping[str, Background]  # by kind: the vector first, then the groups in the order of the channels
-    both: Calibration  # of the features of a pair
+    both: Calibration  # of the features of a pair; of the first two if it has only two weights
     vector_alone: Calibration  # of the first of them, for a pair that cannot be aligned
     fitted_on: str
 
@@ -118,31 +127,40 @@ class Verdict:
         return statistics
 
     def features(
-        self, vector: ArrayLike, aligned: ArrayLike, query: NDArray[np.float64], candidates: NDArray[np.float64]
+        self,
+        vector: ArrayLike,
+        aligned: ArrayLike,
+        query: NDArray[np.float64],
+        candidates: NDArray[np.float64],
+        frames: ArrayLike = USUAL_FRAMES,
     ) -> NDArray[np.float64]:
-        """The features (..., 2) of pairs.
+        """The features (..., `N_FEATURES`) of pairs.
 
         Parameters
         ----------
         vector : array_like [shape=(...)]
             Cosines of the embeddings.
         aligned : array_like [shape=(..., groups)]
-            Scores of the alignments; NaN for a group that was not aligned. The second feature of a pair without any is
-            NaN.
+            Scores of the alignments; NaN for a group that was not aligned. The second and the last feature of a pair
+            without any are NaN.
         query, candidates : np.ndarray [shape=(..., kinds, 2)]
             The statistics of both tracks of each pair.
+        frames : array_like [shape=(...)]
+            Frames of the shorter track of each pair.
         """
         similarities = np.concatenate([np.asarray(vector)[..., None], np.asarray(aligned)], axis=-1)
         normalised = s_norm(similarities, query, candidates)  # (..., kinds)
         known = ~np.isnan(normalised[..., 1:])
         sums = np.where(known, normalised[..., 1:], 0).sum(axis=-1)
         means = np.divide(sums, known.sum(axis=-1), out=np.full(sums.shape, np.nan), where=known.any(axis=-1))
-        return np.stack([normalised[..., 0], means], axis=-1)
+        length = np.log(np.clip(np.asarray(frames), SHORTEST, LONGEST) / USUAL_FRAMES)
+        length = np.broadcast_to(length, means.shape)
+        return np.stack([normalised[..., 0], means, length, means * length], axis=-1)
 
     def scores(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The scores (...) of features (..., 2), in log odds; by the vector alone where nothing was aligned."""
+        """The scores (...) of features, in log odds; by the vector alone where nothing was aligned."""
         alone = np.isnan(features[..., 1])
-        both = self.both.log_odds(np.where(alone[..., None], 0, features))
+        both = self.both.log_odds(np.where(alone[..., None], 0, features)[..., : len(self.both.weights)])
         return np.where(alone, self.vector_alone.log_odds(features[..., :1]), both)
 
 
