@@ -11,12 +11,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import Place, bundle_option, device_option, open_milvus, print_table, printable, progress_bar
+from .output import (
+    Place,
+    bundle_option,
+    device_option,
+    open_milvus,
+    print_table,
+    printable,
+    progress_bar,
+    verdict_cells,
+)
 
 if TYPE_CHECKING:
     from ..collection import Match, TrackCollection
     from ..embedder import Embedder
+    from ..judged import Judgements
     from ..manifest import Track
+    from ..rerank import Reranker
 
 SHOWN = 3  # matches of each query
 DURATION_S = 60.0  # of a track at most, which with MP3 keeps the folder small
@@ -54,17 +65,22 @@ def demo(out: Path, arrangements: int, songs: int, bundle: Path | None, device: 
         earlier = {*covers.fetch().track_ids} - {track.track_id for track in stored}  # of a demo with more arrangements
         covers.delete_tracks(sorted(earlier))
         _ingest(stored, embedder, covers)
-        results = _query(queries, embedder, covers)
-        score = covers.fetch().evaluate()
+        judge = _judgements(embedder, covers)
+        results = _query(queries, embedder, covers, judge.reranker if judge else None)
+        score = covers.fetch().evaluate(judge)
 
-    rows = [
-        (query.track_id, match.rank, match.work_id, match.title, match.similarity, _verdict(query, match))
-        for query, matches in zip(queries, results, strict=True)
-        for match in matches
-    ]
-    print_table(("query", "rank", "work", "title", "similarity", ""), rows)
-    first = sum(_verdict(query, matches[0]) == "right" for query, matches in zip(queries, results, strict=True))
+    asked = [(query, match) for query, matches in zip(queries, results, strict=True) for match in matches]
+    rows = []
+    for query, match in asked:
+        told = verdict_cells(match) if judge else {"similarity": match.similarity}
+        known = {"query": query.track_id, "rank": match.rank, "work": match.work_id, "title": match.title}
+        rows.append(known | told | {"": _is_right(query, match)})
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
+    first = sum(_is_right(query, matches[0]) == "right" for query, matches in zip(queries, results, strict=True))
     click.echo(f"{first} of {len(queries)} held-out arrangements found their song first, among {len(stored)} tracks.")
+    if judge:
+        shown = [_is_right(query, match) for query, match in asked if (match.probability or 0) >= 0.5]
+        click.echo(f"Of {len(shown)} matches that are probably covers, {shown.count('right')} are right.")
     click.echo(
         f"The collection by itself: MAP {score.map:.3f}, MR1 {score.mr1:.2f}, P@10 {score.precision_at_10:.3f} "
         f"({score.queries} queries, {arrangements - 2} relevant tracks each)."
@@ -108,18 +124,34 @@ def _ingest(tracks: Sequence[Track], embedder: Embedder, covers: TrackCollection
             bar.update(advance=1, note=record.track_id)
 
 
-def _query(queries: Sequence[Track], embedder: Embedder, covers: TrackCollection) -> list[list[Match]]:
-    import numpy as np
+def _judgements(embedder: Embedder, covers: TrackCollection) -> Judgements | None:
+    """The second stage, if the bundle has one."""
+    from ..judged import Judgements
+    from ..rerank import CANDIDATES, Reranker, why_no_verdict
 
+    if embedder.verdict is None or why_no_verdict(covers, embedder, embedder.verdict):
+        return None
+    return Judgements(Reranker(covers, embedder.verdict, embedder.frame_s), CANDIDATES)
+
+
+def _query(
+    queries: Sequence[Track], embedder: Embedder, covers: TrackCollection, second: Reranker | None
+) -> list[list[Match]]:
     from ..audio import load_audio
+    from ..rerank import CANDIDATES
+    from ..segments import embed_query
 
-    embeddings = []
+    results = []
     with progress_bar("query", len(queries)) as bar:
         for track in queries:
-            embeddings.append(embedder.embed(load_audio(track.path)))
+            asked = embed_query(load_audio(track.path), embedder)
+            (matches,) = covers.search([asked], SHOWN if second is None else CANDIDATES)
+            if second and asked.heard:
+                matches = second.rerank(asked.heard, matches, SHOWN)[:SHOWN]
+            results.append(matches)
             bar.update(advance=1, note=track.track_id)
-    return covers.search(np.stack(embeddings), limit=SHOWN)
+    return results
 
 
-def _verdict(query: Track, match: Match) -> str:
+def _is_right(query: Track, match: Match) -> str:
     return "right" if match.work_id == query.work_id else "wrong"

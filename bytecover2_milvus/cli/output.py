@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
     from ..manifest import Track
+    from ..match import Match
     from ..segments import Segments
 
 ASK = "\0"  # what --token without a value stands for; no command line can hold it
 # Control characters of ASCII and Latin-1, what turns the direction of writing, ends of lines, bytes that are no UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+STRETCH_CELLS = ("of the query", "in the track")
+VERDICT_CELLS = ("probability", *STRETCH_CELLS, "semitones", "tempo")
 FILE_COLUMNS = 200  # of a table that goes to a file or a pipe; it is only as wide as it needs to be
 
 device_option = click.option(
@@ -265,6 +268,23 @@ def progress_bar(title: str, total: int | None, *, quiet: bool = False) -> Itera
     )
     with progress:
         yield Bar(progress, progress.add_task(title, total=total, note=""), quiet)
+
+
+def verdict_cells(match: Match) -> dict[str, str]:
+    """What the second stage says of a match, as `VERDICT_CELLS`; empty where it says nothing."""
+    from ..explain import clock, share_in_words
+
+    def stretch(start_s: float | None, end_s: float | None) -> str:
+        return "" if start_s is None or end_s is None else f"{clock(start_s)}-{clock(end_s)}"
+
+    values = (
+        "" if match.probability is None else share_in_words(match.probability),
+        stretch(match.query_start_s, match.query_end_s),
+        stretch(match.start_s, match.end_s),
+        "" if match.transposition is None else f"{match.transposition:+d}",
+        "" if match.tempo_ratio is None else f"{match.tempo_ratio:.2f}",
+    )
+    return dict(zip(VERDICT_CELLS, values, strict=True))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .output import (
+    STRETCH_CELLS,
+    VERDICT_CELLS,
     Place,
     about,
     bundle_option,
@@ -25,6 +26,7 @@ from .output import (
     progress_bar,
     segment_options,
     tracks_at,
+    verdict_cells,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +109,8 @@ def query(
     audio = [track.path for track in tracks_at(files)]
     embedder = Embedder(bundle, device)
     filter = both(expression, WHOLE_TRACKS) if whole else expression
-    matches, answers, failures = [], [], 0
+    matches: list[tuple[Path, Match]] = []
+    answers, failures = [], 0
     with open_milvus(milvus) as client, progress_bar("query", len(audio)) as bar:
         covers = TrackCollection.open(client, collection, embedder.model_id)
         lack = why_no_verdict(covers, embedder, embedder.verdict) if rerank else "--rerank 0"
@@ -133,11 +136,11 @@ def query(
                 failures += 1
                 bar.print(f"Error: {about(file, error)}")
             else:
-                matches += ({"query": str(file)} | asdict(match) for match in found[:limit])
+                matches += ((file, match) for match in found[:limit])
             bar.update(advance=1, note=file.name)
             if as_json:
-                for match in matches:
-                    print_json(match)
+                for asking, match in matches:
+                    print_json({"query": str(asking)} | asdict(match))
                 for answer in answers:
                     bar.print(answer)
                 matches.clear()
@@ -163,31 +166,13 @@ def _no_cover(file: Path, closest: Sequence[Match]) -> str:
     return f"{file}: no cover found; the nearest is {nearest.title or nearest.path} ({share}), --nearest shows it"
 
 
-def _print_matches(matches: Sequence[Mapping[str, Any]], *, stretches: bool, judged: bool) -> None:
+def _print_matches(matches: Sequence[tuple[Path, Match]], *, stretches: bool, judged: bool) -> None:
     """The matches as a table, with what the second stage says if there is one."""
-    from ..explain import share_in_words
-
-    cells: dict[str, Callable[[Mapping[str, Any]], object]] = {"query": itemgetter("query"), "rank": itemgetter("rank")}
-    if judged:
-        cells["probability"] = lambda match: _or_none(match["probability"], share_in_words)
-    else:
-        cells["similarity"] = itemgetter("similarity")
-    cells |= {name: itemgetter(name) for name in ("work_id", "title", "path")}
-    if judged or stretches:
-        cells["of the query"] = lambda match: _stretch(match["query_start_s"], match["query_end_s"])
-        cells["in the track"] = lambda match: _stretch(match["start_s"], match["end_s"])
-    if judged:
-        cells["semitones"] = lambda match: _or_none(match["transposition"], "{:+d}".format)
-        cells["tempo"] = lambda match: _or_none(match["tempo_ratio"], "{:.2f}".format)
-    print_table(list(cells), [[cell(match) for cell in cells.values()] for match in matches])
-
-
-def _or_none(value: Any, form: Callable[[Any], str]) -> str:
-    return "" if value is None else form(value)
-
-
-def _stretch(start_s: float, end_s: float) -> str:
-    """A stretch of a recording, such as ``0:30-1:30``."""
-    from ..explain import clock
-
-    return f"{clock(start_s)}-{clock(end_s)}"
+    columns = ["query", "rank"] if judged else ["query", "rank", "similarity"]
+    columns += ["work_id", "title", "path"]
+    told = [*VERDICT_CELLS] if judged else [*STRETCH_CELLS] if stretches else []
+    rows = []
+    for file, match in matches:
+        values = {"query": file} | asdict(match) | verdict_cells(match)
+        rows.append([values[column] for column in columns + told])
+    print_table(columns + told, rows)
