@@ -112,6 +112,8 @@ class Pipeline:
 class PooledCQT(nn.Module):
     """The front end by itself: waveform (B, n_samples) -> cqt (B, n_bins, T), the network's input before scaling."""
 
+    note_map = None  # no second output
+
     def __init__(self, config: FrontEnd) -> None:
         super().__init__()
         self.config, self.constant_q = config, ConstantQ(config)

@@ -202,8 +202,8 @@ class Config:
 
     front_end: FrontEnd = FrontEnd()
     network: Network = Network()
-    notes: Notes = Notes()
     training: Training = Training()
+    notes: Notes = Notes()
 
     def __post_init__(self) -> None:
         for name in ("transpose", "mask_bins"):

@@ -192,7 +192,9 @@ class Embedder:
             step = max(1, BATCH_SAMPLES // length)
             for start in range(0, len(indices), step):
                 batch = indices[start : start + step]
-                embeddings, chroma = self._run(np.stack([prepared[index] for index in batch]))
+                one = len(batch) == 1  # whose samples need not be copied
+                rows = prepared[batch[0]][None] if one else np.stack([prepared[index] for index in batch])
+                embeddings, chroma = self._run(rows)
                 for row, index in enumerate(batch):
                     own = None if chroma is None else chroma[row, : self._n_frames(len(waveforms[index]))]
                     heard[index] = Heard(embeddings[row], own)

@@ -297,7 +297,8 @@ class TestRefusals:
 
     def test_a_filter_that_is_no_filter(self, catalogue, store, tiny_bundle):
         track = catalogue / "audio" / "composed-0" / "0.flac"
-        refused(run("query", track, *store, "--bundle", tiny_bundle, "--filter", "((("), "(((", "is missing")
+        command = ["query", track, *store, "--bundle", tiny_bundle, "--rerank", "0", "--filter", "((("]
+        refused(run(*command), "(((", "is missing")
 
     def test_nothing_to_ingest_is_an_error_and_makes_nothing(self, tmp_path):
         (tmp_path / "empty").mkdir()

@@ -143,7 +143,7 @@ def test_chroma_comes_from_the_cluster_too(nodes, folder, tiny_notes_bundle, tmp
     tracks = tracks_in([folder])[:3]
     list(ingest(tracks, embedder, alone, workers=0))
     with Cluster(nodes.address, tiny_notes_bundle, "cpu", workers=1) as cluster:
-        assert (cluster.chroma_id, cluster.chroma_channels) == (embedder.chroma_id, 36)
+        assert (cluster.chroma_id, cluster.chroma_channels) == (embedder.chroma_id, 24)
         list(ingest_with(cluster, tracks, together))
     assert entities(together) == entities(alone) and together.count_chroma() == 3
     statistics = [

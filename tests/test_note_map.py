@@ -34,8 +34,8 @@ from bytecover2_milvus.verify import verify
 CONFIG = Config(
     FrontEnd(time_pooling=40, scale="sqrt"),
     Network(feature_dim=None, stage_blocks=(1, 1, 1, 1), base_width=4),
-    Notes(width=8, blocks=1),
-    Training(
+    notes=Notes(width=8, blocks=1),
+    training=Training(
         phase="notes",
         steps=4,
         works_per_batch=2,

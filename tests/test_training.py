@@ -17,7 +17,14 @@ from safetensors.torch import load_file
 from two_ranks import gradients, uneven_corpus
 
 from bytecover2_milvus.config import Config, FrontEnd, Network, Training
-from bytecover2_milvus.errors import CheckpointError, ConfigError, ManifestError, OutputError, SongError
+from bytecover2_milvus.errors import (
+    CheckpointError,
+    ConfigError,
+    ManifestError,
+    OutputError,
+    SongError,
+    TrainingError,
+)
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.songs.compose import compose
@@ -227,7 +234,7 @@ def test_a_classifier_goes_on_for_its_own_works_only(bytecover, corpus):
 
 def test_a_loss_that_is_no_number_ends_the_run(corpus, cache, tmp_path):
     config = with_training(CONFIG, learning_rate=1e18, warmup_steps=0, save_every=1, steps=20)
-    with pytest.raises(ConfigError, match=r"step \d+: the loss is no number any more .* lower training.learning_rate"):
+    with pytest.raises(TrainingError, match=r"step \d+: the loss is no number any more .* lower training.learn"):
         train(config, corpus, cache, tmp_path, data_workers=0, device="cpu")
     assert load_checkpoint(tmp_path / "last.safetensors").step < 20
 

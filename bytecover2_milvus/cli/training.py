@@ -330,7 +330,7 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
     """The paper's configuration, with front end and network of the initial checkpoint, then the file, then settings."""
     from ..config import Config
 
-    base = Config(initial.front_end, initial.network, initial.notes) if initial else Config()
+    base = Config(initial.front_end, initial.network, notes=initial.notes) if initial else Config()
     config = Config.from_toml(path, base) if path else base
     if initial:  # a recipe has one file for phases without PCA-FC and with it
         config = replace(config, network=replace(config.network, feature_dim=initial.network.feature_dim))

@@ -24,7 +24,7 @@ def main(folder: str) -> None:
     config = Config(
         FrontEnd(time_pooling=20),
         Network(base_width=4, stage_blocks=(1, 1, 1, 1)),
-        Notes(width=4, blocks=1),
+        notes=Notes(width=4, blocks=1),
     )
     torch.manual_seed(1)
     network = ByteCover2(config.network).eval()
