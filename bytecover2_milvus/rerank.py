@@ -19,7 +19,7 @@ from .alignment.evidence import evidence
 from .alignment.qmax import Qmax, qmax_scores
 from .alignment.recording import same_recording
 from .alignment.score import s_norm
-from .alignment.verdict import Verdict, probability
+from .alignment.verdict import SHORTEST, Verdict, probability
 from .cohort import Cohort
 
 if TYPE_CHECKING:
@@ -101,8 +101,9 @@ class Reranker:
         -------
         matches : list of Match
             All of them, or the distinct ones. A track that cannot be aligned, as it has no chroma or is too short, has
-            the score that its vector gives it, and no probability. Where the query is too short (`why_not`), they are
-            as they were.
+            the score that its vector gives it, which says nothing of a short one, and no probability. Tracks of less
+            than 19 s come last where they are improbable. Where the query is too short (`why_not`), matches are as they
+            were.
 
         Raises
         ------
@@ -116,7 +117,7 @@ class Reranker:
         similarities = [match.similarity for match in matches]
         found = self._align(query, heard.embedding, own, [match.track_id for match in matches], similarities)
         scores = found.scores()
-        order = np.argsort(-scores, kind="stable").tolist()
+        order = found.order(scores)
         ranked = []
         for rank, i in enumerate(found.distinct(order) if distinct else order, start=1):
             score = float(scores[i])
@@ -224,7 +225,9 @@ class _Found:
         self._verdict, self._query, self._candidates = verdict, query, candidates
         self._similarities, self._embeddings = similarities, embeddings
         self.levels = levels
-        self._frames = np.minimum([len(candidate) for candidate in levels], n_frames)
+        self.known = np.any(embeddings, axis=1)  # what has chroma
+        # Without chroma nobody knows; it is taken for long.
+        self._frames = np.array([min(len(candidate) or n_frames, n_frames) for candidate in levels])
         self.alignable = [i for i, candidate in enumerate(levels) if len(candidate) >= Qmax().embedding]
         self.aligned = np.full((len(levels), len(verdict.groups)), np.nan)  # NaN where it is not
 
@@ -238,6 +241,11 @@ class _Found:
         if some:
             scores = qmax_scores(query, [self.levels[i] for i in some], groups=groups)
             self.aligned[np.ix_(some, groups)] = scores
+
+    def order(self, scores: NDArray[np.float64]) -> list[int]:
+        """By score; tracks of a few seconds that are improbable come last, as all of a short query resembles them."""
+        short = np.array([len(candidate) < SHORTEST for candidate in self.levels]) & self.known
+        return np.lexsort((-scores, short & (scores < 0))).tolist()
 
     def distinct(self, order: Sequence[int]) -> list[int]:
         """Those in an order that are not the same recording as one before them."""

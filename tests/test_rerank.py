@@ -151,6 +151,24 @@ def test_a_track_without_chroma_is_placed_by_its_vector_and_has_no_probability(c
     assert twin in covers_among(ranked, 0.5)
 
 
+def test_jingles_that_resemble_a_query_by_their_vector_are_no_covers(collection, second):
+    """One of 3.7 s, which cannot be aligned, and one of nine seconds."""
+    jingles = [
+        (f"jingle {n_frames}", near_query(0.9, n_frames), to_levels(chroma(tune(600, 30), n_frames))[:n_frames])
+        for n_frames in (8, 20)
+    ]
+    store(collection, jingles)
+    try:
+        ranked = second.rerank(HEARD, first_stage(collection))
+    finally:
+        collection.delete_tracks([name for name, _, _ in jingles])
+    assert ranked[0].track_id == "cover"
+    of_jingles = {match.track_id: match for match in ranked if match.track_id.startswith("jingle")}
+    assert len(of_jingles) == 2 and all(probability(match.score) < 0.05 for match in of_jingles.values())
+    assert of_jingles["jingle 8"].probability is None
+    assert {match.track_id for match in ranked[-2:]} == set(of_jingles)
+
+
 def test_damaged_chroma_is_an_error_that_names_the_track(collection, second):
     name, vector, levels = STRANGERS[7]
     text = encode(levels)

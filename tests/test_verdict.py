@@ -45,6 +45,7 @@ def test_of_a_short_pair_less_is_much():
     lengths = np.log(np.array([40, 40, 100, 260, 260]) / 200)
     np.testing.assert_allclose(features[:, 2], lengths)
     np.testing.assert_allclose(features[:, 3], lengths * features[:, 1])
+    np.testing.assert_allclose(features[:, 0], [0, *[0.3 / 0.1 + 0.4 / 0.2] * 4])  # the vector of a jingle says nothing
     by_length = replace(VERDICT, both=Calibration((0.5, 1.0, -2.0, -0.25), -6.0))
     scores = VERDICT.scores(features) - 2 * lengths - 0.25 * lengths * features[:, 1]
     np.testing.assert_allclose(by_length.scores(features), scores)

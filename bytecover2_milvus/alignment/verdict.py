@@ -6,7 +6,8 @@ Similarities come by kind: "vector", the cosine of two embeddings, and one kind 
 its alignment. *Statistics* are, by kind, the mean and the standard deviation of a track's similarities with its cohort,
 as `cohort_statistics` gives them. The *features* of a pair are
 
-1. the s-norm of the vector,
+1. the s-norm of the vector; 0 where the shorter track has less than `SHORTEST` frames: a few seconds resemble others by
+   their being repeated, not by their tune,
 2. the mean over the groups of the s-norm of their alignments,
 3. the *length*: the natural logarithm of the frames of the shorter track over `USUAL_FRAMES`, as a short one cannot
    have a long path, and what would be little of a long one is much of it,
@@ -153,9 +154,10 @@ class Verdict:
         known = ~np.isnan(normalised[..., 1:])
         sums = np.where(known, normalised[..., 1:], 0).sum(axis=-1)
         means = np.divide(sums, known.sum(axis=-1), out=np.full(sums.shape, np.nan), where=known.any(axis=-1))
-        length = np.log(np.clip(np.asarray(frames), SHORTEST, LONGEST) / USUAL_FRAMES)
-        length = np.broadcast_to(length, means.shape)
-        return np.stack([normalised[..., 0], means, length, means * length], axis=-1)
+        frames = np.broadcast_to(np.asarray(frames), means.shape)
+        length = np.log(np.clip(frames, SHORTEST, LONGEST) / USUAL_FRAMES)
+        vector = np.where(frames < SHORTEST, 0.0, normalised[..., 0])
+        return np.stack([vector, means, length, means * length], axis=-1)
 
     def scores(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """The scores (...) of features, in log odds; by the vector alone where nothing was aligned."""
