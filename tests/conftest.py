@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ DATA = Path(os.environ.get("BYTECOVER2_TEST_SCORES", Path(__file__).parents[2] /
 EXPORT = Path(__file__).parents[1] / "export"
 
 os.environ.pop("COLUMNS", None)  # processes that pytest-xdist starts get 80, whoever sees the tables
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background; what tests start would ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
