@@ -70,14 +70,22 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 
 
 @pytest.fixture(scope="session")
-def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real Milvus server: ``BYTECOVER2_TEST_MILVUS_URI``, or one of our own in a fresh folder."""
-    if uri := os.environ.get("BYTECOVER2_TEST_MILVUS_URI"):
-        yield uri
-        return
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A real Milvus server in a fresh folder."""
     pytest.importorskip("milvus", reason="no Milvus server here; pip install milvus==2.3.5 (Linux, x86-64)")
     with MilvusServer(tmp_path_factory.mktemp("milvus-server")) as server:
-        yield server.uri
+        yield server
+
+
+@pytest.fixture(scope="module")
+def milvus_server(request: pytest.FixtureRequest) -> str:
+    """The address of a real Milvus server: ``BYTECOVER2_TEST_MILVUS_URI``, or `own_server`."""
+    if uri := os.environ.get("BYTECOVER2_TEST_MILVUS_URI"):
+        return uri
+    server: MilvusServer = request.getfixturevalue("own_server")
+    if server.process.poll() is not None:  # tests of another module ended it
+        server.start()
+    return server.uri
 
 
 @pytest.fixture(scope="module", params=["lite", pytest.param("server", marks=pytest.mark.milvus)])
