@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import FrontEnd
+from .config import CHROMA_GROUPS, FrontEnd
 from .errors import BundleError, ConfigError
 from .model_file import FLOAT, ModelFile
 from .reading import parse_json, shorten
@@ -135,6 +135,12 @@ class Contract:
             )
         if version == SECOND_STAGE:
             facts = table["chroma"]
+            if tuple(facts["groups"]) != CHROMA_GROUPS:
+                groups = shorten(", ".join(facts["groups"]))
+                raise BundleError(
+                    f"chroma.groups: {groups}, this package aligns {', '.join(CHROMA_GROUPS)}; install the package "
+                    "that made the bundle"
+                )
             table["chroma"] = ChromaFacts(facts["chroma_id"], tuple(facts["groups"]), facts["frame_samples"])
         return cls(**{**table, "front_end": front_end})
 

@@ -116,6 +116,13 @@ def test_sums_that_do_not_cover_the_model_are_refused(copied, line):
         open_bundle(copied)
 
 
+def test_chroma_of_other_groups_is_refused(tiny_notes_bundle):
+    contract = json.loads((tiny_notes_bundle / "contract.json").read_text())
+    contract["chroma"]["groups"] = ["notes", "bass"]
+    with pytest.raises(BundleError, match=r"chroma\.groups: notes, bass, this package aligns notes, lead"):
+        Contract.from_json(json.dumps(contract))
+
+
 def test_another_contract_version_is_refused(copied):
     edit_contract(copied, lambda table: table.update(contract_version=3))
     with pytest.raises(BundleError, match=r"contract\.json: contract version 3, this package reads 1 and 2"):
