@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bytecover2_milvus.alignment.qmax import qmax_scores
 from bytecover2_milvus.alignment.score import Background, cohort_statistics, s_norm
 from bytecover2_milvus.cohort import SIZE
-from bytecover2_milvus.metrics import Evaluation, average_precision
+from bytecover2_milvus.metrics import Judge
 
 # Of tracks of different works; hardly matters, as the cohorts of a validation are whole.
 VECTOR, ALIGNMENT = Background(0.0, 0.15), Background(1.0, 0.3)
@@ -60,30 +60,12 @@ def combined(
     return alone, alone + normalised(vector, track_ids, VECTOR)
 
 
-def evaluate_scores(scores: NDArray[np.floating], work_ids: Sequence[str], track_ids: Sequence[str]) -> Evaluation:
-    """Exact metrics of scores (n_tracks, n_tracks), row by row of one query; as `metrics.evaluate` else."""
+def by_scores(scores: NDArray[np.floating], track_ids: Sequence[str]) -> Judge:
+    """What `metrics.evaluate` ranks the candidates of each query by: its row of scores (n_tracks, n_tracks)."""
     order = np.argsort(np.asarray(track_ids), kind="stable")
-    work, scores = np.asarray(work_ids)[order], scores[np.ix_(order, order)]
-    asked, precisions, first, at_10 = [], [], [], []
-    for query in range(len(work)):
-        others = np.arange(len(work)) != query
-        relevant = (work == work[query])[others]
-        if not work[query] or not relevant.any():
-            continue
-        own = scores[query, others]
-        ranks = np.flatnonzero(relevant[np.argsort(-own, kind="stable")]) + 1
-        asked.append(work[query])
-        precisions.append(average_precision(own, relevant))
-        first.append(ranks[0])
-        at_10.append(np.count_nonzero(ranks <= 10) / 10)
-    return Evaluation(
-        map=float(np.mean(precisions)),
-        mr1=float(np.mean(first)),
-        precision_at_10=float(np.mean(at_10)),
-        queries=len(asked),
-        tracks=len(work),
-        works=len(set(work) - {""}),
-        query_work_ids=np.array(asked),
-        average_precisions=np.array(precisions),
-        first_ranks=np.array(first),
-    )
+    ordered = scores[np.ix_(order, order)]
+
+    def judge(query: int, similarity: NDArray, tracks: NDArray, works: NDArray) -> NDArray:
+        return np.where(np.isneginf(similarity), -np.inf, ordered[query])  # the query itself stays removed
+
+    return judge

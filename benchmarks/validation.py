@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 
 from benchmarks.fourier import fourier_embedding
 from benchmarks.held_out import SETS, Waveform, Work, cached, clean_tracks, works_of
-from benchmarks.second_stage import alignments, combined, evaluate_scores
+from benchmarks.second_stage import alignments, by_scores, combined
 from benchmarks.validation_table import FLOOR, RANDOM, SHIPPED, Score, markdown
 from bytecover2_milvus.alignment.chroma import to_levels
 from bytecover2_milvus.config import SAMPLE_RATE
@@ -242,8 +242,8 @@ def second_stage(name: str, condition: str, system: str, heard: Sequence[Heard])
     work_ids = [track.work_id if track.set == name else "" for track in tracks]
     shown = system or SHIPPED
     return {
-        f"{shown}, alignment": evaluate_scores(alone, work_ids, track_ids),
-        f"{shown}, both": evaluate_scores(both, work_ids, track_ids),
+        f"{shown}, {name}": evaluate(vectors, work_ids, track_ids, judge=by_scores(scores, track_ids))
+        for name, scores in (("alignment", alone), ("both", both))
     }
 
 
