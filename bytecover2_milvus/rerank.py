@@ -32,6 +32,7 @@ CANDIDATES = 100  # of the first stage that are aligned, unless the user says ot
 QUERY_COHORT = 20  # tracks that a query is normalised by
 FIRST_GROUP = [0]  # that all candidates are aligned by
 ALL_GROUPS = 50  # candidates that are aligned by all groups, those that are best by the first
+SAME_RECORDING = 5.0  # score (99 %) of another encoding of the query: verdicts are fitted to covers of a minute or more
 
 Levels = NDArray[np.uint8]  # (n_frames, channels)
 
@@ -101,9 +102,9 @@ class Reranker:
         -------
         matches : list of Match
             All of them, or the distinct ones. A track that cannot be aligned, as it has no chroma or is too short, has
-            the score that its vector gives it, which says nothing of a short one, and no probability. Tracks of less
-            than 19 s come last where they are improbable. Where the query is too short (`why_not`), matches are as they
-            were.
+            the score that its vector gives it, which says nothing of a short one, and no probability. The same
+            recording has `SAME_RECORDING` at least, however short it is. Tracks of less than 19 s come last where they
+            are improbable. Where the query is too short (`why_not`), matches are as they were.
 
         Raises
         ------
@@ -184,6 +185,7 @@ class Reranker:
         scores = found.scores()
         best = sorted(found.alignable, key=lambda i: -scores[i])[:ALL_GROUPS]
         found.align(query, best, [group for group in range(found.aligned.shape[1]) if group not in FIRST_GROUP])
+        found.find_recordings(query)
         return found
 
     def _with_evidence(self, match: Match, query: Levels, candidate: Levels, group: int) -> Match:
@@ -230,12 +232,20 @@ class _Found:
         self._frames = np.array([min(len(candidate) or n_frames, n_frames) for candidate in levels])
         self.alignable = [i for i, candidate in enumerate(levels) if len(candidate) >= Qmax().embedding]
         self.aligned = np.full((len(levels), len(verdict.groups)), np.nan)  # NaN where it is not
+        self._recordings: list[int] = []  # what is the same recording as the query
 
     def scores(self) -> NDArray[np.float64]:
         """(n,), by what is aligned of each."""
         known = self._similarities, self.aligned, self._query, self._candidates
-        features = self._verdict.features(*known, self._frames)
-        return self._verdict.scores(features)
+        scores = self._verdict.scores(self._verdict.features(*known, self._frames))
+        scores[self._recordings] = np.maximum(scores[self._recordings], SAME_RECORDING)
+        return scores
+
+    def find_recordings(self, query: Levels) -> None:
+        """Note which of those that can be aligned are the same recording as the query."""
+        self._recordings = [
+            i for i in self.alignable if same_recording(float(self._similarities[i]), query, self.levels[i])
+        ]
 
     def align(self, query: Levels, some: Sequence[int], groups: Sequence[int]) -> None:
         if some:

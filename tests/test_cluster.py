@@ -280,7 +280,9 @@ def test_workers_of_another_model_are_refused(nodes, folder, collection) -> None
         with pytest.raises(CollectionMismatch, match="not of other"):
             ingest_with(cluster, tracks_in([folder]), collection)
         collection.model_id = "other"
-        with pytest.raises(ClusterError, match=r"on .*: model .*, not other; install the same bytecover2-milvus"):
+        with pytest.raises(
+            ClusterError, match=r"on .*: model .*, not other with note map .*; install the same bytecover2-milvus"
+        ):
             list(ingest_with(cluster, tracks_in([folder]), collection))
 
 

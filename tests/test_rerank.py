@@ -212,6 +212,21 @@ def test_of_encodings_of_one_recording_only_the_closest_is_shown(collection, sec
     assert [match.rank for match in distinct] == list(range(1, len(distinct) + 1))
 
 
+def test_the_same_recording_is_certain_however_short_it_is(collection, second):
+    """Of ten seconds even an identical tune has a low score by alignment alone; a re-encoding has at least 99 %."""
+    excerpt = to_levels(HEARD.chroma)[30:52]
+    noise = np.random.default_rng(1).integers(-1, 2, excerpt.shape)
+    store(collection, [("again", near_query(0.99, 70), np.clip(excerpt + noise, 0, 15).astype(np.uint8))])
+    try:
+        asked = Heard(HEARD.embedding, HEARD.chroma[30:52])
+        (again, *others) = second.rerank(asked, collection.search(asked.embedding, 100)[0])
+        other = second.rerank(Heard(HEARD.embedding, HEARD.chroma[:22]), collection.search(HEARD.embedding, 100)[0])
+    finally:
+        collection.delete_tracks(["again"])
+    assert again.track_id == "again" and again.score == rerank.SAME_RECORDING and again.probability > 0.99
+    assert not covers_among(others, 0.5) and not covers_among(other, 0.5)
+
+
 def test_all_are_aligned_by_one_group_and_the_best_by_the_others(collection, monkeypatch):
     """What was left out changes the order of the first hardly, and of the cover not at all."""
     found = first_stage(collection)
