@@ -143,7 +143,7 @@ class Training:
     learning_rate: float = 1e-4
     warmup_steps: int = 200
     final_rate: float = 0.01  # the cosine schedule ends at this share of learning_rate
-    averaging: float = 0.0  # decay of the moving average of the weights that phase "notes" keeps; 0 is none
+    averaging: float = 0.0  # decay of the moving average of the weights, which is validated and kept; 0 is none
     weight_decay: float = 0.0
     triplet_margin: float = 0.3
     cross_entropy_weight: float = 1.0

@@ -139,9 +139,9 @@ def test_what_a_checkpoint_reached_is_not_said_of_the_one_that_starts_from_it(by
     assert load_checkpoint(best).facts == {"Works": "4"}
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path, optimizer):
-    config = with_training(CONFIG, optimizer=optimizer)
+@pytest.mark.parametrize(("optimizer", "averaging"), [("adam", 0.0), ("muon", 0.9)])
+def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path, optimizer, averaging):
+    config = with_training(CONFIG, optimizer=optimizer, averaging=averaging)
 
     class Cut(Exception):
         pass
@@ -161,6 +161,28 @@ def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path,
     assert steps[0] == 11  # the last save was after step 10
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, parts.network.state_dict()[name]), name
+
+
+def test_what_is_kept_is_the_moving_average_of_weights_and_statistics(corpus, cache, tmp_path):
+    constant = {"final_rate": 1.0, "warmup_steps": 0}
+
+    def last(steps: int, **changes: object) -> Checkpoint:
+        config = with_training(CONFIG, steps=steps, **constant, **changes)
+        out = tmp_path / f"{steps} {changes}"
+        train(config, corpus, cache, out, data_workers=0, device="cpu")
+        return load_checkpoint(out / "last.safetensors")
+
+    one, two, three = (last(steps).network.state_dict() for steps in (1, 2, 3))
+    run = last(3, averaging=0.2)
+    assert run.running.keys() == three.keys()
+    for name, average in run.network.state_dict().items():
+        assert torch.equal(run.running[name], three[name]), name  # an average changes nothing of the training
+        if average.is_floating_point():
+            # the average of the first two keeps 2/11 of the first, then 0.2 of that, as 3/12 would be more
+            expected = 0.2 * (2 / 11 * one[name] + 9 / 11 * two[name]) + 0.8 * three[name]
+            torch.testing.assert_close(average, expected, msg=name)
+    best = load_checkpoint(tmp_path / "3 {'averaging': 0.2}" / "best.safetensors").network.state_dict()
+    assert all(torch.equal(best[name], value) for name, value in run.network.state_dict().items())
 
 
 def test_a_folder_of_another_run_is_refused(corpus, cache, tmp_path):

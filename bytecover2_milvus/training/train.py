@@ -1,4 +1,4 @@
-"""The training loop: batch, forward, loss, step, log, validate, save.
+"""The training loop: batch, forward, loss, step, average, log, validate, save.
 
 The paper's recipe is four calls: `train` with phase "bytecover" (no PCA-FC, 2048-d), `reduce.insert_pca_fc`, `train`
 with phase "frozen" (PCA-FC, BNNeck and classifier only), `train` with phase "joint" (everything, at a lower rate).
@@ -28,6 +28,7 @@ from ..metrics import Evaluation, evaluate
 from ..model.cqt import scale_magnitude
 from ..model.losses import batch_hard_triplet, supervised_contrastive
 from ..model.network import ByteCover2
+from .averaging import Averaged
 from .batches import TrainingBatches
 from .checkpoint import BEST, LAST, Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
 from .corpus import Corpus, FeatureCache, pool_track, same_files, text_digest
@@ -200,11 +201,15 @@ def train(
     classifier = initial_classifier(config, works, len(corpus.works), resumed or init)
     facts = lasting_facts(facts or {})
 
+    averaged = Averaged(network, training.averaging)
+    if resumed:
+        averaged.resume(resumed.running, resumed.step)
     set_phase(network, training.phase)
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     named.append(("classifier.weight", classifier.weight))
     names = [name for name, _ in named]
     model = fabric.setup_module(network.to(memory_format=torch.channels_last))  # the faster order for convolutions
+    averaged.to(fabric.device)
     classifier = classifier.to(fabric.device)
     optimizer = make_optimizer([p for _, p in named], training)
     if resumed:
@@ -216,12 +221,12 @@ def train(
     def save(path: Path, **running: object) -> None:
         reached = {VALIDATION: f"{best:.6f}"} if best >= 0 else {}
         if fabric.is_global_zero:
-            Checkpoint(config, network, note_map, works=works, facts=facts | reached, **running).save(path)
+            Checkpoint(config, averaged.kept, note_map, works=works, facts=facts | reached, **running).save(path)
 
     def judge() -> Evaluation:
-        """Validate; the network is kept if none was better before."""
+        """Validate; the weights are kept if none were better before."""
         nonlocal best
-        result = validate(network, config, validation, cache, fabric.device)
+        result = validate(averaged.kept, config, validation, cache, fabric.device)
         fabric.log_dict({"validation/map": result.map, "validation/mr1": result.mr1}, step)
         set_phase(network, training.phase)
         if (reached := round(result.map, 6)) > best:  # as rounded as saved, or a resumed run would take a tie
@@ -252,6 +257,7 @@ def train(
         fabric.backward(loss)
         fabric.all_reduce(classifier.weight.grad)  # equal on all ranks but for rounding
         optimizer.step()
+        averaged.update()
         step += 1
 
         values = torch.stack(list(terms.values())).tolist()  # one wait for the device, not one per term
@@ -270,7 +276,9 @@ def train(
             result = judge()
         if step % training.save_every == 0 or step == training.steps:
             moments = optimizer_tensors(optimizer.optimizer, names)
-            save(out / LAST, classifier=classifier.weight, step=step, optimizer=moments, **run)
+            save(
+                out / LAST, classifier=classifier.weight, step=step, optimizer=moments, running=averaged.running, **run
+            )
         if fabric.is_global_zero:
             report(Progress(step, sum(logged.values()), tracks_per_s, result))
         started = time.perf_counter()

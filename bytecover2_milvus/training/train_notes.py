@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
 from ..alignment.qmax import qmax_scores
@@ -27,6 +26,7 @@ from ..errors import ConfigError, TrainingError
 from ..metrics import average_precision
 from ..model.network import ByteCover2
 from ..model.note_map import MAPS, TIME_STRIDE, Chroma, NoteMap, note_input
+from .averaging import Averaged
 from .checkpoint import BEST, LAST, Checkpoint, optimizer_tensors, restore_optimizer
 from .corpus import Corpus, FeatureCache
 from .note_batches import NoteBatches, load_note_track
@@ -114,16 +114,14 @@ def train_notes(
     torch.manual_seed(training.seed)
     network = (resumed or init).network if resumed or init else ByteCover2(config.network)
     note_map = initial_note_map(config, resumed or init)
-    average = AveragedModel(note_map, multi_avg_fn=moving_average(training.averaging), use_buffers=True)
-    average.eval()
+    averaged = Averaged(note_map, training.averaging)
     if resumed:
-        note_map.load_state_dict(resumed.running, strict=True)
-        average.n_averaged.fill_(resumed.step)
+        averaged.resume(resumed.running, resumed.step)
 
     note_map.train()
     names = [name for name, _ in note_map.named_parameters()]
     model = fabric.setup_module(note_map.to(memory_format=torch.channels_last))
-    average = average.to(fabric.device)
+    averaged.to(fabric.device)
     optimizer = make_optimizer(note_map.parameters(), training)
     if resumed:
         restore_optimizer(optimizer, names, resumed.optimizer)
@@ -134,7 +132,7 @@ def train_notes(
 
     def save(path: Path, **running: object) -> None:
         reached = {NOTE_VALIDATION: f"{best:.6f}"} if best >= 0 else {}
-        Checkpoint(config, network, note_map=average.module, facts=facts | reached, **running).save(path)
+        Checkpoint(config, network, note_map=averaged.kept, facts=facts | reached, **running).save(path)
 
     batches = DataLoader(
         Subset(NoteBatches(corpus, cache, training), range(step, training.steps)),
@@ -154,7 +152,7 @@ def train_notes(
         fabric.backward(loss)
         fabric.clip_gradients(model, optimizer, max_norm=1.0)
         optimizer.step()
-        average.update_parameters(note_map)
+        averaged.update()
         step += 1
 
         value = loss.item()
@@ -167,7 +165,8 @@ def train_notes(
         fabric.log_dict({"loss/notes": value, "tracks_per_s": tracks_per_s}, step)
         result = None
         if validation.works and (step % training.validate_every == 0 or step == training.steps):
-            result = validate_notes(average.module, validation, cache, fabric.device)
+            result = validate_notes(averaged.kept, validation, cache, fabric.device)
+            note_map.train()
             fabric.log_dict({f"validation/{name}": score for name, score in result.average_precision.items()}, step)
             fabric.log_dict({"validation/map": result.map}, step)
             if (reached := round(result.map, 6)) > best:
@@ -175,31 +174,12 @@ def train_notes(
                 save(out / BEST)
         if step % training.save_every == 0 or step == training.steps:
             moments = optimizer_tensors(optimizer.optimizer, names)
-            save(out / LAST, step=step, optimizer=moments, running=note_map.state_dict(), **run)
+            save(out / LAST, step=step, optimizer=moments, running=averaged.running, **run)
         report(NoteProgress(step, value, tracks_per_s, result))
         started = time.perf_counter()
     if best < 0:
         save(out / BEST)
     return out / BEST
-
-
-def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """An update of averaged weights that begins as their mean and ends as a moving average with that decay.
-
-    Else the first weights, which have learned nothing, would count for a thousand steps.
-    """
-
-    @torch.no_grad()
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], n_averaged: Tensor | int) -> None:
-        n = int(n_averaged)
-        share = 1 - min(decay, (1 + n) / (10 + n))
-        for mean, value in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, share)
-            else:
-                mean.copy_(value)
-
-    return update
 
 
 def one_thread(worker: int) -> None:
@@ -219,7 +199,8 @@ def initial_note_map(config: Config, source: Checkpoint | None) -> NoteMap:
 def validate_notes(
     note_map: NoteMap, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
 ) -> NoteValidation:
-    """How well a note map hears the whole tracks of a corpus, whose works have two tracks at least."""
+    """How well a note map, in eval mode, hears the whole tracks of a corpus, whose works have two tracks at least."""
+    note_map.eval()
     fold = Chroma(cache.front_end.n_bins).to(device)
     chroma: list[NDArray[np.float32]] = []
     scores: list[list[NDArray[np.float32]]] = [[] for _ in MAPS]
