@@ -56,7 +56,7 @@ from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.processes import map_in_processes
 from bytecover2_milvus.rerank import CANDIDATES, QUERY_COHORT
-from bytecover2_milvus.songs.code import code_digest
+from bytecover2_milvus.songs import version
 from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
 from bytecover2_milvus.writing import whole_file
 
@@ -268,7 +268,7 @@ def main(
         conditions=dict.fromkeys(names, CONDITIONS),
         systems=(str(folder),),
         soundfont=soundfont,
-        folder=cache_folder / f"{code_digest()} {soundfont.stem}",
+        folder=cache_folder / f"{version.ALL} {soundfont.stem}",
     )
     sounds: list[dict[str, list[Sound]]] = []
     for works in halves:

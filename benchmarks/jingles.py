@@ -37,7 +37,7 @@ from bytecover2_milvus.milvus import connected
 from bytecover2_milvus.rerank import CANDIDATES, Reranker
 from bytecover2_milvus.row import Row
 from bytecover2_milvus.segments import Segments, embed_query, times_s
-from bytecover2_milvus.songs.code import code_digest
+from bytecover2_milvus.songs import version
 from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
 
 TRACKS, PER_WORK, ASKING = 200, 3, 100
@@ -138,7 +138,7 @@ def main(scores: Path, bundle: Path | None, names: tuple[str, ...], soundfont: P
     if embedder.verdict is None:
         raise click.ClickException(f"{bundle or 'the bundle'}: has no calibration; run benchmarks.calibration first")
     soundfont = find_soundfont(soundfont)
-    folder = cache_folder / f"{code_digest()} {soundfont.stem}"
+    folder = cache_folder / f"{version.ALL} {soundfont.stem}"
     found = list(recordings(names, scores, soundfont, folder))
     click.echo(f"{len(found)} recordings", err=True)
     with tempfile.TemporaryDirectory() as place, connected(str(Path(place) / "milvus.db")) as client:

@@ -58,7 +58,7 @@ from bytecover2_milvus.naming import drop_collection
 from bytecover2_milvus.processes import map_in_processes
 from bytecover2_milvus.row import Row
 from bytecover2_milvus.segments import WHOLE, Query, Segments, embed_query
-from bytecover2_milvus.songs.code import code_digest
+from bytecover2_milvus.songs import version
 from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
 
 LIMIT = 10  # tracks that a timed search asks for
@@ -247,7 +247,7 @@ def measure(
     searches: int,
 ) -> list[Score]:
     """The scores of every cut and length of query, on each set by itself."""
-    folder = cache_folder / f"{code_digest()} {soundfont.stem}"
+    folder = cache_folder / f"{version.ALL} {soundfont.stem}"
     job = partial(hear, cuts=cuts, lengths=lengths, bundle=bundle, soundfont=soundfont, folder=folder)
     heard: dict[str, list[Heard]] = {}
     with click.progressbar(

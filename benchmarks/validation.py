@@ -59,7 +59,7 @@ from bytecover2_milvus.degrade import DEGRADATIONS, degrade
 from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, evaluate, mean_difference
 from bytecover2_milvus.processes import map_in_processes
-from bytecover2_milvus.songs.code import code_digest
+from bytecover2_milvus.songs import version
 from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
 from bytecover2_milvus.writing import whole_file
 
@@ -256,7 +256,7 @@ def validate(
     workers: int,
 ) -> list[Score]:
     """The scores of random and of `systems` on every set and condition."""
-    folder = cache_folder / f"{code_digest()} {soundfont.stem}"
+    folder = cache_folder / f"{version.ALL} {soundfont.stem}"
     heard: list[Heard] = []
     jobs = partial(hear, conditions=conditions, systems=systems, soundfont=soundfont, folder=folder)
     results = map_in_processes(jobs, works, workers, chunksize=1)

@@ -18,13 +18,13 @@ from ..extras import why_not_imported
 from ..processes import map_in_processes
 from ..reading import DAMAGED, read_bytes, read_text, shorten
 from ..writing import whole_file
-from .code import code_digest
 from .midi import read_midi
 from .musicxml import XML_BYTES, read_musicxml
 from .phrases import song_from_transcript
 from .pop909 import CHORDS, read_pop909
 from .score import Song
 from .transcript import Transcript
+from .version import READING
 
 KEPT_BYTES = 64 << 20  # of a song in the cache
 
@@ -119,7 +119,7 @@ def _read_or_reason(cache: Path | None, path: Path) -> Song | str:
 
 
 def _content_hash(path: Path) -> str:
-    digest = hashlib.sha256(os.fsencode(f"{code_digest()} {path.name}"))
+    digest = hashlib.sha256(os.fsencode(f"{READING} {path.name}"))
     for file in sorted(filter(Path.is_file, path.iterdir())) if path.is_dir() else [path]:
         digest.update(read_bytes(file, XML_BYTES))
     return digest.hexdigest()[:32]

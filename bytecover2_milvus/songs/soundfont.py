@@ -175,7 +175,7 @@ def render_with_soundfont(
     """
     duration_s = arrangement.duration_s if max_duration_s is None else min(arrangement.duration_s, max_duration_s)
     n_samples = round(duration_s * SAMPLE_RATE)
-    events = [event for event in _events(arrangement) if event[0] < duration_s]
+    events = [event for event in midi_events(arrangement) if event[0] < duration_s]
     waveform = _synthesise(events, duration_s, soundfont, reverb=True)
     mix = np.zeros(n_samples, dtype=np.float32)
     mix[: len(waveform)] = waveform[:n_samples]
@@ -276,7 +276,7 @@ def _write_midi(events: list[MidiEvent], duration_s: float, path: Path) -> None:
 _SETUP, _OFF, _BEND, _ON = range(4)  # the order of what happens at one moment
 
 
-def _events(arrangement: Arrangement) -> Iterator[MidiEvent]:
+def midi_events(arrangement: Arrangement) -> Iterator[MidiEvent]:
     """All that is sent for an arrangement."""
     if len(arrangement.parts) > len(_CHANNELS):
         raise SongError(

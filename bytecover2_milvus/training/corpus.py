@@ -30,8 +30,8 @@ from ..manifest import Track
 from ..model.cqt import pool_time
 from ..processes import map_in_processes
 from ..reading import DAMAGED, parse_npy, read_bytes
-from ..songs.code import analysis_digest, code_digest
 from ..songs.score import Song
+from ..songs.version import ANALYSIS, DEGRADING
 from ..writing import whole_file
 from .rendering import Rendering, analyse
 
@@ -64,7 +64,7 @@ class SongSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        return text_digest(f"{code_digest()} {self.rendering.fingerprint} {self.song!r} {self.seed}")
+        return text_digest(f"{self.rendering.fingerprint} {self.song!r} {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class FileSource:
             stat = self.path.stat()
         except OSError as error:
             raise AudioError(f"{self.path}: cannot be read ({error.strerror}); check the path") from error
-        made = f"{code_digest()} {self.variant} {' '.join(self.kinds)}" if self.variant else analysis_digest()
+        made = f"{DEGRADING} {self.variant} {' '.join(self.kinds)}" if self.variant else ""
         file = f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-        return text_digest(f"{file} {RECORDING_S} {made}")
+        return text_digest(f"{file} {RECORDING_S} {ANALYSIS} {made}")
 
 
 def _middle(path: Path, limit: int) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from ..model.cqt import ConstantQ, pool_time
 from ..songs.arrange import Arrangement, arrange, seeded
 from ..songs.render import render
 from ..songs.score import Song
+from ..songs.version import ANALYSIS, ARRANGING, DEGRADING, DRAWING, PLAYING
 from .spectral import SpectralRenderer
 from .tone_bank import ToneBank, loudness_weight
 
@@ -36,7 +37,8 @@ class Rendering:
     def fingerprint(self) -> str:
         fonts = [(font.name, font.stat().st_size) for font in self.sound_fonts]
         kinds = " ".join(self.kinds) if self.degraded else ""
-        return f"{ARRANGEMENT_S} {self.spectral:g} {self.degraded:g} {fonts} {kinds}"
+        versions = (ARRANGING, PLAYING, ANALYSIS, DRAWING if self.spectral else 0, DEGRADING if self.degraded else 0)
+        return f"{versions} {ARRANGEMENT_S} {self.spectral:g} {self.degraded:g} {fonts} {kinds}"
 
     def prepare(self, front_end: FrontEnd) -> None:
         """Measure the tones, where tracks will be drawn; else every process would.

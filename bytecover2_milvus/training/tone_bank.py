@@ -29,13 +29,13 @@ from ..config import SAMPLE_RATE, FrontEnd
 from ..errors import ConfigError
 from ..model.cqt import ConstantQ, octave_kernels
 from ..reading import DAMAGED, read_npz
-from ..songs.code import code_digest
 from ..songs.instruments import INSTRUMENTS
 from ..songs.midi import DRUM_CHANNEL
 from ..songs.patterns import DRUM_SOUNDS
 from ..songs.performance import HIGHEST_PITCH, LOWEST_PITCH
 from ..songs.render import DRUM_RECIPES, drum_strike
 from ..songs.soundfont import DRUM_KEYS, PROGRAMS, play
+from ..songs.version import ANALYSIS, DRAWING, PLAYING
 from ..writing import whole_file
 
 FRAME_HOPS = 5  # CQT frames per frame of the bank: 0.116 s
@@ -50,7 +50,7 @@ _COMPONENTS = 2
 _ROUNDS = 40  # of the factorisation
 _KIT_PROGRAMS = (0, 8, 16, 24, 25, 32, 40, 48)  # General MIDI level 2: standard, room, power, electronic, ...
 N_ROWS = HIGHEST_PITCH - LOWEST_PITCH + 1  # pitches, one row each
-_ANCHORS = np.arange(LOWEST_PITCH, HIGHEST_PITCH + 1, STEP)  # MIDI numbers of the measured tones
+ANCHORS = np.arange(LOWEST_PITCH, HIGHEST_PITCH + 1, STEP)  # MIDI numbers of the measured tones
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class ToneBank:
         rows = np.zeros((_COMPONENTS, n_bins, N_ROWS), dtype=np.float32)
         for row in range(N_ROWS):
             anchor = _nearest(row)
-            moved = row + LOWEST_PITCH - _ANCHORS[anchor]
+            moved = row + LOWEST_PITCH - ANCHORS[anchor]
             spectrum = self.spectra[sound, anchor].T  # (2, n_bins)
             rows[:, max(0, moved) : n_bins + min(0, moved), row] = spectrum[:, max(0, -moved) : n_bins - max(0, moved)]
         return rows
@@ -120,7 +120,7 @@ class ToneBank:
 
 def bank_path(folder: Path, front_end: FrontEnd, sound_fonts: Sequence[Path]) -> Path:
     """Where a folder keeps the bank for these; the name tells banks of other instruments or fonts apart."""
-    facts = [code_digest(), front_end.fmin, front_end.n_octaves, repr(INSTRUMENTS), repr(DRUM_RECIPES)]
+    facts = [PLAYING, DRAWING, ANALYSIS, front_end.fmin, front_end.n_octaves, repr(INSTRUMENTS), repr(DRUM_RECIPES)]
     facts += [VARIANTS, STEP, N_FRAMES]
     if sound_fonts:
         facts += [repr(PROGRAMS), repr(DRUM_KEYS), [[font.name, font.stat().st_size] for font in sound_fonts]]
@@ -128,7 +128,7 @@ def bank_path(folder: Path, front_end: FrontEnd, sound_fonts: Sequence[Path]) ->
 
 
 def _nearest(row: int) -> int:
-    return min(round(row / STEP), len(_ANCHORS) - 1)
+    return min(round(row / STEP), len(ANCHORS) - 1)
 
 
 def _index(names: NDArray[np.str_], from_font: NDArray[np.bool_]) -> dict[tuple[str, bool], NDArray[np.int64]]:
@@ -154,7 +154,7 @@ def _measure(front_end: FrontEnd, sound_fonts: Sequence[Path]) -> ToneBank:
     power = np.concatenate([power for *_, power in sounds])  # (n_sounds * n_anchors, n_bins, N_FRAMES)
     spectra, envelopes = factorise(power)
     envelopes /= np.einsum("nbf,b->nf", power, loudness_weight(front_end)).max(axis=1)[:, None, None] + 1e-30
-    shape = (len(sounds), len(_ANCHORS))
+    shape = (len(sounds), len(ANCHORS))
     return ToneBank(
         names=np.array([name for name, *_ in sounds]),
         from_font=np.array([font for _, font, *_ in sounds]),
@@ -184,8 +184,8 @@ def _own_sounds(constant_q: ConstantQ) -> Iterator[tuple[str, bool, float, NDArr
         for variant in range(VARIANTS):
             rng = np.random.default_rng([variant, len(name), *name.encode()])
             instrument = plain.played_by(rng)
-            waveforms = np.zeros((len(_ANCHORS), _N_SAMPLES), dtype=np.float32)
-            for waveform, pitch in zip(waveforms, _ANCHORS.tolist(), strict=True):
+            waveforms = np.zeros((len(ANCHORS), _N_SAMPLES), dtype=np.float32)
+            for waveform, pitch in zip(waveforms, ANCHORS.tolist(), strict=True):
                 tone = instrument.tone(pitch, _N_SAMPLES - _LEAD, 0.0, rng)
                 waveform[_LEAD:] = np.tanh(instrument.drive * tone) if instrument.drive else tone
             yield name, False, instrument.release_s, _power(constant_q, waveforms)
@@ -206,7 +206,7 @@ def _font_sounds(constant_q: ConstantQ, font: Path) -> Iterator[tuple[str, bool,
         for program in programs:
             users.setdefault(program, []).append(name)
     for program, names in sorted(users.items()):
-        power = _power(constant_q, _font_notes(font, _ANCHORS.tolist(), program, channel=0))
+        power = _power(constant_q, _font_notes(font, ANCHORS.tolist(), program, channel=0))
         yield from ((name, True, RELEASE_S, power) for name in names)
 
 
