@@ -109,8 +109,9 @@ def corpus_options(command: Callable[..., object]) -> Any:
             "--songs",
             multiple=True,
             metavar="SONGS",
-            help="Songs to arrange: composed@FROM-TO, traditional, or a score or folder of scores, with or without "
-            "@FROM-TO. May be given several times.",
+            help="Songs to arrange: composed@FROM-TO, traditional, a score or folder of scores, with or without "
+            "@FROM-TO, or a manifest of scores (.csv, .jsonl), whose work_id says which are one work. May be given "
+            "several times.",
         ),
     ):
         with_material = option(with_material)

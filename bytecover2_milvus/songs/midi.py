@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import SongError
 from ..reading import read_bytes, shorten
-from .score import Note
+from .score import CHORD_QUALITIES, Chord, Note
 from .transcript import (
     DEFAULT_BPM,
     GRID,
@@ -30,6 +31,8 @@ from .transcript import (
 
 MELODY_NAME = re.compile(r"melod|vocal|voice|singer|sing[st]|gesang|chant|canto", re.IGNORECASE)
 LEAD_NAME = re.compile(r"soprano|lead", re.IGNORECASE)  # the melody where nothing is called one: a lead guitar plays it
+CHORD_NAME = re.compile(r"chords?|harmony", re.IGNORECASE)
+BLOCKS = 0.9  # share of a chord track's onsets that are chords; below it, a figure that tells them less well
 DRUM_CHANNEL = 9  # counted from 0
 MIDI_BYTES = 4 << 20  # of a file: an hour of an orchestra has less than one
 ACCENT = 10  # MIDI velocity by which downbeats stand out in files that mark them
@@ -72,7 +75,8 @@ class MidiScore:
 def read_midi(path: Path) -> Transcript:
     """Notes of a MIDI file on its own beats.
 
-    The melody is the track whose name says so, else the highest monophonic track, else the upper line of all tracks.
+    The melody is the track whose name says so, else the highest monophonic track, else the upper line of all tracks. A
+    track called chords that plays block chords gives the chords.
 
     Raises
     ------
@@ -93,6 +97,14 @@ def read_midi(path: Path) -> Transcript:
         downbeats=_downbeats(score, ticks_per_beat, lead),
         beats_per_bar=metre.beats_per_bar,
         bpm=60e6 / _longest(score.tempi, _last_tick(score)) * metre.beats_per_quarter,
+        chords=next(
+            (
+                _block_chords(_on_beats(note, ticks_per_beat) for note in track.notes)
+                for track in score.tracks
+                if lead and track is not lead and CHORD_NAME.fullmatch(track.name)
+            ),
+            (),
+        ),
     )
 
 
@@ -186,6 +198,40 @@ def _downbeats(score: MidiScore, ticks_per_beat: float, lead: MidiTrack | None) 
             beats_per_bar = metre.quarters_per_bar * score.ticks_per_quarter / ticks_per_beat
             downbeats += bars_between(start, until, beats_per_bar)
     return (*downbeats, max(end, downbeats[-1] + 1))
+
+
+def _block_chords(notes: Iterable[Note]) -> tuple[Chord, ...]:
+    """The chords of notes struck together, each until the next; none, where too few are."""
+    blocks: dict[float, list[Note]] = defaultdict(list)
+    for note in notes:
+        blocks[note.onset].append(note)
+    named = {onset: name_chord([note.pitch for note in block]) for onset, block in sorted(blocks.items())}
+    chords = [(onset, chord) for onset, chord in named.items() if chord]
+    if len(chords) < BLOCKS * len(named):
+        return ()
+    end = max(note.onset + note.duration for block in blocks.values() for note in block)
+    untils = [onset for onset, _ in chords[1:]] + [end]
+    return tuple(Chord(onset, until - onset, *chord) for (onset, chord), until in zip(chords, untils, strict=True))
+
+
+def name_chord(pitches: Iterable[int]) -> tuple[int, str, int | None] | None:
+    """Root, quality and bass of the known chord nearest to pitches that sound together; None if two or fewer classes.
+
+    Missing and added tones count alike; of chords equally near, one that stands on the lowest pitch wins.
+    """
+    pitches = sorted(pitches)
+    classes = {pitch % 12 for pitch in pitches}
+    if len(classes) < 3:
+        return None
+    bass = pitches[0] % 12
+    root, quality = min(
+        ((root, quality) for root in sorted(classes) for quality in CHORD_QUALITIES),
+        key=lambda chord: (
+            len(classes ^ {(chord[0] + interval) % 12 for interval in CHORD_QUALITIES[chord[1]]}),
+            chord[0] != bass,
+        ),
+    )
+    return root, quality, None if bass == root else bass
 
 
 def _pickup(lead: MidiTrack, ticks_per_beat: float, beats_per_bar: int) -> float:

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 from ..errors import SongError
 from ..reading import open_regular, read_bytes, shorten
 from .midi import MELODY_NAME
-from .score import Note
+from .repeats import write_out
+from .score import CHORD_QUALITIES, Chord, Note
 from .transcript import DEFAULT_BPM, TimeSignature, Transcript, bars_between, on_grid, skyline, upper_line
 
 if TYPE_CHECKING:
-    from lxml.etree import _ElementTree
+    from lxml.etree import _Element, _ElementTree
     from partitura.score import Part, Score
 
 XML_BYTES = 16 << 20  # of a score, unpacked
+BARS_PER_CHORD = 8  # where chord symbols are rarer, they are no harmony but remarks
 CONTAINER = "META-INF/container.xml"  # of a compressed score: says which of its files is the score
 VOICE_NAME = re.compile(r"soprano|lead|stimme|voix|voce|alto|tenor|bariton|bass", re.IGNORECASE)
 INSTRUMENT_NAME = re.compile(
@@ -30,12 +32,39 @@ INSTRUMENT_NAME = re.compile(
     r"|electric|string|synth|drum|tuba|viol",
     re.IGNORECASE,
 )
+_NATURALS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+# Kinds of chord symbols; what is added above the seventh is left out.
+_QUALITIES = {
+    "major": "maj",
+    "minor": "min",
+    "augmented": "aug",
+    "diminished": "dim",
+    "dominant": "7",
+    "major-seventh": "maj7",
+    "minor-seventh": "min7",
+    "diminished-seventh": "dim7",
+    "augmented-seventh": "aug",
+    "half-diminished": "min7b5",
+    "major-minor": "min",
+    "minor-major": "min",
+    "major-sixth": "6",
+    "minor-sixth": "min6",
+    "maj69": "6",
+    "suspended-second": "sus2",
+    "suspended-fourth": "sus4",
+    "power": "5",
+} | {
+    f"{kind}-{degree}": quality
+    for kind, quality in (("dominant", "7"), ("major", "maj7"), ("minor", "min7"), ("augmented", "aug"))
+    for degree in ("ninth", "11th", "13th")
+}
 
 
 def read_musicxml(path: Path) -> Transcript:
-    """Notes of a MusicXML file, compressed or not, in written order: repeat signs are not followed.
+    """Notes and chord symbols of a MusicXML file, compressed or not, repeats and endings played.
 
-    The melody is the upper line of the part whose name says voice, else of the first part.
+    The melody is the upper line of the part whose name says voice, else of the first part. The chords are the chord
+    symbols, in whichever part they stand.
 
     Raises
     ------
@@ -51,14 +80,17 @@ def read_musicxml(path: Path) -> Transcript:
     metre = mode(_metres(lead))
     beats_per_quarter = metre.beats_per_quarter
     lines = {part.id: _notes(part, beats_per_quarter) for part in parts}
+    downbeats = _downbeats(lead, beats_per_quarter)
+    chords = max((_chords(part, beats_per_quarter, downbeats[-1]) for part in score.parts), key=len)
     return Transcript(
         title=(score.movement_title or score.work_title or score.title or path.stem).strip(),
         origin=f"{(score.composer or 'unknown composer').strip()}, {path.name}",
         melody=skyline(lines[lead.id]) if voice else upper_line(lines[lead.id]),
         notes=tuple(note for line in lines.values() for note in line),
-        downbeats=_downbeats(lead, beats_per_quarter),
+        downbeats=downbeats,
         beats_per_bar=metre.beats_per_bar,
         bpm=_quarters_per_minute(score) * beats_per_quarter,
+        chords=chords if len(chords) * BARS_PER_CHORD >= len(downbeats) - 1 else (),
     )
 
 
@@ -69,10 +101,15 @@ def _sings(name: str) -> bool:
 
 def _load(path: Path) -> Score:
     import partitura
+    from lxml import etree
 
     try:
-        content = _unpacked(path)
-        _refuse_entities(content)
+        root = _refuse_entities(_unpacked(path)).getroot()
+        write_out(root)
+        _name_chords(root)
+        content = etree.tostring(root)
+        if len(content) > XML_BYTES:
+            raise ValueError(f"its repeats, written out, take more than {XML_BYTES} bytes")
         with _without_doubts():
             return partitura.load_musicxml(io.BytesIO(content))
     except FileNotFoundError as error:
@@ -109,6 +146,38 @@ def _refuse_entities(content: bytes) -> _ElementTree:
     if declared is not None and any(True for _ in declared.iterentities()):
         raise ValueError("it declares XML entities; write what they stand for in their places")
     return tree
+
+
+def _name_chords(root: _Element) -> None:
+    """Write the quality and the bass of every chord symbol, all that is used of it, where partitura keeps a text."""
+    for harmony in root.iter("{*}harmony"):
+        kind = harmony.find("{*}kind")
+        if kind is not None:
+            bass = _pitch_class(harmony.findtext("{*}bass/{*}bass-step"), harmony.findtext("{*}bass/{*}bass-alter"))
+            quality = _QUALITIES.get((kind.text or "").strip(), "")
+            kind.set("text", f"{quality}|{'' if bass is None else bass}")
+
+
+def _pitch_class(step: str | None, alter: str | None) -> int | None:
+    natural = _NATURALS.get((step or "").strip().upper())
+    return None if natural is None else (natural + round(float(alter or 0))) % 12
+
+
+def _chords(part: Part, beats_per_quarter: float, end: float) -> tuple[Chord, ...]:
+    """Chord symbols of a part, each until the next; one of unknown kind is left out, and the one before goes on."""
+    from partitura.score import ChordSymbol
+
+    found: dict[float, tuple[int, str, int | None]] = {}
+    for symbol in part.iter_all(ChordSymbol):
+        quality, _, bass = (symbol.kind or "").partition("|")
+        root = _pitch_class(symbol.root, str(symbol.alter))
+        if quality in CHORD_QUALITIES and root is not None:
+            onset = float(part.quarter_map(symbol.start.t)) * beats_per_quarter
+            found[onset] = root, quality, int(bass) if bass and int(bass) != root else None
+    onsets = sorted(onset for onset in found if onset < end)
+    return tuple(
+        Chord(onset, until - onset, *found[onset]) for onset, until in zip(onsets, [*onsets[1:], end], strict=False)
+    )
 
 
 @contextmanager

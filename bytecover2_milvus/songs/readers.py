@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import SongError
 from ..extras import why_not_imported
+from ..manifest import Track
 from ..processes import map_in_processes
 from ..reading import DAMAGED, read_bytes, read_text, shorten
 from ..writing import whole_file
@@ -42,7 +43,8 @@ READERS: dict[str, Callable[[Path], Transcript]] = {
 def read_song(path: str | Path) -> Song:
     """The song in a MIDI file, a MusicXML file or a POP909 folder.
 
-    Chords are POP909's own, else estimated; the key is estimated; sections are phrases of 4 to 16 bars.
+    Chords are POP909's own, a score's chord symbols or the chord track of a MIDI file, else estimated; the key is
+    estimated; sections are phrases of 4 to 16 bars.
 
     Raises
     ------
@@ -88,12 +90,35 @@ def read_songs(paths: Sequence[Path], cache: Path | None = None, workers: int = 
     in ``-2``, or the next number that is free. Reading a score takes up to a second: a folder `cache` keeps what was
     read, `workers` processes read.
     """
+    yield from _numbered(song for _, song in _read(paths, cache, workers))
+
+
+def read_listed(scores: Sequence[Track], cache: Path | None = None, workers: int = 1) -> Iterator[Song]:
+    """The songs of a manifest of scores, as `read_songs` reads them.
+
+    A song's id is made from the `track_id`. Songs of one `work_id` are versions of that work; a song without one is a
+    work of its own.
+    """
+    yield from _numbered(
+        replace(song, song_id=_slug(scores[at].track_id), version_of=scores[at].work_id or "")
+        for at, song in _read([score.path for score in scores], cache, workers)
+    )
+
+
+def _read(paths: Sequence[Path], cache: Path | None, workers: int) -> Iterator[tuple[int, Song]]:
+    """The songs that can be read, with their places in `paths`."""
     read = partial(_read_or_reason, cache)
-    seen: set[str] = set()
-    for song in map_in_processes(read, paths, workers, chunksize=8) if workers > 1 else map(read, paths):
+    songs = map_in_processes(read, paths, workers, chunksize=8) if workers > 1 else map(read, paths)
+    for at, song in enumerate(songs):
         if isinstance(song, str):
             logger.warning("left out: %s", song)
-            continue
+        else:
+            yield at, song
+
+
+def _numbered(songs: Iterable[Song]) -> Iterator[Song]:
+    seen: set[str] = set()
+    for song in songs:
         numbered = (f"{song.song_id}-{number}" for number in count(2))
         song_id = next(name for name in chain([song.song_id], numbered) if name not in seen)
         seen.add(song_id)

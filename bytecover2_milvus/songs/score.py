@@ -9,7 +9,7 @@ pitch classes 0 to 11 (0 is C). Songs are written at their own pitch; arrangemen
 from __future__ import annotations
 
 import json
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 
 # Semitones above the root.
 CHORD_QUALITIES: dict[str, tuple[int, ...]] = {
@@ -70,7 +70,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Song:
-    song_id: str  # unique, stable, [a-z0-9_-]; the work_id of its arrangements
+    song_id: str  # unique, stable, [a-z0-9_-]
     title: str
     origin: str  # where the notes come from: country and century, collection, or "composed"
     tonic: int  # pitch class
@@ -79,6 +79,12 @@ class Song:
     bpm: float
     sections: tuple[Section, ...]
     form: tuple[int, ...]  # indices into sections, in playing order
+    version_of: str = field(default="", repr=False)  # a work that it shares with others; not what it sounds like
+
+    @property
+    def work_id(self) -> str:
+        """The work of its arrangements: its own, unless it is a version of one."""
+        return self.version_of or self.song_id
 
     def to_json(self) -> str:
         """All of it; `from_json` gives the same song."""
@@ -93,8 +99,8 @@ class Song:
         ValueError, TypeError
             If the text is anything else.
         """
-        *facts, sections, form = json.loads(text)
-        return cls(*facts, tuple(_section(*section) for section in sections), tuple(form))
+        *facts, sections, form, version_of = json.loads(text)
+        return cls(*facts, tuple(_section(*section) for section in sections), tuple(form), version_of)
 
 
 def _section(name: str, n_beats: float, melody: list[list], chords: list[list]) -> Section:

@@ -28,6 +28,8 @@ def select_songs(spec: str, cache: Path | None = None, workers: int = 1) -> list
     ------
     SongError
         If there is no such source, no song in the range, or no range behind ``composed``.
+    ManifestError
+        If a manifest cannot be read.
     """
     match = re.fullmatch(r"(?P<source>.+?)(?:@(?P<start>\d+)-(?P<stop>\d+))?", spec)
     if match is None:
@@ -43,6 +45,11 @@ def select_songs(spec: str, cache: Path | None = None, workers: int = 1) -> list
         from .traditional import traditional_songs
 
         songs = list(traditional_songs()[start:stop])
+    elif re.search(r"\.(csv|jsonl)(@[^/]*)?$", spec, re.IGNORECASE):
+        from ..manifest import read_manifest
+        from .readers import read_listed
+
+        songs = list(read_listed(read_manifest(spec), cache, workers))
     else:
         from .readers import read_songs, song_paths
 

@@ -27,8 +27,8 @@ def render_tracks(
 ) -> Iterator[Track]:
     """Render one arrangement of every song and seed to ``<folder>/<song_id>/<seed>.flac``, in that order.
 
-    A file that is there already is kept. Each is yielded as the `Track` of a manifest as it is ready: the song is its
-    work, the arrangement's facts are its metadata.
+    A file that is there already is kept. Each is yielded as the `Track` of a manifest as it is ready, with the song's
+    work; the arrangement's facts are its metadata.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def _render_track(folder: Path, suffix: str, max_duration_s: float | None, job: 
     return Track(
         path=path,
         track_id=f"{song.song_id}/{seed}",
-        work_id=song.song_id,
+        work_id=song.work_id,
         title=song.title,
         metadata={"arrangement": arrangement.describe()},
     )

@@ -134,21 +134,23 @@ class Corpus:
 
     @classmethod
     def of_songs(cls, songs: Iterable[Song], arrangements: int, rendering: Rendering = _PLAYED) -> Corpus:
-        """`arrangements` tracks of every song, as `rendering` turns them into CQTs.
+        """`arrangements` tracks of every song, as `rendering` turns them into CQTs; versions of a work are one work.
 
         Raises
         ------
         SongError
             If two songs have one song_id: one of them would be lost.
         """
-        works: dict[str, tuple[CorpusTrack, ...]] = {}
+        works: dict[str, list[CorpusTrack]] = {}
+        named: set[str] = set()
         for song in songs:
-            if song.song_id in works:
+            if song.song_id in named:
                 raise SongError(f"{song.song_id}: the id of two songs; name each source once, or rename a score")
-            works[song.song_id] = tuple(
+            named.add(song.song_id)
+            works.setdefault(song.work_id, []).extend(
                 CorpusTrack(SongSource(song, seed, rendering), f"{song.song_id}/{seed}") for seed in range(arrangements)
             )
-        return cls(works)
+        return cls({work_id: tuple(tracks) for work_id, tracks in works.items()})
 
     @classmethod
     def of_manifest(cls, tracks: Sequence[Track]) -> Corpus:
