@@ -84,7 +84,7 @@ def librosa_maximum(recurrence: np.ndarray, parameters: Qmax) -> float:
     ],
     ids=str,
 )
-@pytest.mark.parametrize(("n_query", "n_candidate"), [(130, 97), (60, 110), (26, 40)])
+@pytest.mark.parametrize(("n_query", "n_candidate"), [(130, 97), (60, 110), (26, 40), (72, 136), (73, 71)])
 def test_the_score_is_librosas_on_the_recurrence_of_the_paper(parameters, n_query, n_candidate):
     query, candidate = melody(n_query, 0), melody(n_candidate, 1)
     candidate[10:24] = transposed(query, 4)[5:19]
@@ -132,6 +132,16 @@ def test_a_transposed_track_scores_the_same(semitones):
     assert before is not None and after is not None
     assert (before.transposition - after.transposition) % 12 == semitones
     np.testing.assert_array_equal(before.path, after.path)
+
+
+def test_penalties_in_halves_and_others_are_counted_alike():
+    """One kind is computed in 16 bits, the other in float32."""
+    halves, others = Qmax(onset=1, extension=0.5), Qmax(onset=1 + 2**-20, extension=0.5 - 2**-20)
+    assert halves.units().dtype == np.uint16 and others.units().dtype == np.float32
+    query, candidate = melody(150, 14), melody(120, 15)
+    candidate[30:100] = transposed(query, 2)[40:110]
+    expected = qmax_scores(query, [candidate], others)
+    np.testing.assert_allclose(qmax_scores(query, [candidate], halves), expected, rtol=1e-4)
 
 
 def test_both_directions_score_the_same():
@@ -207,7 +217,7 @@ from bytecover2_milvus.alignment.kernel import trace
 from pathlib import Path
 n = 12
 path, moves = np.empty((n, 2), np.int32), np.empty((n, n), np.uint8)
-print(*trace(np.eye(n, dtype=bool), np.float32(0.5), np.float32(0.5), moves, path), "torch" in sys.modules)
+print(*trace(np.eye(n, dtype=bool), np.array([2, 1, 1], np.uint16), moves, path), "torch" in sys.modules)
 """
 
 
@@ -218,15 +228,15 @@ def test_a_damaged_cache_of_compiled_code_is_compiled_again(tmp_path):
             [sys.executable, "-c", ALIGN], env=environment, capture_output=True, text=True, check=True
         ).stdout
 
-    assert run(tmp_path) == "12.0 12 False\n"
+    assert run(tmp_path) == "24 12 False\n"
     (code,) = tmp_path.rglob("*.trace-*.nbc")
     whole = code.read_bytes()
     (index,) = tmp_path.rglob("*.trace-*.nbi")
     code.write_bytes(whole[:1000] + bytes(len(whole) - 1000))
-    assert run(tmp_path) == "12.0 12 False\n"
+    assert run(tmp_path) == "24 12 False\n"
     assert code.read_bytes()[1000:].strip(b"\0")  # written anew
     index.write_bytes(b"")
-    assert run(tmp_path) == "12.0 12 False\n"
+    assert run(tmp_path) == "24 12 False\n"
 
 
 def test_some_groups_are_aligned_as_all_are():

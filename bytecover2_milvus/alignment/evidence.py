@@ -11,7 +11,7 @@ from ..errors import ChromaError
 from .qmax import Qmax, checked_candidate, checked_query, normaliser
 
 MOST_CELLS = 1 << 28  # of a recurrence matrix; two bytes each. Two tracks of two hours at 0.464 s per frame
-_FITTED = 400  # cells of a path that the tempo is fitted to, at most
+_FITTED = 200  # cells of a path that the tempo is fitted to, at most
 
 
 @dataclass(frozen=True)
@@ -59,22 +59,19 @@ def evidence(
         return None
     if n * m > MOST_CELLS:
         raise ChromaError(f"query and candidate: {n} x {m} windows; a path is found in {MOST_CELLS} cells at most")
-    penalties = np.float32(parameters.onset), np.float32(parameters.extension)
-    longest, found = 0.0, None
-    for rank in (0, 1):
-        recurrence = np.empty((n, m), dtype=bool)
-        semitones = recurrence_of(query, candidate, group, rank, parameters.embedding, parameters.kappa, recurrence)
-        path = np.empty((min(n, m), 2), dtype=np.int32)
-        q, length = trace(recurrence, *penalties, np.empty((n, m), dtype=np.uint8), path)
-        if q > longest:
-            longest, found = q, (recurrence, path[:length][::-1], semitones)
-    if found is None:
+    units, recurrence = parameters.units(), np.empty((n, m), dtype=bool)
+    semitones, longest = recurrence_of(
+        query, candidate, group, parameters.embedding, parameters.kappa, units, recurrence
+    )
+    if not longest:
         return None
-    recurrence, path, semitones = found
+    path = np.empty((min(n, m), 2), dtype=np.int32)
+    _, length = trace(recurrence, units, np.empty((n, m), dtype=np.uint8), path)
+    path = path[:length][::-1]
     cells = path[recurrence[path[:, 0], path[:, 1]]]
     (query_start, candidate_start), (query_last, candidate_last) = cells[0].tolist(), cells[-1].tolist()
     return Evidence(
-        float(np.float32(longest) / normaliser(len(query), np.array([len(candidate)]))[0]),
+        float(longest / (units[0] * normaliser(len(query), np.array([len(candidate)]))[0])),
         query_start,
         query_last + parameters.embedding,
         candidate_start,

@@ -10,8 +10,9 @@ pair share the loads of a row. The state is a few rows: memory grows with the le
 Each pair is passed over twice, once for the thresholds of the columns, once for all the rest; that is cheaper than to
 keep the distances.
 
-Several short loops in place of one are deliberate: LLVM vectorises a loop only up to eight checks that its arrays do
-not overlap.
+Arrays are flat, and inner functions take unsigned offsets into them, not slices: a slice costs as much as a vectorised
+loop over a hundred columns, and a signed index would be checked for being negative. Several short loops in place of one
+are deliberate: LLVM vectorises a loop only up to eight checks that its arrays do not overlap.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from ..writing import whole_file
 
 _INNER = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "nnan", "ninf"}}
 _TILE = 16  # columns whose channels lie together in memory
+_STEP = 64  # columns that a vectorised loop takes at once; rows are filled up to a multiple, which spares it the rest
 _BIAS = 32767  # of stored distances
 _NONE = -_BIAS - 1  # a threshold below all distances
 _HIGHEST = 32767
 _ROUNDS = 4  # of interpolation in the search for a threshold, before it falls back to equal parts
-_ONE, _ZERO = np.float32(1), np.float32(0)
-_int16 = np.int16
+_NEAR, _FAR = np.float32(1), np.float32(4)  # of the first thresholds from the guess, in spacings of distances
+_int16, _uint8, _u = np.int16, np.uint8, np.uint64
 
 
 def _entry(function: Callable) -> Callable:
@@ -76,70 +78,70 @@ def _entry(function: Callable) -> Callable:
 
 
 @numba.njit(**_INNER)
-def _squares(x1, x2, i, tiles, squares1, squares2):
-    """Squared distances of frame i of both transpositions to all frames; 24 values stay in registers.
-
-    `x1` and `x2` hold -2 times the levels and, last, the square of their norm; `tiles` hold levels and, last, that.
-    """
-    a0, a1, a2, a3, a4, a5 = x1[i, 0], x1[i, 1], x1[i, 2], x1[i, 3], x1[i, 4], x1[i, 5]
-    a6, a7, a8, a9, a10, a11 = x1[i, 6], x1[i, 7], x1[i, 8], x1[i, 9], x1[i, 10], x1[i, 11]
-    c0, c1, c2, c3, c4, c5 = x2[i, 0], x2[i, 1], x2[i, 2], x2[i, 3], x2[i, 4], x2[i, 5]
-    c6, c7, c8, c9, c10, c11 = x2[i, 6], x2[i, 7], x2[i, 8], x2[i, 9], x2[i, 10], x2[i, 11]
-    norm = x1[i, 12]
-    for tile in range(squares1.shape[0] // _TILE):
-        o = tile * _TILE
-        b = o * 13
-        for j in range(_TILE):
-            b0, b1, b2 = tiles[b + j], tiles[b + _TILE + j], tiles[b + 2 * _TILE + j]
-            b3, b4, b5 = tiles[b + 3 * _TILE + j], tiles[b + 4 * _TILE + j], tiles[b + 5 * _TILE + j]
-            b6, b7, b8 = tiles[b + 6 * _TILE + j], tiles[b + 7 * _TILE + j], tiles[b + 8 * _TILE + j]
-            b9, b10, b11 = tiles[b + 9 * _TILE + j], tiles[b + 10 * _TILE + j], tiles[b + 11 * _TILE + j]
-            norms = _int16(norm + tiles[b + 12 * _TILE + j])
-            squares1[o + j] = norms + (
+def _squares(x, at, first, second, tiles, squares, to1, to2, n_tiles):
+    """Squared distances of a frame of x, in two transpositions, to all frames in tiles; 24 values stay in registers."""
+    a, c = _u(at + 12 - first), _u(at + 12 - second)
+    a0, a1, a2, a3 = x[a], x[a + _u(1)], x[a + _u(2)], x[a + _u(3)]
+    a4, a5, a6, a7 = x[a + _u(4)], x[a + _u(5)], x[a + _u(6)], x[a + _u(7)]
+    a8, a9, a10, a11 = x[a + _u(8)], x[a + _u(9)], x[a + _u(10)], x[a + _u(11)]
+    c0, c1, c2, c3 = x[c], x[c + _u(1)], x[c + _u(2)], x[c + _u(3)]
+    c4, c5, c6, c7 = x[c + _u(4)], x[c + _u(5)], x[c + _u(6)], x[c + _u(7)]
+    c8, c9, c10, c11 = x[c + _u(8)], x[c + _u(9)], x[c + _u(10)], x[c + _u(11)]
+    norm = x[_u(at + 24)]
+    for tile in range(_u(n_tiles)):
+        b, o1, o2 = tile * _u(13 * _TILE), _u(to1) + tile * _u(_TILE), _u(to2) + tile * _u(_TILE)
+        for j in range(_u(_TILE)):
+            t = b + j
+            b0, b1, b2 = tiles[t], tiles[t + _u(_TILE)], tiles[t + _u(2 * _TILE)]
+            b3, b4, b5 = tiles[t + _u(3 * _TILE)], tiles[t + _u(4 * _TILE)], tiles[t + _u(5 * _TILE)]
+            b6, b7, b8 = tiles[t + _u(6 * _TILE)], tiles[t + _u(7 * _TILE)], tiles[t + _u(8 * _TILE)]
+            b9, b10, b11 = tiles[t + _u(9 * _TILE)], tiles[t + _u(10 * _TILE)], tiles[t + _u(11 * _TILE)]
+            norms = _int16(norm + tiles[t + _u(12 * _TILE)])
+            squares[o1 + j] = norms + (
                 a0 * b0 + a1 * b1 + a2 * b2 + a3 * b3 + a4 * b4 + a5 * b5
                 + a6 * b6 + a7 * b7 + a8 * b8 + a9 * b9 + a10 * b10 + a11 * b11
             )  # fmt: skip
-            squares2[o + j] = norms + (
+            squares[o2 + j] = norms + (
                 c0 * b0 + c1 * b1 + c2 * b2 + c3 * b3 + c4 * b4 + c5 * b5
                 + c6 * b6 + c7 * b7 + c8 * b8 + c9 * b9 + c10 * b10 + c11 * b11
             )  # fmt: skip
 
 
 @numba.njit(**_INNER)
-def _advance(sums, new, old):
+def _advance(sums, at, squares, new, old, m):
     """Squared distances of windows, kept by diagonal, one frame on: the last frames add, the first ones take away."""
-    for j in range(sums.shape[0]):
-        sums[j] = _int16(sums[j] + _int16(new[j] - old[j]))
+    for j in range(m):
+        sums[at + j] = _int16(sums[at + j] + _int16(squares[new + j] - squares[old + j]))
 
 
 @numba.njit(**_INNER)
-def _count(row, t0, t1, t2, t3):
-    """How many distances are at most each of four thresholds."""
+def _count(row, at, w, t0, t1, t2, t3):
+    """How many distances are below each of four values: that is one operation less than `at most`."""
     n0 = n1 = n2 = n3 = _int16(0)
-    for j in range(row.shape[0]):
-        distance = row[j]
-        n0 = _int16(n0 + (distance <= t0))
-        n1 = _int16(n1 + (distance <= t1))
-        n2 = _int16(n2 + (distance <= t2))
-        n3 = _int16(n3 + (distance <= t3))
+    for j in range(w):
+        distance = row[at + j]
+        n0 = _int16(n0 + (distance < t0))
+        n1 = _int16(n1 + (distance < t1))
+        n2 = _int16(n2 + (distance < t2))
+        n3 = _int16(n3 + (distance < t3))
     return int(n0), int(n1), int(n2), int(n3)
 
 
 @numba.njit(**_INNER)
-def _threshold(row, k, guess, spacing):
-    """The highest threshold that at most k distances reach, or one that the same ones reach; and their spacing there.
+def _threshold(row, at, w, n, k, guess, spacing):
+    """The highest threshold that at most k of n distances reach, or one that the same ones reach; their spacing there.
 
-    Counting is cheaper than sorting. The search starts at a guess, the threshold of the row before, with the expected
-    difference of neighbouring distances, and goes on by interpolation between counts.
+    Counting is cheaper than sorting. The search starts at a guess with the expected difference of neighbouring
+    distances, and goes on by interpolation between counts.
     """
-    low, n_low, high, n_high = _NONE, 0, _HIGHEST, row.shape[0]
-    t0, t3 = guess - int(5 * spacing) - 1, guess + int(5 * spacing) + 1
-    t1, t2 = guess - int(np.float32(1.5) * spacing), guess + int(np.float32(1.5) * spacing) + 1
+    low, n_low, high, n_high = _NONE, 0, _HIGHEST, n
+    near, far = int(_NEAR * spacing), int(_FAR * spacing) + 1
+    t0, t1, t2, t3 = guess - far, guess - near, guess + near + 1, guess + far
     rounds = 0
     while True:
         t0, t1 = min(max(t0, low + 1), high - 1), min(max(t1, low + 1), high - 1)
         t2, t3 = min(max(t2, low + 1), high - 1), min(max(t3, low + 1), high - 1)
-        n0, n1, n2, n3 = _count(row, _int16(t0), _int16(t1), _int16(t2), _int16(t3))
+        n0, n1, n2, n3 = _count(row, at, w, _int16(t0 + 1), _int16(t1 + 1), _int16(t2 + 1), _int16(t3 + 1))
         rounds += 1
         if rounds == 1 and n3 > n0:
             spacing = np.float32(0.5) * (spacing + np.float32(t3 - t0) / np.float32(n3 - n0))
@@ -172,28 +174,44 @@ def _threshold(row, k, guess, spacing):
 
 
 @numba.njit(**_INNER)
-def _extend(row, threshold, thresholds, q1a, q1b, q2, q0, penalty):
-    """One row of Q where a gap's onset costs what its extension costs."""
-    for j in range(row.shape[0]):
-        best = max(max(q1a[j], q1b[j]), q2[j])
-        q0[j] = best + _ONE if row[j] <= min(threshold, thresholds[j]) else max(best - penalty, _ZERO)
+def _extend(row, at, w, threshold, thresholds, own, q, now, diagonal, wide, tall, one, penalty):
+    """A row of Q where a gap's onset costs what its extension costs."""
+    for j in range(w):
+        best = max(max(q[diagonal + j], q[wide + j]), q[tall + j])
+        recurs = row[at + j] <= min(threshold, thresholds[own + j])
+        q[now + j] = best + one if recurs else best - min(best, penalty)
 
 
 @numba.njit(**_INNER)
-def _penalise(row, threshold, thresholds, q0, p0, onset, extension):
-    """A row of Q less what a gap costs that follows each cell."""
-    for j in range(row.shape[0]):
-        p0[j] = q0[j] - (onset if row[j] <= min(threshold, thresholds[j]) else extension)
+def _extend_penalised(row, at, w, threshold, thresholds, own, q, p, now, diagonal, wide, tall, one):
+    """A row of Q where onset and extension of a gap differ, from rows of Q and penalised ones."""
+    for j in range(w):
+        q[now + j] = max(max(p[diagonal + j], p[wide + j]), p[tall + j])
+    for j in range(w):
+        best = max(max(q[diagonal + j], q[wide + j]), q[tall + j])
+        q[now + j] = best + one if row[at + j] <= min(threshold, thresholds[own + j]) else q[now + j]
 
 
 @numba.njit(**_INNER)
-def _extend_penalised(row, threshold, thresholds, q1a, q1b, q2, p1a, p1b, p2, q0):
-    """One row of Q where onset and extension of a gap differ, from rows of Q and penalised ones."""
-    for j in range(row.shape[0]):
-        q0[j] = max(max(max(p1a[j], p1b[j]), p2[j]), _ZERO)
-    for j in range(row.shape[0]):
-        best = max(max(q1a[j], q1b[j]), q2[j])
-        q0[j] = best + _ONE if row[j] <= min(threshold, thresholds[j]) else q0[j]
+def _penalise(row, at, w, threshold, thresholds, own, q, p, now, onset, extension):
+    """A row of Q less what a gap costs that follows each cell, not below 0."""
+    for j in range(w):
+        penalty = onset if row[at + j] <= min(threshold, thresholds[own + j]) else extension
+        p[now + j] = q[now + j] - min(q[now + j], penalty)
+
+
+@numba.njit(**_INNER)
+def _raise(highest, own, q, now, w):
+    """The highest value of Q of each column so far."""
+    for j in range(w):
+        highest[own + j] = max(highest[own + j], q[now + j])
+
+
+@numba.njit(**_INNER)
+def _mark(row, at, w, threshold, thresholds, own, recurrence, to):
+    """A row of a recurrence matrix."""
+    for j in range(w):
+        recurrence[to + j] = row[at + j] <= min(threshold, thresholds[own + j])
 
 
 @numba.njit(**_INNER)
@@ -216,89 +234,97 @@ def _tiled(levels):
 
 
 @numba.njit(**_INNER)
-def _transposed(levels, semitones):
-    """-2 times the levels (n, 12) in two transpositions upwards, and squared norms: (2, n, 13) of int16."""
-    transposed = np.zeros((2, levels.shape[0], 13), np.int16)
-    for s in range(2):
-        for i in range(levels.shape[0]):
-            for channel in range(12):
-                level = int(levels[i, channel])
-                transposed[s, i, (channel + semitones[s]) % 12] = -2 * level
-                transposed[s, i, 12] += level * level
-    return transposed
+def _doubled(levels):
+    """Levels (n, 12) times -2, each frame twice: any twelve in a row are a transposition; then its squared norm.
 
-
-@numba.njit(**_INNER)
-def _maximum(bits):
-    """Of floats by their bits: where none is negative, both have one order, and LLVM vectorises that of integers."""
-    highest = np.int32(0)
-    for j in range(bits.shape[0]):
-        highest = np.int32(max(highest, bits[j]))
-    return highest
-
-
-@numba.njit(**_INNER)
-def _pass(x, tiles, m, embedding, k, thresholds, onset, extension, last, recurrence):
-    """One pass over the rows of a pair: x in both transpositions, and m frames in tiles.
-
-    The first pass fills `thresholds` (2, windows of x). The last one takes those of the columns from it and returns
-    the maximum of Q; it fills `recurrence` of the first transposition, unless that has no rows.
+    Flat (n * 25,) of int16.
     """
-    n, width = x.shape[1], tiles.shape[0] // 13
-    w = m - embedding + 1
-    squares = np.zeros((2, embedding + 1, embedding + width), np.int16)  # of as many rows, after as many columns of 0
-    sums = np.zeros((2, n + m), np.int16)
-    for d in range(n + m):
-        sums[0, d] = sums[1, d] = -_BIAS
-    q = np.zeros((2, 3, w + 2), np.float32)  # of three rows, after two columns of 0
-    p = np.zeros((2, 3, w + 2), np.float32)
-    longest = np.int32(0)
-    guesses, spacings = np.zeros(2, np.int64), np.empty(2, np.float32)
-    spacings[0] = spacings[1] = np.float32(512) / np.float32(k)
+    doubled = np.zeros(25 * levels.shape[0], np.int16)
+    for i in range(levels.shape[0]):
+        for channel in range(12):
+            level = int(levels[i, channel])
+            doubled[25 * i + channel] = doubled[25 * i + 12 + channel] = -2 * level
+            doubled[25 * i + 24] += level * level
+    return doubled
+
+
+@numba.njit(**_INNER)
+def _mean_squares(x, n, semitones, profile, m):
+    """The mean squared distance of each frame of x to m others whose sum is `profile`, less their mean squared norm."""
+    means = np.empty(n, np.float32)
     for i in range(n):
-        new, old = i % (embedding + 1), (i + 1) % (embedding + 1)
-        _squares(x[0], x[1], i, tiles, squares[0, new, embedding:], squares[1, new, embedding:])
+        product = 0
+        for channel in range(12):
+            product += int(x[25 * i + 12 - semitones + channel]) * profile[channel]
+        means[i] = np.float32(x[25 * i + 24]) + np.float32(product) / np.float32(m)
+    return means
+
+
+@numba.njit(**_INNER)
+def _pass(rows, columns, first, second, embedding, k, thresholds, units, last, recurrence):
+    """One pass over the rows of a pair of prepared sequences, the first of which is transposed in two ways, upwards.
+
+    The first pass fills `thresholds`, of both transpositions, one for each window of the rows. The last one takes those
+    of its columns from there and returns both maxima of Q; it fills `recurrence` of the first transposition, unless
+    that is empty.
+    """
+    one, onset, extension, n_thresholds = units[0], units[1], units[2], len(thresholds) // 2
+    x, _, _, n = rows
+    _, tiles, profile, m = columns
+    n_tiles = tiles.shape[0] // (13 * _TILE)
+    w = m - embedding + 1
+    stride = embedding + n_tiles * _TILE  # of squares: as many rows, after as many columns of 0
+    squares = np.zeros(2 * (embedding + 1) * stride, np.int16)
+    n_sums = n + m + _STEP
+    sums = np.full(2 * n_sums, _HIGHEST, np.int16)
+    for s in range(2):
+        sums[s * n_sums : s * n_sums + n + m] = -_BIAS
+    width = -(-w // _STEP) * _STEP
+    q = np.zeros(6 * (width + 2), units.dtype)  # of three rows for each transposition, after two columns of 0
+    p = np.zeros(6 * (width + 2), units.dtype)
+    highest = np.zeros(2 * width, units.dtype)
+    means = (_mean_squares(x, n, first, profile, m), _mean_squares(x, n, second, profile, m))
+    guesses, spacings = np.zeros(2, np.int64), np.full(2, np.float32(512) / np.float32(k))
+    for i in range(n):
+        new = i % (embedding + 1) * stride
+        old = (i + 1) % (embedding + 1) * stride
+        half = (embedding + 1) * stride
+        _squares(x, 25 * i, first, second, tiles, squares, new + embedding, half + new + embedding, n_tiles)
         for s in range(2):
-            _advance(sums[s, n - i : n - i + m], squares[s, new, embedding:], squares[s, old, :m])
+            of = s * n_sums + n - i  # of the diagonal that frame 0 of y is on
+            _advance(sums, _u(of), squares, _u(s * half + new + embedding), _u(s * half + old), _u(m))
+            sums[of + m] = _HIGHEST  # beyond the last column nothing is near
             if i < embedding - 1:
                 continue
-            windows = sums[s, n - i + embedding - 1 : n - i + m]
-            threshold, spacings[s] = _threshold(windows, k, guesses[s], spacings[s])
+            at = _u(of + embedding - 1)
+            if i >= embedding:
+                guesses[s] += int(means[s][i] - means[s][i - embedding])
+            threshold, spacings[s] = _threshold(sums, at, _u(width), w, k, guesses[s], spacings[s])
             guesses[s] = threshold
             if not last:
-                thresholds[s, i - embedding + 1] = threshold
+                thresholds[s * n_thresholds + i - embedding + 1] = threshold
                 continue
-            row_of_q = _row_of_q(windows, _int16(threshold), thresholds[s], q[s], p[s], i, onset, extension)
-            longest = max(longest, _maximum(row_of_q.view(np.int32)))
+            nearest, own = _int16(threshold), _u(s * width)
+            now, one_back, two_back = 3 * s + i % 3, 3 * s + (i + 2) % 3, 3 * s + (i + 1) % 3
+            now_at, wide, tall = _u(now * (width + 2) + 2), _u(one_back * (width + 2)), _u(two_back * (width + 2) + 1)
+            moves = (wide + _u(1), wide, tall)  # by (1, 1), (1, 2), (2, 1)
+            if onset == extension:
+                _extend(sums, at, _u(width), nearest, thresholds, own, q, now_at, *moves, one, onset)
+            else:
+                _extend_penalised(sums, at, _u(width), nearest, thresholds, own, q, p, now_at, *moves, one)
+                _penalise(sums, at, _u(width), nearest, thresholds, own, q, p, now_at, onset, extension)
+            _raise(highest, own, q, now_at, _u(width))
             if s == 0 and recurrence.shape[0]:
-                for j in range(w):
-                    recurrence[i - embedding + 1, j] = windows[j] <= min(threshold, thresholds[s, j])
-    bits = np.empty(1, np.int32)
-    bits[0] = longest
-    return bits.view(np.float32)[0]
-
-
-@numba.njit(**_INNER)
-def _row_of_q(row, threshold, thresholds, q, p, i, onset, extension):
-    """Row i of Q, from the two before it; the three take turns in `q`, and less the penalties in `p`."""
-    w = row.shape[0]
-    now, one, two = i % 3, (i + 2) % 3, (i + 1) % 3
-    q1a, q1b, q2, q0 = q[one, 1 : 1 + w], q[one, :w], q[two, 1 : 1 + w], q[now, 2:]
-    if onset == extension:
-        _extend(row, threshold, thresholds, q1a, q1b, q2, q0, onset)
-    else:
-        p1a, p1b, p2, p0 = p[one, 1 : 1 + w], p[one, :w], p[two, 1 : 1 + w], p[now, 2:]
-        _extend_penalised(row, threshold, thresholds, q1a, q1b, q2, p1a, p1b, p2, q0)
-        _penalise(row, threshold, thresholds, q0, p0, onset, extension)
-    return q0
+                _mark(sums, at, _u(w), nearest, thresholds, own, recurrence, _u((i - embedding + 1) * w))
+    return highest[:width].max(), highest[width:].max()
 
 
 @numba.njit(**_INNER)
 def _two_best_transpositions(x_profile, y_profile):
     """The two transpositions of x, upwards, whose profile (channels,) has the largest products with that of y."""
-    best, first, second_best, second = -1.0, 0, -1.0, 0
+    best, first, second_best, second = -1, 0, -1, 0
     for semitones in range(12):
-        product = 0.0
+        product = 0
         for channel in range(x_profile.shape[0]):
             group, pitch = channel // 12 * 12, channel % 12
             product += x_profile[channel] * y_profile[group + (pitch + semitones) % 12]
@@ -312,8 +338,8 @@ def _two_best_transpositions(x_profile, y_profile):
 
 @numba.njit(**_INNER)
 def _profile(levels):
-    """Sum over frames, (channels,): whole numbers in float64, exact."""
-    profile = np.zeros(levels.shape[1], np.float64)
+    """Sum over frames, (channels,)."""
+    profile = np.zeros(levels.shape[1], np.int64)
     for i in range(levels.shape[0]):
         for channel in range(levels.shape[1]):
             profile[channel] += levels[i, channel]
@@ -321,82 +347,124 @@ def _profile(levels):
 
 
 @numba.njit(**_INNER)
-def _pair(query, candidate, first, second, embedding, kappa, onset, extension, recurrence):
-    """The maximum of Q of two sequences of 12 channels, the query transposed by `first` and by `second`."""
-    n, m = query.shape[0] - embedding + 1, candidate.shape[0] - embedding + 1
-    thresholds = np.empty((2, m), np.int16)
-    x, y, semitones, k, length = candidate, query, (12 - first, 12 - second), _neighbours(kappa, n), _ZERO
-    for last in (False, True):
-        length = _pass(
-            _transposed(x, semitones), _tiled(y), y.shape[0], embedding, k, thresholds,
-            onset, extension, last, recurrence,
-        )  # fmt: skip
-        x, y, semitones, k = query, candidate, (first, second), _neighbours(kappa, m)
-    return length
+def _prepared(levels):
+    """Of a sequence of 12 channels, what a pass needs of either side: doubled, in tiles, profile, number of frames."""
+    return _doubled(levels), _tiled(levels), _profile(levels), levels.shape[0]
+
+
+@numba.njit(**_INNER)
+def _pair(query, candidate, first, second, embedding, kappa, units, recurrence):
+    """The maxima of Q of two prepared sequences, the query transposed by `first` and by `second`."""
+    n, m = query[3] - embedding + 1, candidate[3] - embedding + 1
+    thresholds = np.full(2 * (-(-m // _STEP) * _STEP), _NONE, np.int16)
+    down = (12 - first) % 12, (12 - second) % 12
+    k_rows, k_columns = _neighbours(kappa, n), _neighbours(kappa, m)
+    _pass(candidate, query, *down, embedding, k_rows, thresholds, units, False, recurrence)
+    return _pass(query, candidate, first, second, embedding, k_columns, thresholds, units, True, recurrence)
 
 
 @_entry
-def longest_paths(query, candidates, offsets, groups, embedding, kappa, onset, extension, out):
+def longest_paths(query, candidates, offsets, groups, embedding, kappa, units, out):
     """Fill `out` (candidates, len(groups)) with the maximum of Q; 0 for candidates shorter than the embedding.
 
     `query` (n, channels) and `candidates` (all frames, channels) are uint8 levels; `offsets` say where each candidate
-    begins, and where the last one ends; `groups` which twelve channels are aligned.
+    begins, and where the last one ends; `groups` which twelve channels are aligned. `units` are what a recurrence
+    adds, and what onset and extension of a gap take away, in the type that Q is computed in.
     """
-    profile = _profile(query)
-    nowhere = np.zeros((0, 0), np.bool_)
-    for c in range(offsets.shape[0] - 1):
-        candidate = candidates[offsets[c] : offsets[c + 1]]
-        out[c] = _ZERO
-        if candidate.shape[0] >= embedding:
-            first, second = _two_best_transpositions(profile, _profile(candidate))
-            for k in range(groups.shape[0]):
-                channels = slice(12 * groups[k], 12 * groups[k] + 12)
-                x, y = query[:, channels], candidate[:, channels]
-                out[c, k] = _pair(x, y, first, second, embedding, kappa, onset, extension, nowhere)
+    n_candidates, profile = offsets.shape[0] - 1, _profile(query)
+    transpositions = np.empty((n_candidates, 2), np.int64)
+    for c in range(n_candidates):
+        transpositions[c] = _two_best_transpositions(profile, _profile(candidates[offsets[c] : offsets[c + 1]]))
+    nowhere = np.zeros(0, np.bool_)
+    for g in range(groups.shape[0]):
+        channels = slice(12 * groups[g], 12 * groups[g] + 12)
+        x = _prepared(query[:, channels])
+        for c in range(n_candidates):
+            out[c, g] = 0
+            if offsets[c + 1] - offsets[c] >= embedding:
+                y = _prepared(candidates[offsets[c] : offsets[c + 1], channels])
+                first, second = transpositions[c]
+                out[c, g] = max(_pair(x, y, first, second, embedding, kappa, units, nowhere))
 
 
 @_entry
-def recurrence_of(query, candidate, group, rank, embedding, kappa, recurrence):
-    """Fill the recurrence of one group in the best (rank 0) or second best transposition of the query; return that."""
-    transpositions = _two_best_transpositions(_profile(query), _profile(candidate))
-    semitones = transpositions[rank]
+def recurrence_of(query, candidate, group, embedding, kappa, units, recurrence):
+    """The transposition of the query, and the maximum of Q of one group in it: the better one of two.
+
+    Fills `recurrence` (windows of both) in that transposition.
+    """
+    first, second = _two_best_transpositions(_profile(query), _profile(candidate))
     channels = slice(12 * group, 12 * group + 12)
-    x, y = query[:, channels], candidate[:, channels]
-    _pair(x, y, semitones, semitones, embedding, kappa, _ZERO, _ZERO, recurrence)
-    return semitones
+    x, y = _prepared(query[:, channels]), _prepared(candidate[:, channels])
+    of_first, of_second = _pair(x, y, first, second, embedding, kappa, units, np.zeros(0, np.bool_))
+    best = second if of_second > of_first else first
+    _pair(x, y, best, best, embedding, kappa, units, recurrence.reshape(-1))
+    return best, max(of_first, of_second)
+
+
+@numba.njit(**_INNER)
+def _move(recurrence, at, w, q, p, diagonal, wide, tall, moves):
+    """How each cell of a row is reached: by (1, 1), (2, 1) or (1, 2), the first of equals; 0 where a path begins."""
+    for j in range(w):
+        recurs = recurrence[at + j]
+        straight = q[diagonal + j] if recurs else p[diagonal + j]
+        steep = q[tall + j] if recurs else p[tall + j]
+        flat = q[wide + j] if recurs else p[wide + j]
+        best = max(max(straight, steep), flat)
+        move = _uint8(1) if straight == best else (_uint8(2) if steep == best else _uint8(3))
+        moves[at + j] = move if best > 0 else _uint8(0)
+
+
+@numba.njit(**_INNER)
+def _reach(recurrence, at, w, q, p, now, diagonal, wide, tall, one):
+    """A row of Q, of a recurrence matrix."""
+    for j in range(w):
+        continued = max(max(q[diagonal + j], q[wide + j]), q[tall + j]) + one
+        broken = max(max(p[diagonal + j], p[wide + j]), p[tall + j])
+        q[now + j] = continued if recurrence[at + j] else broken
+
+
+@numba.njit(**_INNER)
+def _leave(recurrence, at, w, q, p, now, onset, extension):
+    """A row of Q less what a gap costs that follows each cell, not below 0, of a recurrence matrix."""
+    for j in range(w):
+        p[now + j] = q[now + j] - min(q[now + j], onset if recurrence[at + j] else extension)
+
+
+@numba.njit(**_INNER)
+def _highest(q, now, w, highest):
+    """The highest value of a row of Q, or the one given."""
+    for j in range(w):
+        highest = max(highest, q[now + j])
+    return highest
 
 
 @_entry
-def trace(recurrence, onset, extension, moves, path):
-    """The maximum of Q of a recurrence matrix, and the cells of the path that ends there.
+def trace(recurrence, units, moves, path):
+    """The maximum of Q of a recurrence matrix, and the number of cells of the path that ends there, gaps included.
 
-    Fills `moves` (uint8, the shape of the matrix) with the way that each cell was reached, and `path` (at least the
-    lesser side, 2) from its end to its begin. Returns the maximum and the number of cells, those in gaps included.
+    Fills `moves` (uint8, the shape of the matrix) with the way that each cell is reached, and `path` (at least the
+    lesser side, 2) from its end to its begin. Of equal maxima the first one counts, row by row.
     """
     n, m = recurrence.shape
-    q = np.zeros((3, m + 2), np.float32)  # two columns of 0 before the first
-    p = np.zeros((3, m + 2), np.float32)
-    best, end_i, end_j = _ZERO, 0, 0
+    one, onset, extension = units[0], units[1], units[2]
+    recurs, moved = recurrence.reshape(-1), moves.reshape(-1)
+    q = np.zeros(3 * (m + 2), units.dtype)  # of three rows, after two columns of 0
+    p = np.zeros(3 * (m + 2), units.dtype)
+    best, end_i, end_j = one - one, 0, 0
     for i in range(n):
-        now, one, two = i % 3, (i + 2) % 3, (i + 1) % 3
-        for j in range(m):
-            source = q if recurrence[i, j] else p
-            value, move = source[one, j + 1], 1
-            if source[two, j + 1] > value:
-                value, move = source[two, j + 1], 2
-            if source[one, j] > value:
-                value, move = source[one, j], 3
-            if recurrence[i, j]:
-                q[now, j + 2] = value + _ONE
-                p[now, j + 2] = value + _ONE - onset
-            else:
-                q[now, j + 2] = max(value, _ZERO)
-                p[now, j + 2] = max(value, _ZERO) - extension
-            moves[i, j] = move if value > _ZERO else 0
-            if q[now, j + 2] > best:
-                best, end_i, end_j = q[now, j + 2], i, j
+        at, now, wide = _u(i * m), _u(i % 3 * (m + 2) + 2), _u((i + 2) % 3 * (m + 2))
+        back = (wide + _u(1), wide, _u((i + 1) % 3 * (m + 2) + 1))
+        _move(recurs, at, _u(m), q, p, *back, moved)
+        _reach(recurs, at, _u(m), q, p, now, *back, one)
+        _leave(recurs, at, _u(m), q, p, now, onset, extension)
+        highest = _highest(q, now, _u(m), q[0])
+        if highest > best:
+            best, end_i, end_j = highest, i, 0
+            while q[now + _u(end_j)] < best:
+                end_j += 1
     length = 0
-    if best > _ZERO:
+    if best > 0:
         i, j = end_i, end_j
         while True:
             path[length, 0], path[length, 1] = i, j

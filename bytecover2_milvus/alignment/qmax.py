@@ -55,6 +55,18 @@ class Qmax:
         if not (self.onset >= 0 and self.extension >= 0):
             raise ConfigError(f"onset = {self.onset}, extension = {self.extension}: 0 or more")
 
+    def units(self) -> NDArray[np.uint16] | NDArray[np.float32]:
+        """What a recurrence adds to Q, and what onset and extension take away: (3,), in the unit that Q is computed in.
+
+        That is a half, in 16 bits, where the penalties are multiples of it: the paths of two tracks of `LONGEST_FRAMES`
+        fit, and two of them are computed in the time of one in float32.
+        """
+        units = np.array([1, self.onset, self.extension])
+        halves = 2 * units
+        if (halves % 1 == 0).all() and (halves <= np.iinfo(np.uint16).max).all():
+            return halves.astype(np.uint16)
+        return units.astype(np.float32)
+
 
 def qmax_scores(
     query: NDArray[np.generic],
@@ -97,10 +109,9 @@ def qmax_scores(
     from .kernel import longest_paths
 
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    penalties = np.float32(parameters.onset), np.float32(parameters.extension)
-    measures = parameters.embedding, parameters.kappa, *penalties
-    longest_paths(query, np.concatenate(levels), offsets, chosen, *measures, scores)
-    return scores / normaliser(len(query), lengths)[:, None]
+    units = parameters.units()
+    longest_paths(query, np.concatenate(levels), offsets, chosen, parameters.embedding, parameters.kappa, units, scores)
+    return scores / (units[0] * normaliser(len(query), lengths))[:, None]
 
 
 def normaliser(query_frames: int, candidate_frames: NDArray[np.int64]) -> NDArray[np.float32]:
