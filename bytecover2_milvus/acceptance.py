@@ -85,7 +85,7 @@ def share_found(found: Sequence[Sequence[float]], nearest: NDArray[np.float32]) 
         for similarities, least in zip(found, nearest[:, 0], strict=True)
         for similarity in similarities
     )
-    return n_found / nearest.size
+    return float(n_found / nearest.size)
 
 
 def _recall(collection: TrackCollection, queries: NDArray[np.float32]) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .alignment.verdict import Verdict
 from .config import FrontEnd
@@ -161,7 +161,7 @@ def default_bundle() -> Path:
     return path
 
 
-def make_model_id(front_end: FrontEnd, weights: Mapping[str, NDArray]) -> str:
+def make_model_id(front_end: FrontEnd, weights: Mapping[str, NDArray[Any]]) -> str:
     """32 hexadecimal digits over the front end's settings and every learned or calibrated weight, by name.
 
     Weights in half precision count as float32, those of an int8 form as the integers that they are.
@@ -171,13 +171,13 @@ def make_model_id(front_end: FrontEnd, weights: Mapping[str, NDArray]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _add_weights(digest: hashlib._Hash, weights: Mapping[str, NDArray]) -> None:
+def _add_weights(digest: hashlib._Hash, weights: Mapping[str, NDArray[Any]]) -> None:
     for name, weight in sorted(weights.items()):
         digest.update(f"{name} {weight.shape}".encode())
         digest.update((weight.astype("<f4") if weight.dtype.kind == "f" else weight).tobytes())
 
 
-def make_chroma_id(weights: Mapping[str, NDArray]) -> str:
+def make_chroma_id(weights: Mapping[str, NDArray[Any]]) -> str:
     """32 hexadecimal digits over every weight of the note map and of its folding, as `make_model_id` makes them."""
     digest = hashlib.sha256()
     _add_weights(digest, weights)

@@ -6,7 +6,7 @@ filled, has none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ class ChromaRows:
     client: MilvusClient
     name: str
     _opened_as: str
+    count: Callable[..., int]
+    _query: Callable[..., list[dict[str, Any]]]
 
     def _read_second_stage(self, description: Mapping[str, Any]) -> None:
         self.fields = [entry["name"] for entry in description["fields"]]

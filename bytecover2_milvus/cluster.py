@@ -228,7 +228,7 @@ class Cluster:
             if len(worker.owes) >= AHEAD:
                 return
             job = todo.popleft()
-            worker.owes.append((worker.actor.read.remote(replace(job, key=None), segments), job))
+            worker.owes.append((worker.actor.read.remote(Job(None, job.path, job.known, job.stored), segments), job))
 
     def _take(
         self, worker: _Started, todo: deque[Job[_Key]], deaths: Counter[Path]

@@ -88,7 +88,7 @@ class TrackCollection(ChromaRows):
         self._wrote = False
 
     @property
-    def consistency(self) -> dict[str, str]:
+    def consistency(self) -> dict[str, Any]:
         """For reads that shall see what this object wrote; other reads may be a few seconds behind."""
         return {"consistency_level": "Session"} if self._wrote else {}
 
@@ -400,12 +400,12 @@ class TrackCollection(ChromaRows):
 
     def _text_bytes(self, fields: Sequence[str]) -> int:
         """What a row holds in `fields`, by the mean of a sample."""
-        some = {"filter": "", "limit": SAMPLE_ROWS, "output_fields": ["id", *fields]}
+        some: dict[str, Any] = {"filter": "", "limit": SAMPLE_ROWS, "output_fields": ["id", *fields]}
         sample = ask(self.client.query, collection_name=self.name, **some)
         size = sum(len(str(value).encode()) for entity in sample for value in entity.values())
         return size // max(1, len(sample))
 
-    def _query(self, filter: str, output_fields: list[str], **consistency: str) -> list[dict[str, Any]]:
+    def _query(self, filter: str, output_fields: list[str], **consistency: Any) -> list[dict[str, Any]]:
         rows = ask(
             self.client.query, collection_name=self.name, filter=filter, output_fields=output_fields, **consistency
         )
@@ -443,7 +443,7 @@ def _adopt(client: MilvusClient, name: str, model: Model) -> None:
         return
     ensure_index(client, name)
     ensure_loaded(client, name)
-    count = {"filter": "", "output_fields": ["count(*)"], "consistency_level": "Strong"}
+    count: dict[str, Any] = {"filter": "", "output_fields": ["count(*)"], "consistency_level": "Strong"}
     n_rows = ask(client.query, collection_name=name, **count)[0]["count(*)"]
     if n_rows == 0 and int(stored["embedding"]["dim"]) == model.dim:
         ask(client.alter_collection_properties, collection_name=name, properties=model_properties(model))

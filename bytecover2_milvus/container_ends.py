@@ -34,10 +34,10 @@ def ends_early(raw: BinaryIO) -> bool:
     head = raw.read(_HEADER)
     if head[:4] == b"RIFF" and len(head) >= 8:
         (stated,) = struct.unpack_from("<I", head, 4)
-        return size < 8 + stated < _PLACEHOLDER
+        return bool(size < 8 + stated < _PLACEHOLDER)
     if head[:16] == _ASF and 0 <= (at := head.find(_ASF_PROPERTIES)) <= len(head) - 48:
         (stated,) = struct.unpack_from("<Q", head, at + 40)
-        return size < stated
+        return bool(size < stated)
     if head[:4] == b"OggS":
         raw.seek(max(0, size - _PAGE))
         tail = raw.read()

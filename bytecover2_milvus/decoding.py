@@ -9,12 +9,13 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import BufferedIOBase
 from itertools import count
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class Job(Generic[_Key]):
     stored: Mapping[str, Sequence[Span]] = field(default_factory=dict)  # by content hash: what is embedded already
 
 
-def hash_content(file: BinaryIO) -> str:
+def hash_content(file: BufferedIOBase) -> str:
     """SHA-256 of the bytes of an open file, hexadecimal."""
     return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -201,6 +202,7 @@ class Decoder:
                 started = self._submit(suspect)
                 owing = {started.worker.connection: started}
             for connection in wait(list(owing)):
+                assert isinstance(connection, Connection)
                 started = owing[connection]
                 try:
                     for answer in started.worker.answers():

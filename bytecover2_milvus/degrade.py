@@ -273,6 +273,7 @@ def encode_decode(waveform: Waveform, name: str, bit_rate: int) -> Waveform:
     peak = np.float32(_peak(waveform) or 1.0)
     samples = soxr.resample(waveform / peak * np.float32(0.9), SAMPLE_RATE, rate, quality="MQ")
     encoder = av.CodecContext.create(name, "w")
+    assert isinstance(encoder, av.AudioCodecContext)
     encoder.sample_rate, encoder.layout, encoder.format = rate, "mono", sample_format
     encoder.bit_rate, encoder.time_base = bit_rate, Fraction(1, rate)
     encoder.options = {"compression_level": "7" if name == "libmp3lame" else "5"}  # twice as fast as the defaults
@@ -281,6 +282,7 @@ def encode_decode(waveform: Waveform, name: str, bit_rate: int) -> Waveform:
     packets = [*encoder.encode(frame), *encoder.encode(None)]
 
     decoder = av.CodecContext.create(decoder_name, "r")
+    assert isinstance(decoder, av.AudioCodecContext)
     decoder.sample_rate, decoder.layout, decoder.extradata = rate, "mono", encoder.extradata
     frames = [frame for packet in (*packets, None) for frame in decoder.decode(packet)]
     decoded = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])[delay:]
@@ -307,7 +309,7 @@ DEGRADATIONS: dict[str, Degradation] = {
 }
 
 
-def _filter(waveform: Waveform, gain: Callable[[NDArray[np.float64]], NDArray[np.float64] | float]) -> Waveform:
+def _filter(waveform: Waveform, gain: Callable[[NDArray[np.floating]], NDArray[np.floating] | float]) -> Waveform:
     """The waveform through a filter of zero phase with amplitude `gain` at a frequency in Hz."""
     n_fft = _fast_length(len(waveform) + SAMPLE_RATE // 4)  # the response must not reach round into the other end
     spectrum = np.fft.rfft(waveform, n_fft)
@@ -315,7 +317,7 @@ def _filter(waveform: Waveform, gain: Callable[[NDArray[np.float64]], NDArray[np
     return np.fft.irfft(spectrum, n_fft)[: len(waveform)].astype(np.float32)
 
 
-def _between(hz: NDArray[np.float64], low: float, high: float, order: int) -> NDArray[np.float64]:
+def _between(hz: NDArray[np.floating], low: float, high: float, order: int) -> NDArray[np.floating]:
     """Amplitude of a Butterworth band-pass of 6 dB per octave and order."""
     return 1 / np.sqrt((1 + (low / np.maximum(hz, 1)) ** (2 * order)) * (1 + (hz / high) ** (2 * order)))
 
@@ -326,7 +328,8 @@ def _read_at(waveform: Waveform, position: NDArray[np.float64]) -> Waveform:
     x = (position - index).astype(np.float32)
     before, left, right, after = (waveform[np.clip(index + i, 0, len(waveform) - 1)] for i in (-1, 0, 1, 2))
     slope, bend = (right - before) / 2, (after - left) / 2
-    return left + x * (slope + x * (3 * (right - left) - 2 * slope - bend + x * (2 * (left - right) + slope + bend)))
+    cubic = x * (3 * (right - left) - 2 * slope - bend + x * (2 * (left - right) + slope + bend))
+    return (left + x * (slope + cubic)).astype(np.float32, copy=False)
 
 
 def _moving_mean(values: NDArray[np.floating], width: int, axis: int) -> NDArray[np.floating]:

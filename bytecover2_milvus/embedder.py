@@ -115,7 +115,7 @@ class Embedder:
     @property
     def provider(self) -> str:
         """The ONNX Runtime provider in use, such as "CPUExecutionProvider"."""
-        return self._session.get_providers()[0]
+        return str(self._session.get_providers()[0])
 
     def embed(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         """The unit embedding of one waveform.
@@ -203,6 +203,7 @@ class Embedder:
     def _n_frames(self, n_samples: int) -> int:
         """Frames of chroma of so many samples: whole ones of those that the CQT has, one more than hops."""
         hop_length = self.contract.front_end.hop_length
+        assert self.contract.chroma is not None
         return (1 + n_samples // hop_length) * hop_length // self.contract.chroma.frame_samples
 
     def _is_long(self, waveform: NDArray[np.float32]) -> bool:
@@ -213,13 +214,15 @@ class Embedder:
 
         Chroma is that of the parts in order, 0 where one is silent.
         """
-        total, chroma = np.zeros(self.dim, dtype=np.float32), []
+        total = np.zeros(self.dim, dtype=np.float32)
+        chroma: list[NDArray[np.float32]] = []
         silent: SilentAudio | None = None
         for part in np.array_split(waveform, math.ceil(len(waveform) / (LONGEST_S * self.contract.sample_rate))):
             try:
                 heard = self.hear(part)
                 total += heard.embedding
-                chroma.append(heard.chroma)
+                if heard.chroma is not None:
+                    chroma.append(heard.chroma)
             except SilentAudio as error:
                 silent = error
                 if self.contract.chroma:
@@ -229,7 +232,7 @@ class Embedder:
                 mapped.madvise(mmap.MADV_DONTNEED)
         if silent and not total.any():
             raise silent
-        return Heard(total / np.linalg.norm(total), np.concatenate(chroma) if self.contract.chroma else None)
+        return Heard(total / np.linalg.norm(total), np.concatenate(chroma) if chroma else None)
 
     def _run(self, waveforms: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """(B, n_samples) -> embeddings (B, D), and chroma (B, n_frames, channels) where the bundle has it."""
@@ -249,7 +252,7 @@ class Embedder:
             raise BundleError(f"{self._model}: gives {embeddings.shape}, not {self.dim} values; {COPY_AGAIN}")
         if not np.isfinite(embeddings).all():
             raise AudioError("waveform too loud for float32: its embedding is not finite; export it again")
-        return embeddings, *(chroma or [None])
+        return embeddings, chroma[0] if chroma else None
 
     def _run_interruptibly(self, waveforms: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """As the session's `run`; Ctrl-C ends it between two nodes of the graph, and half an hour takes seconds."""

@@ -78,7 +78,7 @@ class ByteCover2EmbeddingFunction:
     def _embed(self, recording: Recording) -> NDArray[np.float32]:
         if isinstance(recording, np.ndarray):
             return self._embedder.embed(recording)
-        waveform = load_audio(recording)
+        waveform = load_audio(Path(recording))
         try:
             return self._embedder.embed(waveform)
         except AudioError as error:

@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,9 +105,12 @@ class FfmpegReader:
         import av
 
         # Without "file:", "Artist: Title" is a protocol. Since PyAV 19 it is never strict about the text of tags.
-        lenient = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+        options: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
         source = f"file:{self._path}" if self._source is None else self._source
-        return av.open(source, format=self._format, container_options=self._options, **lenient)
+        container: InputContainer = av.open(
+            source, "r", format=self._format, container_options=self._options, **options
+        )
+        return container
 
     def _stream(self, container: InputContainer) -> AudioStream:
         """The audio stream that players play: the default one, else that of the highest bit rate."""
@@ -118,7 +121,7 @@ class FfmpegReader:
         best = container.streams.best("audio")
         return best if best in streams else streams[0]
 
-    def _frames(self, packets: Iterator[Packet]) -> Iterator[AudioFrame]:
+    def _frames(self, packets: Iterator[Packet[Any]]) -> Iterator[AudioFrame]:
         import av
 
         freed_twice = (17, 1) <= tuple(map(int, av.__version__.split(".")[:2])) < (19, 0)
@@ -128,7 +131,7 @@ class FfmpegReader:
                 packet = next(packets)
                 if not good + bad and hasattr(packet, "has_sidedata") and packet.has_sidedata("encryption_info"):
                     raise UnreadableAudio(f"{self._path}: encrypted (DRM); buy or export it without")
-                frames = packet.decode()
+                frames = cast("list[AudioFrame]", packet.decode())
             except StopIteration:
                 break
             except av.error.FFmpegError:  # the next packet may be sound
@@ -153,7 +156,7 @@ class _End:
         self._start_s = (container.start_time or 0) / 1e6
         self._last_s = 0.0
 
-    def watched(self, packets: Iterator[Packet], stream: AudioStream) -> Iterator[Packet]:
+    def watched(self, packets: Iterator[Packet[Any]], stream: AudioStream) -> Iterator[Packet[Any]]:
         """The packets of one stream, while those of all are looked at."""
         for packet in packets:
             if packet.pts is not None and packet.time_base:
@@ -193,12 +196,15 @@ def _join(frames: list[AudioFrame], n_frames: int, n_channels: int, name: str) -
     kind, zero, full_scale = _FORMATS[name.removesuffix("p")]
     planar = name.endswith("p")
     n_planes, per_frame = (n_channels, 1) if planar else (1, n_channels)
-    joined = np.empty((n_planes, n_frames * per_frame), dtype=kind)
+    joined: NDArray[Any] = np.empty((n_planes, n_frames * per_frame), dtype=kind)
     for plane, row in enumerate(joined):
-        parts = [np.frombuffer(AudioPlane(frame, plane), joined.dtype, frame.samples * per_frame) for frame in frames]
+        parts = [
+            np.frombuffer(memoryview(AudioPlane(frame, plane)), joined.dtype, frame.samples * per_frame)
+            for frame in frames
+        ]
         np.concatenate(parts, out=row)
     if kind != "f4":
-        joined = ((joined.astype(np.float64 if kind == "i8" else np.float32) - zero) / full_scale).astype(np.float32)
+        joined = ((joined.astype("f8" if kind == "i8" else "f4") - zero) / full_scale).astype(np.float32)
     return joined.T if planar else joined.reshape(n_frames, n_channels)
 
 
@@ -218,7 +224,7 @@ def _stated_s(container: InputContainer, stream: AudioStream) -> float:
     kind = container.format.name
     if kind in ("aac", "dts", "spdif") or (kind == "mp3" and not stream.start_time):  # Xing also states the delay
         return 0.0
-    if stream.duration is not None:
+    if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    alone = len(container.streams) == 1 and container.duration is not None
-    return container.duration / 1e6 if alone else 0.0  # microseconds
+    alone = len(container.streams) == 1
+    return (container.duration or 0) / 1e6 if alone else 0.0  # microseconds

@@ -246,8 +246,8 @@ def _judge(pairs: Pairs, verdict: Verdict, why: int, watch: Watch) -> None:
     for page in pairs.aligned(why):
         firsts, seconds, cosines, *blobs = zip(*page, strict=True)
         alignments = np.frombuffer(b"".join(blobs[0]), np.float32).reshape(len(page), -1)
-        statistics = (np.frombuffer(b"".join(column), np.float64).reshape(len(page), -1, 2) for column in blobs[1:3])
-        scores = verdict.scores(verdict.features(cosines, alignments, *statistics, frames=blobs[3])).tolist()
+        one, other = (np.frombuffer(b"".join(column), np.float64).reshape(len(page), -1, 2) for column in blobs[1:3])
+        scores = verdict.scores(verdict.features(cosines, alignments, one, other, frames=blobs[3])).tolist()
         pairs.store_verdicts(zip(scores, map(probability, scores), firsts, seconds, strict=True))
         done += len(page)
         watch("judge", done, total)

@@ -40,7 +40,7 @@ def ensure_index(client: MilvusClient, name: str) -> str:
         )
         ask(client.create_index, collection_name=name, index_params=index_params, timeout_s=LOAD_TIMEOUT_S)
         names = [wanted["indexName"]]
-    return ask(client.describe_index, collection_name=name, index_name=names[0])["index_type"]
+    return str(ask(client.describe_index, collection_name=name, index_name=names[0])["index_type"])
 
 
 def search_params(index_type: str, n_hits: int) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def outgrown(client: MilvusClient, rows: int) -> str:
 
 def load_state(client: MilvusClient, name: str) -> str:
     """``Loaded``, ``Loading`` or ``NotLoad``."""
-    return ask(client.get_load_state, collection_name=name)["state"].name
+    return str(ask(client.get_load_state, collection_name=name)["state"].name)
 
 
 def ensure_loaded(client: MilvusClient, name: str) -> None:
@@ -139,7 +139,8 @@ def ensure_loaded(client: MilvusClient, name: str) -> None:
     folder = embedded_folder(client)
     for _ in range(2 if folder else 0):
         try:
-            return ask(client.load_collection, collection_name=name, timeout_s=LOAD_TIMEOUT_S)
+            ask(client.load_collection, collection_name=name, timeout_s=LOAD_TIMEOUT_S)
+            return
         except CollectionError:
             time.sleep(1.0)
     if folder:

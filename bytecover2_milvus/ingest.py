@@ -202,7 +202,7 @@ def _look_up(tracks: Sequence[Track], collection: Store, seen: _Seen, chroma: bo
 
 def _refusal(track: Track, path: str) -> str:
     """Why no row can be of this track; "" where one can."""
-    texts = {"work_id": track.work_id or "", "title": track.title, "artist": track.artist, "path": path}
+    texts: dict[str, Any] = {"work_id": track.work_id or "", "title": track.title, "artist": track.artist, "path": path}
     try:
         check_row(Row(track.track_id, "0" * 64, 1.0, 0.0, 1.0, **texts, metadata=track.metadata))
     except InputRefused as error:
@@ -339,7 +339,12 @@ def _refreshed(
 def _embedded(listed: _Listed, own: list[Row], segments: Segments, file: ReadFile, replaces: bool) -> Outcome:
     """A track of which no row is stored, or not all segments."""
     decoded, (_, duration_s) = file.decoded, times_s(file.spans[0])
-    whole = {"content_hash": decoded.content_hash, "duration_s": duration_s, "start_s": 0.0, "end_s": duration_s}
+    whole: dict[str, Any] = {
+        "content_hash": decoded.content_hash,
+        "duration_s": duration_s,
+        "start_s": 0.0,
+        "end_s": duration_s,
+    }
     whole |= {"warning": decoded.warning}
     known = own or listed.rows
     first = replace(_first(known), **whole) if known else Row("", title=listed.track.title, **whole)

@@ -7,8 +7,8 @@ import math
 import os
 import stat
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from .errors import ConfigError, UnreadableAudio
 
@@ -78,7 +78,7 @@ def check_regular(path: Path | str, status: os.stat_result, limits: Limits | Non
         )
 
 
-def open_regular(path: Path, limits: Limits | None = None) -> BinaryIO:
+def open_regular(path: Path, limits: Limits | None = None) -> BufferedReader:
     """The file, open to be read.
 
     Raises

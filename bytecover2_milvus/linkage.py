@@ -81,7 +81,8 @@ def count_groups(pairs: Pairs) -> tuple[int, int]:
     """How many groups there are of two tracks or more, and how many tracks are in them."""
     with pairs.errors():
         sizes = "SELECT count(*) n FROM members GROUP BY head HAVING n > 1"
-        return pairs.db.execute(f"SELECT count(*), coalesce(sum(n), 0) FROM ({sizes})").fetchone()
+        n_groups, n_tracks = pairs.db.execute(f"SELECT count(*), coalesce(sum(n), 0) FROM ({sizes})").fetchone()
+        return int(n_groups), int(n_tracks)
 
 
 def groups_of(pairs: Pairs) -> Iterator[list[int]]:
@@ -103,7 +104,7 @@ WHERE (first, second) > (?, ?) AND wanted AND probability >= ? AND evidence IS N
 def count_unexplained(pairs: Pairs, min_probability: float) -> int:
     """How many links within groups have no evidence."""
     with pairs.errors():
-        return pairs.db.execute(f"SELECT count(*) {_UNEXPLAINED}", [0, 0, min_probability]).fetchone()[0]
+        return int(pairs.db.execute(f"SELECT count(*) {_UNEXPLAINED}", [0, 0, min_probability]).fetchone()[0])
 
 
 def unexplained(

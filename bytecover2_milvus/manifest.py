@@ -228,7 +228,7 @@ def _require_columns(place: str, columns: Iterable[str]) -> None:
 
 def _track(place: str, row: dict[str, Any]) -> Track:
     """The track of one row, with its path as written."""
-    columns = {name: _text(place, name, row.get(name)) for name in (*REQUIRED, *OPTIONAL)}
+    columns: dict[str, Any] = {name: _text(place, name, row.get(name)) for name in (*REQUIRED, *OPTIONAL)}
     written = Path(columns.pop("path"))
     if not written.name:
         raise ManifestError(f"{place}: column path is {row['path']!r}; name the audio file")

@@ -139,6 +139,7 @@ class MappedCollection:
             return []
         self._look_again()
         ensure_loaded(self.client, self.name)
+        consistency: dict[str, Any] = {"consistency_level": "Session"} if self._wrote else {}
         found = ask(
             self.client.search,
             collection_name=self.name,
@@ -148,13 +149,13 @@ class MappedCollection:
             filter=both(filter, ""),
             search_params=search_params(self._index_type, limit),
             output_fields=[self.fields.id, *output_fields],
-            **({"consistency_level": "Session"} if self._wrote else {}),
+            **consistency,
         )
         return [[self._hit(hit, output_fields) for hit in hits] for hits in found]
 
     def _check_model(self, description: Mapping[str, Any]) -> str | None:
         """The model whose embeddings the field holds, None where it holds none yet; another one is refused."""
-        known = description["properties"].get(self._model_property)
+        known: str | None = description["properties"].get(self._model_property)
         if known not in (None, self.embed.model_id):
             raise CollectionMismatch(
                 f"{self.name}: {self.fields.embedding} holds embeddings of model {known}, not of {self.embed.model_id};"
@@ -207,4 +208,4 @@ def _index_type(client: MilvusClient, name: str, fields: FieldMap, description: 
         raise CollectionMismatch(
             f"{name}: the index on {fields.embedding} ranks by {index['metric_type']}; COSINE is needed"
         )
-    return index["index_type"]
+    return str(index["index_type"])

@@ -71,9 +71,10 @@ def find_matches(
         unsettled = []
         for number in wanting:
             found = list(islice(lists, len(queries[number].embeddings)))
+            times_s: Sequence[tuple[float, float] | None] = queries[number].times_s or [None] * len(found)
             hits = [
                 {"distance": hit["distance"], "entity": hit["entity"], "times_s": times}
-                for times, row_hits in zip(queries[number].times_s or [None] * len(found), found, strict=True)
+                for times, row_hits in zip(times_s, found, strict=True)
                 for hit in row_hits
             ]
             matches[number] = ranked(hits, limit, group_by)

@@ -136,7 +136,7 @@ def is_folder(uri: str) -> bool:
 
 def is_embedded(client: MilvusClient) -> bool:
     """Whether `client`, ours or not, talks to a Milvus Lite."""
-    return ask(client.get_server_version).startswith("milvus_lite")
+    return str(ask(client.get_server_version)).startswith("milvus_lite")
 
 
 def embedded_folder(client: MilvusClient) -> Path | None:
@@ -203,7 +203,8 @@ def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, *
         time.sleep(PAUSE_S)
         if code == NOT_LOADED:  # a server that was killed may have forgotten that it was
             with contextlib.suppress(MilvusException, grpc.RpcError):
-                method.__self__.load_collection(kwargs["collection_name"], timeout=timeout_s)
+                client: MilvusClient = getattr(method, "__self__")  # noqa: B009 (a callable need not have one)
+                client.load_collection(kwargs["collection_name"], timeout=timeout_s)
     name = kwargs.get("collection_name", "")
     what = f"{method.__name__} in collection {name}" if name else method.__name__
     reason = "; ".join(line.strip() for line in (text or f"error {code}").splitlines() if line.strip(" ^"))

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 _OWN = ("", "ai.onnx")  # domain of ONNX's own operators
 
-Fields = dict[int, list["int | bytes"]]  # field number -> whole numbers, or the bytes of strings, arrays and messages
+Fields = dict[int, list[Any]]  # field number -> whole numbers, or the bytes of strings, arrays and messages
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ class ModelFile:
     outputs: dict[str, tuple[int, list[int | str]]]
     nodes: tuple[Node, ...]
     constants: frozenset[str]  # names of all initializers
-    arrays: dict[str, NDArray]  # those in single and half precision and in the integers of an int8 form
+    arrays: dict[str, NDArray[Any]]  # those in single and half precision and in the integers of an int8 form
     names: frozenset[str]  # of the graph, its nodes and its values, and of the producer
     notes: tuple[str, ...]  # what an exporter notes about the source: doc strings, metadata of graph and nodes
     metadata: dict[str, str]  # of the model
     self_contained: bool  # no weights in other files, no functions, no operators but ONNX's own, nothing for a trainer
 
     @property
-    def weights(self) -> dict[str, NDArray]:
+    def weights(self) -> dict[str, NDArray[Any]]:
         """What makes the model: learned, calibrated, and how it transposes: name -> values as they are stored.
 
         Not among them are the front end's kernels, which follow from its settings.
@@ -66,24 +67,25 @@ class ModelFile:
         return self._named(parts)
 
     @property
-    def note_weights(self) -> dict[str, NDArray]:
+    def note_weights(self) -> dict[str, NDArray[Any]]:
         """What makes chroma, the note map and its folding: name -> values as they are stored; empty without it."""
         return self._named(("note_map.", "chroma."))
 
-    def _named(self, parts: tuple[str, ...]) -> dict[str, NDArray]:
+    def _named(self, parts: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         return {name.removesuffix(".half"): value for name, value in self.arrays.items() if name.startswith(parts)}
 
     @property
-    def layers(self) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    def layers(self) -> dict[str, tuple[NDArray[np.floating], NDArray[np.floating]]]:
         """What training has learned: name in the network -> values, and how far rounding to integers may be off."""
-        weights, layers = self.weights, {}
+        weights = self.weights
+        layers: dict[str, tuple[NDArray[np.floating], NDArray[np.floating]]] = {}
         for stored, value in weights.items():
             name = stored.removesuffix("_quantized")
             if name != stored:  # one scale for each slice of the first axis
                 scale = weights[f"{name}_scale"].reshape(-1, *[1] * (value.ndim - 1))
                 layers[name] = (value * scale, scale / 2)
             elif not stored.startswith("activation.") and not stored.endswith(("_scale", "_zero_point")):
-                layers[name] = (value.astype(np.float32), np.float32(0))
+                layers[name] = (value.astype(np.float32), np.zeros((), np.float32))
         return layers
 
     @classmethod
@@ -143,15 +145,16 @@ class ModelFile:
         )
 
 
-def is_int8(weights: Mapping[str, NDArray]) -> bool:
+def is_int8(weights: Mapping[str, NDArray[Any]]) -> bool:
     """Whether `ModelFile.weights` are those of an int8 form."""
     return any(name.endswith("_quantized") for name in weights)
 
 
-def _fields(message: int | bytes) -> Fields:
+def _fields(message: bytes) -> Fields:
     """The fields of a protobuf message; absent ones are empty lists."""
     fields: Fields = defaultdict(list)
     position = n_fields = 0
+    value: int | bytes
     while position < len(message):
         key, position = _varint(message, position)
         number, wire = key >> 3, key & 7
@@ -212,7 +215,7 @@ def _signature(message: bytes) -> tuple[str, tuple[int, list[int | str]]]:
     return _text(value, 1), (tensor[1][-1], [_text(axis, 2) or axis[1][-1] for axis in axes])
 
 
-def _array(tensor: Fields) -> NDArray:
+def _array(tensor: Fields) -> NDArray[Any]:
     """The values of a TensorProto that holds them as raw bytes, as every exporter of today does."""
     dims = []
     for value in tensor[1]:  # one by one or, packed, as one string of bytes

@@ -34,7 +34,7 @@ def has_collection(client: MilvusClient, name: str) -> bool:
         As `check_name`, or if Milvus fails.
     """
     check_name(name)
-    return ask(client.has_collection, collection_name=name)
+    return bool(ask(client.has_collection, collection_name=name))
 
 
 def check_name(name: str) -> None:
@@ -75,7 +75,7 @@ def name_for(alias: str, model_id: str, chroma_id: str = "") -> str:
 
 def collection_behind(client: MilvusClient, name: str) -> str:
     """The name of the collection that `name` stands for: another one where `name` is an alias."""
-    return ask(client.describe_collection, collection_name=name)["collection_name"]
+    return str(ask(client.describe_collection, collection_name=name)["collection_name"])
 
 
 def aliases_of(client: MilvusClient, name: str) -> list[str]:
@@ -114,7 +114,7 @@ def describe_ours(client: MilvusClient, name: str) -> dict[str, Any]:
     if lacking or MODEL_ID not in description["properties"]:
         what = f"it lacks {', '.join(lacking)}" if lacking else f"it lacks the property {MODEL_ID}"
         raise CollectionMismatch(f"{name}: not a collection of bytecover2-milvus, {what}; choose another name")
-    return description
+    return dict(description)
 
 
 def _those_there(client: MilvusClient) -> str:

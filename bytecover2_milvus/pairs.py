@@ -113,7 +113,7 @@ class Pairs:
 
     def count(self, table: str, where: str = "1") -> int:
         with self.errors():
-            return self.db.execute(f"SELECT count(*) FROM {table} WHERE {where}").fetchone()[0]
+            return int(self.db.execute(f"SELECT count(*) FROM {table} WHERE {where}").fetchone()[0])
 
     def see(self, rows: Mapping[str, tuple[str, NDArray[np.float64]]]) -> list[str]:
         """Note that rows are there, track_ids and statistics by id; the ids of those whose sound is not known."""

@@ -171,8 +171,8 @@ def uninterrupted() -> Iterator[None]:
         for number, handler in handlers.items():
             if handler is not None:
                 signal.signal(number, handler)
-        for number in came[:1]:
-            signal.raise_signal(number)
+        for signal_number in came[:1]:
+            signal.raise_signal(signal_number)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +25,9 @@ class IngestRun:
 
     collection: str
     tracks: Counter[str] = field(default_factory=Counter)  # by status
-    audio_s: Counter[str] = field(default_factory=Counter)  # seconds by status, where the duration is known
+    audio_s: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(STATUSES, 0.0)
+    )  # seconds by status, where the duration is known
     rows: int | None = None  # in the collection after the run; None: the run did not get to its end
     started: float = field(default_factory=time.monotonic)
 
@@ -47,31 +48,25 @@ class IngestRun:
 
     def text(self, now: float) -> str:
         """The metrics at the Unix time `now`, in seconds."""
-        by_status = {status: {"status": status} for status in STATUSES}
-        samples = [
-            ("tracks", "Tracks by what became of them.", [(by_status[s], self.tracks[s]) for s in STATUSES]),
-            ("audio_seconds", "Duration of these tracks.", [(by_status[s], self.audio_s[s]) for s in STATUSES]),
-            ("duration_seconds", "How long the run took.", [({}, time.monotonic() - self.started)]),
-            (
-                "completed",
-                "1 if the run got to its end, even with failed tracks; else 0.",
-                [({}, self.rows is not None)],
-            ),
-            ("end_timestamp_seconds", "When the run ended, in Unix time.", [({}, now)]),
-        ]
+        from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+        registry = CollectorRegistry()
+
+        def gauge(name: str, told: str, *labels: str) -> Gauge:
+            return Gauge(f"bytecover2_ingest_{name}", told, ("collection", *labels), registry=registry)
+
+        tracks = gauge("tracks", "Tracks by what became of them.", "status")
+        audio_seconds = gauge("audio_seconds", "Duration of these tracks.", "status")
+        for status in STATUSES:
+            tracks.labels(self.collection, status).set(self.tracks[status])
+            audio_seconds.labels(self.collection, status).set(self.audio_s[status])
+        whole_run = {
+            gauge("duration_seconds", "How long the run took."): time.monotonic() - self.started,
+            gauge("completed", "1 if the run got to its end, even with failed tracks; else 0."): self.rows is not None,
+            gauge("end_timestamp_seconds", "When the run ended, in Unix time."): now,
+        }
         if self.rows is not None:
-            samples.append(("rows", "Rows in the collection after the run.", [({}, self.rows)]))
-        lines = []
-        for name, told, values in samples:
-            lines += [f"# HELP bytecover2_ingest_{name} {told}", f"# TYPE bytecover2_ingest_{name} gauge"]
-            lines += [
-                f"bytecover2_ingest_{name}{_labels({'collection': self.collection} | labels)} {float(value)!r}"
-                for labels, value in values
-            ]
-        return "\n".join(lines) + "\n"
-
-
-def _labels(labels: Mapping[str, str]) -> str:
-    """Names and values in braces."""
-    escaped = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-    return "{" + ",".join(f'{name}="{value.translate(escaped)}"' for name, value in labels.items()) + "}"
+            whole_run[gauge("rows", "Rows in the collection after the run.")] = self.rows
+        for metric, value in whole_run.items():
+            metric.labels(self.collection).set(value)
+        return generate_latest(registry).decode()

@@ -346,4 +346,4 @@ def _move(client: MilvusClient, alias: str, old: str, new: str) -> None:
 
 
 def _properties(client: MilvusClient, name: str) -> dict[str, str]:
-    return ask(client.describe_collection, collection_name=name)["properties"]
+    return dict(ask(client.describe_collection, collection_name=name)["properties"])

@@ -91,7 +91,9 @@ class LocalReader:
 
     def _read_file(self, decoded: Decoded, segments: Segments) -> ReadFile:
         waveform = decoded.waveform
-        spans = [] if waveform is None else segments.audible_spans(waveform)
+        if waveform is None:
+            return ReadFile(decoded, [], lambda some: [])
+        spans = segments.audible_spans(waveform)
         return ReadFile(decoded, spans, lambda some: hear(self._embedder, waveform, some))
 
 
@@ -108,6 +110,6 @@ def hear(embedder: Embedder, waveform: NDArray[np.float32], spans: Sequence[Span
     whole = (0, len(waveform))
     features = []
     for span, heard in zip(spans, embedder.hear_batch([waveform[start:stop] for start, stop in spans]), strict=True):
-        has_chroma = span == whole and heard.chroma is not None
-        features.append(Features(heard.embedding, encode(to_levels(heard.chroma)) if has_chroma else ""))
+        chroma = heard.chroma if span == whole else None
+        features.append(Features(heard.embedding, "" if chroma is None else encode(to_levels(chroma))))
     return features

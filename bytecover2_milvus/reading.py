@@ -16,8 +16,9 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +33,7 @@ DEPTH = 100  # of JSON, one list or object within the other; metadata, which has
 _SHOWN = 200  # characters of what somebody else wrote, in a message
 
 
-def open_regular(path: str | Path, limit: int) -> BinaryIO:
+def open_regular(path: str | Path, limit: int) -> BufferedReader:
     """The file at `path`, open for reading.
 
     Raises
@@ -109,7 +110,7 @@ def check_depth(value: Any) -> None:
     raise ValueError(f"nested more than {DEPTH} deep")
 
 
-def read_npz(path: str | Path, limit: int) -> dict[str, NDArray]:
+def read_npz(path: str | Path, limit: int) -> dict[str, NDArray[Any]]:
     """The arrays of an ``.npz`` file, of at most `limit` bytes in all; pickles are refused.
 
     Raises
@@ -126,7 +127,7 @@ def read_npz(path: str | Path, limit: int) -> dict[str, NDArray]:
         return {entry.filename.removesuffix(".npy"): parse_npy(archive.read(entry)) for entry in entries}
 
 
-def parse_npy(content: bytes) -> NDArray:
+def parse_npy(content: bytes) -> NDArray[Any]:
     """The array in the bytes of an ``.npy`` file, whose header is not believed before the bytes are counted.
 
     Raises

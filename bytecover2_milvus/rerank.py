@@ -111,7 +111,7 @@ class Reranker:
         ChromaError
             If the chroma or the statistics of a match are damaged: it names the track.
         """
-        if self.why_not(heard) or not matches:
+        if heard.chroma is None or self.why_not(heard) or not matches:
             return list(matches)
         query = to_levels(heard.chroma, "query")
         own = self._verdict.statistics(self._cohort.statistics(heard.embedding, query), "query")
@@ -154,8 +154,10 @@ class Reranker:
             As `rerank`.
         """
         asking = self._collection.stored_chroma([track_id]).get(track_id)
-        levels = decode(asking.chroma, self._collection.chroma_channels, track_id) if asking else []
-        if asking is None or len(levels) < Qmax().embedding:
+        if asking is None:
+            return None
+        levels = decode(asking.chroma, self._collection.chroma_channels, track_id)
+        if len(levels) < Qmax().embedding:
             return None
         own = self._verdict.statistics(asking.statistics, track_id)
         return self._align(levels, asking.embedding, own, others, similarities).scores()
@@ -255,7 +257,8 @@ class _Found:
     def order(self, scores: NDArray[np.float64]) -> list[int]:
         """By score; tracks of a few seconds that are improbable come last, as all of a short query resembles them."""
         short = np.array([len(candidate) < SHORTEST for candidate in self.levels]) & self.known
-        return np.lexsort((-scores, short & (scores < 0))).tolist()
+        order: list[int] = np.lexsort((-scores, short & (scores < 0))).tolist()
+        return order
 
     def distinct(self, order: Sequence[int]) -> list[int]:
         """Those in an order that are not the same recording as one before them."""

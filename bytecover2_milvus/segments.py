@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import MINIMUM_S, SILENCE
+from .audio import MINIMUM_S
 from .config import SAMPLE_RATE
 from .errors import ConfigError
+from .mixdown import SILENCE
 
 if TYPE_CHECKING:
     from .embedder import Heard

@@ -47,7 +47,7 @@ class SoundFileReader:
     @property
     def stated_s(self) -> float:
         """Seconds that the file states, 0 where it states none."""
-        return self.stated / self._file.samplerate
+        return float(self.stated / self._file.samplerate)
 
     def leaves(self) -> bool:
         """More follows the end that a stream states: it states a wrong one, or another stream follows."""

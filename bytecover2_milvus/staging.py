@@ -114,7 +114,7 @@ class Staging:
 
     def count(self) -> int:
         with self._sqlite_errors():
-            return self._db.execute("SELECT count(*) FROM rows").fetchone()[0]
+            return int(self._db.execute("SELECT count(*) FROM rows").fetchone()[0])
 
     def cut_into(self, segments: Segments) -> None:
         """Let `ingest` cut tracks into these segments, as `TrackCollection.cut_into`."""
@@ -167,7 +167,7 @@ class Staging:
 
     def count_chroma(self) -> int:
         """How many tracks have chroma."""
-        return self._execute("SELECT count(*) FROM rows WHERE chroma != ''")[0][0]
+        return int(self._execute("SELECT count(*) FROM rows WHERE chroma != ''")[0][0])
 
     def note_full_cohort(self) -> None:
         """Nothing: it is looked up each time."""

@@ -28,7 +28,7 @@ class StoredTracks:
 
     def asking(self) -> NDArray[np.float32]:
         """For each row what its track asks with, (N, D): the embedding of the whole, or the row's if there is none."""
-        row_of = {self.track_ids[row]: row for row in np.flatnonzero(self.whole)}
+        row_of = {self.track_ids[row]: row for row in np.flatnonzero(self.whole).tolist()}
         return self.embeddings[[row_of.get(track_id, row) for row, track_id in enumerate(self.track_ids)]]
 
     def only(self, tracks: Iterable[Track]) -> StoredTracks:

@@ -210,7 +210,7 @@ class Vectors:
         except (*DAMAGED, self._pa.ArrowException, ChromaError, CollectionError, ConfigError) as error:
             code = getattr(error, "errno", None)
             known = isinstance(error, OSError) and code and code not in (errno.EINVAL, errno.EFBIG)
-            reason = os.strerror(code) if known else getattr(error, "strerror", None) or shorten(error)
+            reason = os.strerror(int(code or 0)) if known else getattr(error, "strerror", None) or shorten(error)
             raise VectorsError(f"{self.path}: {what} ({reason}); {hint}") from error
 
     def count_tracks(self) -> int:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ CHROMA_TOLERANCE = 0.01  # of a value in [0, 1]: far below one of the 16 levels 
 
 _ABSOLUTE_PATH = re.compile(r"(?:^|[\s\"'=:(])(?:/[\w.+-]+){2,}|\b[A-Za-z]:\\|\.py\b")
 
-Golden = Mapping[str, NDArray]
+Golden = Mapping[str, NDArray[Any]]
 Models = Mapping[Path, ModelFile]
 
 
@@ -261,7 +262,9 @@ def _check_golden(bundle: Bundle, golden: Golden, device: str) -> str:
     embedder = Embedder(bundle.path, device)
     names = ("long", "short", "short")  # two of one length go through the network together
     try:
-        heard = embedder.hear_batch([golden[f"{name}_waveform"].astype(np.float32) / 32768 for name in names])
+        heard = embedder.hear_batch(
+            [golden[f"{name}_waveform"].astype(np.float32) / np.float32(32768) for name in names]
+        )
     except DeviceError as error:  # it is there, but does not compute
         raise BundleError(f"{bundle.model}: ONNX Runtime cannot run it ({error})") from error
     for name, own in zip(names, heard, strict=True):
@@ -272,7 +275,7 @@ def _check_golden(bundle: Bundle, golden: Golden, device: str) -> str:
     return f"{embedder.provider}, {_difference(bundle, bundle.model, embeddings, expected)}"
 
 
-def _check_chroma(bundle: Bundle, chroma: NDArray, expected: NDArray) -> None:
+def _check_chroma(bundle: Bundle, chroma: NDArray[Any], expected: NDArray[Any]) -> None:
     """Refuse chroma that is not the golden one, but for rounding.
 
     Raises
@@ -287,7 +290,7 @@ def _check_chroma(bundle: Bundle, chroma: NDArray, expected: NDArray) -> None:
         )
 
 
-def _difference(bundle: Bundle, of: Path, embeddings: NDArray, expected: NDArray) -> str:
+def _difference(bundle: Bundle, of: Path, embeddings: NDArray[Any], expected: NDArray[Any]) -> str:
     """How far `embeddings` are from the golden ones.
 
     Raises
@@ -341,7 +344,7 @@ def _check_consumer(bundle: Bundle, golden: Golden, trust: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
         recording = Path(folder, "golden.wav")
         soundfile.write(recording, golden["short_waveform"], bundle.contract.sample_rate, subtype="PCM_16")
-        command = [sys.executable, "-P", script, bundle.path, recording]
+        command = [sys.executable, "-P", str(script), str(bundle.path), str(recording)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CONSUMER_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:

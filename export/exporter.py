@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ import torch
 
 from .. import __version__
 from ..alignment.verdict import Verdict
-from ..audio import MINIMUM_S, SILENCE
+from ..audio import MINIMUM_S
 from ..bundle import (
     CALIBRATION,
     CHECKPOINT,
@@ -37,6 +38,7 @@ from ..bundle import (
 from ..config import CHROMA_GROUPS, SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd, Network
 from ..contract import FIRST_STAGE, INPUT, SECOND_STAGE, ChromaFacts, Contract
 from ..errors import ExportError
+from ..mixdown import SILENCE
 from ..model.network import ByteCover2
 from ..model.note_map import CHROMA_FRAME_HOPS, NoteMap
 from ..model_file import ModelFile, is_int8
@@ -142,7 +144,7 @@ def write_bundle(
             (folder / "MODEL_CARD.md").write_text(
                 model_card(contract, config.network, parity, facts, cqt, cost), encoding="utf-8"
             )
-            np.savez(folder / GOLDEN, **golden)
+            np.savez(folder / GOLDEN, **cast(dict[str, Any], golden))
             shutil.copyfile(_template("embed.py"), folder / "embed.py")
             write_sums(folder)
             if out_dir.exists():
@@ -198,7 +200,7 @@ def make_contract(config: Config, shipped: ShippedNetwork) -> Contract:
 
 def chroma_facts(front_end: FrontEnd, shipped: ShippedNetwork) -> ChromaFacts | None:
     """The contract's part on chroma; None without a note map."""
-    if shipped.note_map is None:
+    if shipped.note_map is None or shipped.chroma is None:
         return None
     weights = {f"note_map.{name}": weight for name, weight in shipped.note_map.state_dict().items()}
     weights |= {f"chroma.{name}": weight for name, weight in shipped.chroma.named_buffers()}

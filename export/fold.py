@@ -8,6 +8,7 @@ PCA-FC goes the same way, which leaves one final linear layer. Folding is exact;
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,8 @@ class FromCQT(nn.Module):
     of convolutions and of the final layer are rounded to half precision, in which the bundle stores them; the
     arithmetic is float32.
     """
+
+    transposing: Tensor
 
     def __init__(self, front_end: FrontEnd, network: ByteCover2) -> None:
         super().__init__()
@@ -85,8 +88,8 @@ class ShippedNetwork(FromCQT):
         outputs = self(waveform)
         return (outputs,) if self.note_map is None else outputs
 
-    def forward(self, waveform: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        if self.note_map is None:
+    def forward(self, waveform: Tensor) -> Any:  # Tensor, or with a note map two of them
+        if self.note_map is None or self.chroma is None:
             return super().forward(self.pool_cqt(waveform))
         cqt = self.front_end.constant_q(waveform)
         # First, so that its values have the names in the graph that they have without a note map: int8 hashes them.
@@ -110,6 +113,7 @@ def fold_note_map(note_map: NoteMap) -> NoteMap:
 def fold_backbone(backbone: ResNetIBN) -> ResNetIBN:
     """A copy without BatchNorm; of IBN the InstanceNorm half remains, as it depends on the input."""
     folded = copy.deepcopy(backbone)
+    assert isinstance(folded.norm1, nn.BatchNorm2d)
     folded.conv1, folded.norm1 = _fold_conv(folded.conv1, folded.norm1), nn.Identity()
     for block in folded.modules():
         if isinstance(block, Bottleneck):
@@ -140,8 +144,9 @@ def fold_head(network: ByteCover2) -> nn.Linear | Affine:
 def _fold_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d | IBN) -> nn.Conv2d:
     """`conv` followed by `norm`; of IBN, the second half of the channels only."""
     if isinstance(norm, IBN):
+        assert isinstance(norm.batch_norm, nn.BatchNorm2d)
         scale, shift = _scale_and_shift(norm.batch_norm)
-        scale, shift = F.pad(scale, (norm.half, 0), value=1.0), F.pad(shift, (norm.half, 0))
+        scale, shift = F.pad(scale, (norm.n_instance, 0), value=1.0), F.pad(shift, (norm.n_instance, 0))
     else:
         scale, shift = _scale_and_shift(norm)
     folded = copy.deepcopy(conv)
@@ -152,6 +157,7 @@ def _fold_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d | IBN) -> nn.Conv2d:
 
 def _scale_and_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """s and t (C,), float64, of ``norm(x) = s x + t`` in eval mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
     return scale, norm.bias.detach().double() - scale * norm.running_mean.double()
 

@@ -98,6 +98,7 @@ def _trace(network: nn.Module, name: str, outputs: list[str], example: Tensor, a
             )
     finally:
         logger.setLevel(level)
+    assert program is not None  # as dynamo=True always gives one
     return program.model_proto
 
 

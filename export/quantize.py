@@ -164,7 +164,7 @@ def _with_network(model: ModelProto, network: ModelProto, quantized: ModelProto)
 
 def _names(quantized: ModelProto) -> dict[str, str]:
     """What scales and zero points are called here, by the names that ONNX Runtime gave them."""
-    names = {}
+    names: dict[str, str] = {}
     for node in quantized.graph.node:
         if node.op_type == "QuantizeLinear":
             names |= {name: f"activation.{name}" for name in node.input[1:]}
@@ -185,7 +185,7 @@ def _embed(network: ModelProto, cqts: Sequence[NDArray[np.float32]], optimise: b
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-class _Reader(CalibrationDataReader):
+class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no hints
     """CQTs one by one, as ONNX Runtime asks for them."""
 
     def __init__(self, name: str, cqts: Sequence[NDArray[np.float32]]) -> None:

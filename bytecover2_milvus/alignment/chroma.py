@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ def fold(
     return np.divide(chroma, loudest, out=np.zeros_like(chroma), where=loudest > 0)
 
 
-def to_levels(chroma: NDArray[np.floating] | NDArray[np.uint8], name: str = "chroma") -> NDArray[np.uint8]:
+def to_levels(chroma: NDArray[Any], name: str = "chroma") -> NDArray[np.uint8]:
     """Chroma on the grid of 16 levels; of what is on it already (uint8), a checked copy.
 
     Parameters

@@ -77,8 +77,8 @@ class Verdict:
             table = parse_json(text)
         except ValueError as error:
             raise BundleError(f"not JSON ({shorten(error)})") from error
-        if error := best_match(_validator().iter_errors(table)):
-            raise BundleError(f"{error.json_path[2:] or 'its content'}: {shorten(error.message)}")
+        if fault := best_match(_validator().iter_errors(table)):
+            raise BundleError(f"{fault.json_path[2:] or 'its content'}: {shorten(fault.message)}")
         kinds = (VECTOR, *groups)
         if set(table["backgrounds"]) != set(kinds):
             named = shorten(", ".join(sorted(table["backgrounds"])))

@@ -23,10 +23,11 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..collection import Match, TrackCollection
+    from ..collection import TrackCollection
     from ..embedder import Embedder
     from ..judged import Judgements
     from ..manifest import Track
+    from ..match import Match
     from ..rerank import Reranker
 
 SHOWN = 3  # matches of each query

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from .output import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..collection import TrackCollection
     from ..judged import Judgements, Thresholds
     from ..metrics import Evaluation
@@ -83,7 +86,7 @@ def evaluate(
             if judge:
                 with progress_bar("evaluate", first.queries) as bar:
 
-                    def judged(*arguments: object) -> object:
+                    def judged(*arguments: Any) -> NDArray[np.floating]:
                         bar.update(advance=1)
                         return judge(*arguments)
 
@@ -107,7 +110,7 @@ def evaluate(
         _print_verdicts(verdicts)
 
 
-def _summary(result: Evaluation) -> dict[str, float]:
+def _summary(result: Evaluation) -> dict[str, Any]:
     return {name: getattr(result, name) for name in ("map", "mr1", "precision_at_10", "queries", "tracks", "works")}
 
 

@@ -149,9 +149,13 @@ def _render(
     from .training import prepare
 
     features = FeatureCache(cache, front_end)
-    both = Material(songs, arrangements=2), Material(validation_songs, arrangements=4)
+    calibrating, judging = (
+        prepare(material.corpus(features, workers), features, workers)
+        for material in (Material(songs, arrangements=2), Material(validation_songs, arrangements=4))
+    )
     return CalibrationSet.of(
-        *(prepare(material.corpus(features, workers), features, workers) for material in both),
+        calibrating,
+        judging,
         features,
         ", ".join(Path(spec).name for spec in validation_songs),
     )

@@ -118,15 +118,16 @@ def query(
             raise click.UsageError(f"--distinct needs the second stage: {lack}")
         if lack and rerank:
             bar.print(f"note: {lack}")
-        second = None if lack else Reranker(covers, embedder.verdict, embedder.frame_s)
+        verdict = None if lack else embedder.verdict
+        second = Reranker(covers, verdict, embedder.frame_s) if verdict else None
         for file in audio:
             try:
                 asked = embed_query(load_audio(file), embedder, segments or WHOLE)
                 wanted = limit if second is None else max(limit, rerank)
                 (found,) = covers.search([asked], wanted, group_by=group_by, filter=filter)
-                if second and (short := second.why_not(asked.heard)):
+                if second and asked.heard and (short := second.why_not(asked.heard)):
                     bar.print(f"note: {file}: {short}")
-                elif second:
+                elif second and asked.heard:
                     least = 0.0 if nearest else min_probability
                     closest = second.rerank(asked.heard, found, limit, least, distinct)
                     found = covers_among(closest, least)

@@ -179,11 +179,10 @@ def _of_audio(
     from ..reader import LocalReader
 
     if ray:
-        model = reader = Cluster(ray, bundle, device, workers)
-    else:
-        model = Embedder(bundle, device)
-        reader = LocalReader(model, workers)
-    return model, partial(ingest_with, reader, tracks)
+        cluster = Cluster(ray, bundle, device, workers)
+        return cluster, partial(ingest_with, cluster, tracks)
+    embedder = Embedder(bundle, device)
+    return embedder, partial(ingest_with, LocalReader(embedder, workers), tracks)
 
 
 @contextmanager

@@ -67,6 +67,10 @@ def half_band_kernel() -> NDArray[np.float32]:
 class ConstantQ(nn.Module):
     """CQT magnitude (B, n_bins, 1 + n_samples // hop_length) of waveform (B, n_samples), as ``abs(librosa.cqt())``."""
 
+    kernels: Tensor
+    half_band: Tensor
+    scale: Tensor
+
     def __init__(self, config: FrontEnd) -> None:
         super().__init__()
         self.hop_length = config.hop_length

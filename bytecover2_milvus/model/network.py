@@ -36,12 +36,12 @@ class IBN(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.half = channels // 2
-        self.instance_norm = nn.InstanceNorm2d(self.half, affine=True)
-        self.batch_norm = nn.BatchNorm2d(channels - self.half)
+        self.n_instance = channels // 2
+        self.instance_norm = nn.InstanceNorm2d(self.n_instance, affine=True)
+        self.batch_norm: nn.Module = nn.BatchNorm2d(channels - self.n_instance)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.instance_norm(x[:, : self.half]), self.batch_norm(x[:, self.half :])], dim=1)
+        return torch.cat([self.instance_norm(x[:, : self.n_instance]), self.batch_norm(x[:, self.n_instance :])], dim=1)
 
 
 class Bottleneck(nn.Module):
@@ -51,12 +51,12 @@ class Bottleneck(nn.Module):
         super().__init__()
         out_channels = width * EXPANSION
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.norm1 = IBN(width) if ibn else nn.BatchNorm2d(width)
+        self.norm1: nn.Module = IBN(width) if ibn else nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.norm3 = nn.BatchNorm2d(out_channels)
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride != (1, 1) or in_channels != out_channels:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
@@ -79,7 +79,7 @@ class ResNetIBN(nn.Module):
         super().__init__()
         width = config.base_width
         self.conv1 = nn.Conv2d(1, width, 7, stride=(2, 2), padding=3, bias=False)
-        self.norm1 = nn.BatchNorm2d(width)
+        self.norm1: nn.Module = nn.BatchNorm2d(width)  # an export folds it away
         self.max_pool = nn.MaxPool2d(3, stride=(2, 1), padding=1)
         groups, in_channels = [], width
         for index, (blocks, stride) in enumerate(
@@ -178,8 +178,8 @@ class ByteCover2(nn.Module):
     def fits(self, config: Network) -> bool:
         """Whether `config` is this network, or one that `adapted` makes of it."""
         dim = None if config.feature_dim is None else self.config.feature_dim
-        free = {"stage_blocks": config.stage_blocks, "feature_dim": dim, "transpositions": config.transpositions}
-        same = replace(self.config, **free) == config
+        blocks, transpositions = config.stage_blocks, config.transpositions
+        same = replace(self.config, stage_blocks=blocks, feature_dim=dim, transpositions=transpositions) == config
         return same and all(map(operator.ge, config.stage_blocks, self.config.stage_blocks))
 
     def adapted(self, config: Network) -> ByteCover2:

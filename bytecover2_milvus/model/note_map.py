@@ -65,6 +65,7 @@ class NoteMap(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        assert self.output.bias is not None
         nn.init.constant_(self.output.bias, -3.0)  # few notes sound at a time
         self.eval()
 
@@ -88,6 +89,8 @@ class Chroma(nn.Module):
 
     Octaves are folded with a Gaussian weight, and each frame of each map is divided by its largest value.
     """
+
+    folding: Tensor
 
     def __init__(self, n_bins: int) -> None:
         super().__init__()

@@ -155,17 +155,18 @@ def _choices(explanation: Explanation, best: str | None) -> str:
 def _facts(explanation: Explanation) -> str:
     """What is known of the pair, as a description list."""
     facts = []
-    stretch = explanation.stretch(explanation.best) if explanation.best else None
+    best = explanation.best
+    stretch = explanation.stretch(best) if best else None
     if explanation.probability is not None:
         facts.append(("Probability of one work", share_in_words(explanation.probability)))
     if explanation.score is not None:
         facts.append(("Score, log odds", f"{explanation.score:+.2f}"))
-    if stretch is not None:
+    if best and stretch is not None:
         facts.append(("In the query", f"{clock(stretch.query_start_s)} – {clock(stretch.query_end_s)}"))
         facts.append(("In the track", f"{clock(stretch.start_s)} – {clock(stretch.end_s)}"))
         facts.append(("Key of the track", pitch_in_words(stretch.transposition).removeprefix("in the ")))
         facts.append(("Tempo of the track", tempo_in_words(stretch.tempo_ratio).removeprefix("at the ")))
-        facts.append(("Agreeing windows", f"{100 * explanation.agreement(explanation.best):.0f} %"))
+        facts.append(("Agreeing windows", f"{100 * explanation.agreement(best):.0f} %"))
     if explanation.similarity is not None:
         facts.append(("Similarity of the embeddings", f"{explanation.similarity:.3f}"))
     return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)

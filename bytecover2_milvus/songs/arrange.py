@@ -33,7 +33,7 @@ class Part:
     role: str  # "lead", "second voice", "solo", "fills", "backing", "comping" or "bass"
     instrument: str  # a key of INSTRUMENTS
     style: str  # of the pattern; empty for melodies
-    notes: NDArray  # (n_notes,) of NOTE_DTYPE
+    notes: NDArray[np.void]  # (n_notes,) of NOTE_DTYPE
     gain: float
 
 
@@ -45,7 +45,7 @@ class Arrangement:
     seed: int
     duration_s: float
     parts: tuple[Part, ...]
-    drums: NDArray  # (n_hits,) of DRUM_DTYPE
+    drums: NDArray[np.void]  # (n_hits,) of DRUM_DTYPE
     drum_gain: float
     transpose: int  # semitones
     tuning_cents: float  # off A = 440 Hz

@@ -71,10 +71,10 @@ def draw_form(
         body[which] = replace(body[which], kind=str(rng.choice(kinds)))
     body = _shortened(body, metre, beat_s, liberty, rng)
 
-    def room(*lengths_s: float) -> float:
+    def room(least_s: float, most_s: float) -> float:
         """Beats of whole bars between two lengths, as far as the track may still grow."""
         spare_s = LONGEST_S - beat_s * sum(segment.n_beats for segment in body)
-        longest = min(spare_s / beat_s, rng.uniform(*lengths_s) / beat_s, song.sections[vamp].n_beats)
+        longest = min(spare_s / beat_s, rng.uniform(least_s, most_s) / beat_s, song.sections[vamp].n_beats)
         return _whole_bars(max(0.0, longest), metre)
 
     first, last = body[0], body[-1]

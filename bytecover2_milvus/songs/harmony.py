@@ -83,9 +83,9 @@ def harmonise(notes: Sequence[Note], downbeats: Sequence[float], tonic: int, mod
     edges, on_downbeat = _segments(downbeats)
     tones, basses = _observations(notes, edges)  # (n_segments, 12) each
     tone_model, bass_model = _emission(tonic, mode)  # (n_states, 12) each
-    log_likelihood = tones @ tone_model.T + basses @ bass_model.T - _state_cost(tonic, mode)
+    log_likelihood: NDArray[np.float64] = tones @ tone_model.T + basses @ bass_model.T - _state_cost(tonic, mode)
     log_likelihood[-1] -= [FINAL_COST * (root != tonic) for root, _ in STATES]
-    path = _viterbi(log_likelihood, CHANGE_COST + MID_BAR_COST * ~on_downbeat)
+    path = _viterbi(log_likelihood, np.asarray(CHANGE_COST + MID_BAR_COST * ~on_downbeat, dtype=np.float64))
     chords: list[Chord] = []
     for segment, state in enumerate(path):
         root, quality = STATES[state]

@@ -150,11 +150,11 @@ def _ornamented(event: Event, kind: float, following: Note | None, scale: Sequen
         tail = [Event(start + i * short, short, tone, 0.9 * event.velocity) for i, tone in enumerate(run[1:])]
         return [event._replace(duration=duration - 3 * short), *tail]
     if following is not None and abs(following.pitch - pitch) in (3, 4):
-        tail = min(0.5, duration / 2)
+        rest = min(0.5, duration / 2)
         step = upper if following.pitch > pitch else lower
         return [
-            event._replace(duration=duration - tail),
-            Event(onset + duration - tail, tail, step, 0.9 * event.velocity),
+            event._replace(duration=duration - rest),
+            Event(onset + duration - rest, rest, step, 0.9 * event.velocity),
         ]
     return [event]
 
@@ -198,7 +198,8 @@ def improvise(
             chord = _chord_at(chords, beat)
             pitch = _neighbour(pitch, scale, int(rng.choice([-2, -1, 1, 2])))
             if abs(beat - chord.onset) < step:
-                pitch = float(min(voicing(chord, pitch), key=lambda tone, near=pitch: abs(tone - near)))
+                tones = voicing(chord, pitch)
+                pitch = float(tones[int(np.argmin([abs(tone - pitch) for tone in tones]))])
             pitch += 12 * ((pitch < centre - 10) - (pitch > centre + 10))
             events.append(Event(beat, 0.9 * min(duration, stop - beat), pitch, float(rng.uniform(0.7, 1.0))))
         beat += duration

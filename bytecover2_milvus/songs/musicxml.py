@@ -199,7 +199,7 @@ def _notes(part: Part, beats_per_quarter: float) -> list[Note]:
     written = [note for note in part.notes_tied if note.duration_tied > 0]  # grace notes have no length
     onsets = part.quarter_map([note.start.t for note in written]) * beats_per_quarter
     ends = part.quarter_map([note.end_tied.t for note in written]) * beats_per_quarter
-    return [on_grid(*time, note.midi_pitch) for *time, note in zip(onsets, ends, written, strict=True)]
+    return [on_grid(onset, end, note.midi_pitch) for onset, end, note in zip(onsets, ends, written, strict=True)]
 
 
 def _downbeats(part: Part, beats_per_quarter: float) -> tuple[float, ...]:

@@ -119,8 +119,8 @@ def comping_bar(style: str, metre: Metre, rng: np.random.Generator) -> tuple[Hit
             struck = [b for b in steps if b == 0 or rng.random() < (0.75 if b in pulses else 0.5)]
             return tuple(Hit(b, 1.6 * step, "all", accent[b], 0.03 if b in pulses else -0.02) for b in struck)
         case "riff":
-            beats = [b + d for b in steps for d in (0, step / 2) if rng.random() < (0.6 if d == 0 else 0.25)] or [0.0]
-            return tuple(Hit(b, 0.8 * step, int(rng.integers(0, 5)), accent.get(b, 0.6)) for b in beats)
+            onsets = [b + d for b in steps for d in (0, step / 2) if rng.random() < (0.6 if d == 0 else 0.25)] or [0.0]
+            return tuple(Hit(b, 0.8 * step, int(rng.integers(0, 5)), accent.get(b, 0.6)) for b in onsets)
         case "power":
             return tuple(Hit(b, step * (0.95 if b in pulses else 0.7), "power", accent[b]) for b in steps)
         case "tremolo":
@@ -128,8 +128,8 @@ def comping_bar(style: str, metre: Metre, rng: np.random.Generator) -> tuple[Hit
         case "charleston":
             return (Hit(0, 0.9, "all", 0.9), Hit(pulses[min(1, len(pulses) - 1)] + late, 0.5, "all", 0.8))
         case "stabs":
-            beats = rng.choice(steps, size=min(len(steps), int(rng.integers(1, 4))), replace=False)
-            return tuple(Hit(float(b), 0.5 * step, "all", 1.0) for b in sorted(beats))
+            chosen = rng.choice(steps, size=min(len(steps), int(rng.integers(1, 4))), replace=False)
+            return tuple(Hit(float(b), 0.5 * step, "all", 1.0) for b in sorted(chosen))
         case "roll":
             return (Hit(0, bar, "all", 0.9, float(rng.uniform(0.05, 0.15))),)
     raise KeyError(style)

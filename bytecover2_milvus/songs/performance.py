@@ -49,7 +49,7 @@ class Performance:
         if band.rubato:
             pace *= np.linspace(1, 1 + rng.choice([0, 0, 0, 0.05, 0.12, -0.05]), len(pace))  # they hurry or tire
         if rng.random() < 0.05 and len(segments) > 3:  # the band falls in at another tempo
-            pace *= np.where(self.beats < segments[rng.integers(1, 3)].at, rng.choice([0.7, 0.8, 1.25]), 1)
+            pace *= np.where(self.beats < segments[int(rng.integers(1, 3))].at, rng.choice([0.7, 0.8, 1.25]), 1)
         if ending == "ritard":
             pace *= np.interp(self.beats, [n_beats - 2 * metre.beats, n_beats], [1, rng.uniform(0.55, 0.8)])
         lengths_s = 0.5 * 60 / bpm / np.clip(pace, 0.5, 1.5)
@@ -60,7 +60,7 @@ class Performance:
         self.starts = np.array([segment.at for segment in segments])
         self.loudness = np.array([levels[segment.section] for segment in segments])
 
-    def notes(self, events: Sequence[Event], instrument: str) -> NDArray:
+    def notes(self, events: Sequence[Event], instrument: str) -> NDArray[np.void]:
         """Events as notes in seconds within the instrument's range.
 
         Returns
@@ -87,7 +87,7 @@ class Performance:
         notes["glide"] = glide
         return notes
 
-    def drums(self, hits: Sequence[tuple[float, str, float]]) -> NDArray:
+    def drums(self, hits: Sequence[tuple[float, str, float]]) -> NDArray[np.void]:
         """Drum hits, as (beat, sound, velocity), in seconds.
 
         Returns

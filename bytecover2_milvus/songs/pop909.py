@@ -62,7 +62,7 @@ def _lines(path: Path) -> list[list[str]]:
         raise SongError(f"{path}: cannot be read as text ({error})") from error
 
 
-def _read_beats(path: Path) -> tuple[NDArray[np.float64], list[float]]:
+def _read_beats(path: Path) -> tuple[NDArray[np.float64], list[int]]:
     """Times of all beats in seconds, and the downbeats counted in beats."""
     try:
         rows = np.array([[float(field) for field in line] for line in _lines(path)])  # (n_beats, 3)
@@ -84,7 +84,7 @@ def _notes_on_beats(score: MidiScore, track_name: str, beat_s: NDArray[np.float6
     notes = [note for track in score.tracks if track.name == track_name for note in track.notes]
     onsets = _to_beats(score.seconds([note.start for note in notes]), beat_s)
     ends = _to_beats(score.seconds([note.end for note in notes]), beat_s)
-    return [on_grid(*time, note.pitch) for *time, note in zip(onsets, ends, notes, strict=True)]
+    return [on_grid(onset, end, note.pitch) for onset, end, note in zip(onsets, ends, notes, strict=True)]
 
 
 def _read_chords(path: Path, beat_s: NDArray[np.float64]) -> tuple[Chord, ...]:

@@ -101,7 +101,7 @@ def _release(instrument: Instrument) -> NDArray[np.float32]:
     return np.linspace(1, 0, n_samples, dtype=np.float32) ** 2
 
 
-def _drums(hits: NDArray, n_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _drums(hits: NDArray[np.void], n_samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """All drum hits; a gain of 1 is a snare about as loud as a part."""
     stem = np.zeros(n_samples, dtype=np.float32)
     kits = rng.spawn(len(DRUM_SOUNDS))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import astuple, dataclass, field
+from typing import Any
 
 # Semitones above the root.
 CHORD_QUALITIES: dict[str, tuple[int, ...]] = {
@@ -99,9 +100,10 @@ class Song:
         ValueError, TypeError
             If the text is anything else.
         """
-        *facts, sections, form, version_of = json.loads(text)
-        return cls(*facts, tuple(_section(*section) for section in sections), tuple(form), version_of)
+        song_id, title, origin, tonic, mode, beats_per_bar, bpm, sections, form, version_of = json.loads(text)
+        read = tuple(_section(*section) for section in sections)
+        return cls(song_id, title, origin, tonic, mode, beats_per_bar, bpm, read, tuple(form), version_of)
 
 
-def _section(name: str, n_beats: float, melody: list[list], chords: list[list]) -> Section:
+def _section(name: str, n_beats: float, melody: list[list[Any]], chords: list[list[Any]]) -> Section:
     return Section(name, n_beats, tuple(Note(*note) for note in melody), tuple(Chord(*chord) for chord in chords))

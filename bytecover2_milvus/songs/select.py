@@ -34,7 +34,8 @@ def select_songs(spec: str, cache: Path | None = None, workers: int = 1) -> list
     match = re.fullmatch(r"(?P<source>.+?)(?:@(?P<start>\d+)-(?P<stop>\d+))?", spec)
     if match is None:
         raise SongError("an empty name for songs: use composed@FROM-TO, traditional or a path")
-    source, start, stop = match["source"], int(match["start"] or 0), match["stop"] and int(match["stop"])
+    source, start = match["source"], int(match["start"] or 0)
+    stop = int(match["stop"]) if match["stop"] else None
     if source == "composed":
         from .compose import compose
 

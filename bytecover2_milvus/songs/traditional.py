@@ -113,7 +113,7 @@ def _section(place: str, name: str, table: dict[str, str], beats_per_bar: int) -
 
 
 def _events(
-    place: str, text: str, beats_per_bar: int, read: Callable[[str], _Event | None], share_bar: bool
+    place: str, text: str, beats_per_bar: int, read: Callable[[str], _Event], share_bar: bool
 ) -> Iterator[tuple[float, float, _Event]]:
     """Onset and duration in beats, and what `read` makes of the name, for every word of every bar."""
     for bar, words in enumerate(text.split("|")):

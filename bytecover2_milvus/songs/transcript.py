@@ -80,7 +80,8 @@ class Transcript:
             raise ValueError(f"bars of {self.beats_per_bar} beats")
         if len(self.notes) > MOST_NOTES:
             raise ValueError(f"{len(self.notes)} notes, at most {MOST_NOTES} are read")
-        times = [time for event in (*self.notes, *self.chords) for time in (event.onset, event.onset + event.duration)]
+        events: tuple[Note | Chord, ...] = (*self.notes, *self.chords)
+        times = [time for event in events for time in (event.onset, event.onset + event.duration)]
         for time in (*times, *self.downbeats):
             if not (isfinite(time) and abs(time) <= LONGEST_BEATS):
                 raise ValueError(f"a note, chord or bar line at beat {time:g}, beyond {LONGEST_BEATS}")

@@ -7,7 +7,7 @@ constant rate may end, or be cut off, at any step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class Averaged(Generic[_Network]):
     @property
     def kept(self) -> _Network:
         """The network to validate and to save."""
-        return self.network if self._average is None else self._average.module
+        return self.network if self._average is None else cast(_Network, self._average.module)
 
     @property
     def running(self) -> dict[str, Tensor]:

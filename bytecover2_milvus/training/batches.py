@@ -54,7 +54,7 @@ def crop(cqt: NDArray[np.floating], n_frames: int, rng: np.random.Generator) -> 
     return cqt[:, start : start + n_frames]
 
 
-class TrainingBatches(Dataset):
+class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Batch number `step`: magnitude cqt (B, n_bins, T) float32, not yet scaled, and work (B,) int64.
 
     Of several ranks, each gets every `ranks`-th row of cqt, and work whole. Rows and not works are shared out, so the

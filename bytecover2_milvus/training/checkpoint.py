@@ -32,6 +32,7 @@ FILE_BYTES = 16 << 30  # of a checkpoint: its optimizer's moments are twice the 
 
 _COUNT = "num_batches_tracked"  # a whole number
 _NOT_NEGATIVE = ("running_var", ".exp_avg_sq", ".power", ".step")  # a square root or a power is taken of them
+_UNREADABLE: tuple[type[Exception], ...] = (*DAMAGED, SafetensorError)
 # What Adam and Muon hold of a parameter.
 _MOMENTS = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"}, {"step", "mean", "power"})
 
@@ -123,7 +124,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint") from error
-    except (*DAMAGED, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(f"{path}: not a readable safetensors checkpoint ({shorten(error)})") from error
     if "config" not in metadata:
         raise CheckpointError(f"{path}: holds no configuration; was it written by bytecover2-milvus train?")

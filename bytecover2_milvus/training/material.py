@@ -31,7 +31,8 @@ class Material:
     @property
     def names(self) -> Iterator[str]:
         """The sources by the last part of their names, for the model card."""
-        for source in (*self.songs, *filter(None, [self.manifest]), *self.unlabelled):
+        sources: tuple[str | Path, ...] = (*self.songs, *([self.manifest] if self.manifest else []), *self.unlabelled)
+        for source in sources:
             yield Path(source).name or Path(source).resolve().name
 
     def corpus(self, features: FeatureCache, workers: int) -> Corpus:

@@ -78,7 +78,7 @@ def load_note_track(track: CorpusTrack, cache: FeatureCache) -> NoteTrack:
     return NoteTrack(cqt, note_rolls(arrangement, len(cqt), cqt.shape[1], frame_s))
 
 
-class NoteBatches(Dataset):
+class NoteBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Batch number `step`: magnitude cqt (B, n_bins, T), and targets (B, 2, n_bins, T // 4) in [0, 1].
 
     A target is the share of a frame in which a note sounds. A batch has `works_per_batch` works with one track each,

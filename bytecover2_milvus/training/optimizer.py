@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import Training
 
@@ -23,9 +23,9 @@ _ITERATIONS = 5
 _ADAM_STEP = 0.2  # root mean square of Adam's steps over its learning rate, as Liu et al. found it
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Iterable[Tensor], training: Training) -> torch.optim.Optimizer:
     """What `training.optimizer` names, at `training.learning_rate`."""
-    optimizers = {"adam": torch.optim.Adam, "muon": Muon}
+    optimizers: dict[str, type[torch.optim.Adam | Muon]] = {"adam": torch.optim.Adam, "muon": Muon}
     return optimizers[training.optimizer](parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
 
 
@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[Tensor],
         lr: float = 1e-3,
         weight_decay: float = 0.0,
         momentum: float = 0.95,
@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
         self.momentum, self.betas, self.eps = momentum, betas, eps
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # training has no closures
         """One step; `closure` is not called."""
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers import TensorBoardLogger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor
 
 from ..errors import DeviceError
@@ -59,7 +60,7 @@ def launch(device: str, precision: str, logs: Path) -> Fabric:
         strategy="ddp" if ranks > 1 else "auto",
         devices=local_ranks,
         num_nodes=ranks // local_ranks,
-        precision=precision,
+        precision=cast(Any, precision),
         loggers=TensorBoardLogger(logs, name="tensorboard", version=""),
     )
     fabric.launch()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float
     network.pca_fc.load_state_dict(layer.state_dict())
     with torch.no_grad():
         feature = network.pca_fc(torch.from_numpy(pooled).float())  # (N, D)
+        assert network.bnneck.running_var is not None
         network.bnneck.running_var.copy_(feature.var(dim=0))
         network.bnneck.weight.copy_(torch.sqrt(network.bnneck.running_var + network.bnneck.eps))
     return Checkpoint(config, network, checkpoint.note_map, facts=lasting_facts(checkpoint.facts))
@@ -113,6 +115,7 @@ def insert_embedding_pca(
     """
     check_reducible(checkpoint, dim)
     bnneck = copy.deepcopy(checkpoint.network.bnneck).double()
+    assert bnneck.running_mean is not None and bnneck.running_var is not None
     with torch.no_grad():
         gain = (bnneck.weight / torch.sqrt(bnneck.running_var + bnneck.eps)).numpy()  # (2048,)
         offset = bnneck.bias.numpy() - gain * bnneck.running_mean.numpy()  # (2048,)
@@ -133,7 +136,7 @@ def pooled_batches(
     With 72 tracks in a batch, a thousand batches at full width take 590 MB.
     """
     device = torch.device(device)
-    network = copy.deepcopy(checkpoint.network).to(device, memory_format=torch.channels_last)
+    network = copy.deepcopy(checkpoint.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = []
     for cqt, work in map(TrainingBatches(corpus, cache, training).__getitem__, range(training.steps)):
         cqt = scale_magnitude(cqt.to(device), checkpoint.config.front_end.scale)
@@ -173,9 +176,9 @@ def train_head(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
         feature, embedding = network.head(pooled.to(device))
-        loss = sum(loss_terms(feature, embedding, classifier, work.to(device), training).values())
+        loss: Any = sum(loss_terms(feature, embedding, classifier, work.to(device), training).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    learned = classifier.weight.detach().cpu()
-    return Checkpoint(config, network.cpu().eval(), start.note_map, classifier=learned, works=digest, facts=start.facts)
+    weight = classifier.weight.detach().cpu()
+    return Checkpoint(config, network.cpu().eval(), start.note_map, classifier=weight, works=digest, facts=start.facts)

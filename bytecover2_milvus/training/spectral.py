@@ -88,7 +88,9 @@ class SpectralRenderer:
         active = np.clip(part.notes["duration_s"].sum() / FRAME_S, 1, n_frames)
         return power / (np.float32((self.weight @ power).sum() / active) + np.float32(1e-20))
 
-    def _drums(self, hits: NDArray, n_frames: int, fonts: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    def _drums(
+        self, hits: NDArray[np.void], n_frames: int, fonts: float, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
         power = np.zeros((len(self.weight), n_frames), dtype=np.float32)
         from_font = bool(rng.random() < fonts)
         for which in np.unique(hits["sound"]).tolist():
@@ -117,7 +119,9 @@ def _product(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[n
     return (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
 
 
-def _roll(notes: NDArray, envelope: NDArray[np.float32], release_s: float, n_frames: int) -> NDArray[np.float32]:
+def _roll(
+    notes: NDArray[np.void], envelope: NDArray[np.float32], release_s: float, n_frames: int
+) -> NDArray[np.float32]:
     """Both envelopes of every note at its row and time, (2, N_ROWS, n_frames).
 
     A pitch between two rows goes to both; a note between two frames, too.

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -197,28 +198,30 @@ def train(
     network = resumed.network if resumed else initial_network(config, init)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # on CPUs statistics are those of a rank's share
-    note_map = (resumed or init).note_map if resumed or init else None
-    classifier = initial_classifier(config, works, len(corpus.works), resumed or init)
+    before = resumed or init
+    note_map = before.note_map if before else None
+    classifier = initial_classifier(config, works, len(corpus.works), before)
     facts = lasting_facts(facts or {})
 
     averaged = Averaged(network, training.averaging)
     if resumed:
         averaged.resume(resumed.running, resumed.step)
     set_phase(network, training.phase)
-    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    named: list[tuple[str, Tensor]] = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     named.append(("classifier.weight", classifier.weight))
     names = [name for name, _ in named]
-    model = fabric.setup_module(network.to(memory_format=torch.channels_last))  # the faster order for convolutions
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the faster order for convolutions
+    model = fabric.setup_module(network)
     averaged.to(fabric.device)
     classifier = classifier.to(fabric.device)
-    optimizer = make_optimizer([p for _, p in named], training)
+    optimizer: Any = make_optimizer([p for _, p in named], training)  # then Fabric's, whose class is private
     if resumed:
         restore_optimizer(optimizer, names, resumed.optimizer)
     optimizer = fabric.setup_optimizers(optimizer)
     step = resumed.step if resumed else 0
     best = float(resumed.facts.get(VALIDATION, -1)) if resumed else -1.0
 
-    def save(path: Path, **running: object) -> None:
+    def save(path: Path, **running: Any) -> None:
         reached = {VALIDATION: f"{best:.6f}"} if best >= 0 else {}
         if fabric.is_global_zero:
             Checkpoint(config, averaged.kept, note_map, works=works, facts=facts | reached, **running).save(path)
@@ -252,9 +255,10 @@ def train(
         work = work.to(fabric.device, non_blocking=True)
         feature, embedding = (gather(fabric, rows, len(work)) for rows in model(cqt))
         terms = loss_terms(feature, embedding, classifier, work, training)
-        loss = sum(terms.values())
+        loss: Any = sum(terms.values())
         optimizer.zero_grad()
         fabric.backward(loss)
+        assert classifier.weight.grad is not None
         fabric.all_reduce(classifier.weight.grad)  # equal on all ranks but for rounding
         optimizer.step()
         averaged.update()

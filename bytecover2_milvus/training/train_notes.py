@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,17 +113,19 @@ def train_notes(
     run = {"corpus": fingerprint(corpus), "validation": fingerprint(validation), "start": start}
     resumed = resume(out / LAST, config, **run)
     torch.manual_seed(training.seed)
-    network = (resumed or init).network if resumed or init else ByteCover2(config.network)
-    note_map = initial_note_map(config, resumed or init)
+    before = resumed or init
+    network = before.network if before else ByteCover2(config.network)
+    note_map = initial_note_map(config, before)
     averaged = Averaged(note_map, training.averaging)
     if resumed:
         averaged.resume(resumed.running, resumed.step)
 
     note_map.train()
     names = [name for name, _ in note_map.named_parameters()]
-    model = fabric.setup_module(note_map.to(memory_format=torch.channels_last))
+    note_map.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the faster order for convolutions
+    model = fabric.setup_module(note_map)
     averaged.to(fabric.device)
-    optimizer = make_optimizer(note_map.parameters(), training)
+    optimizer: Any = make_optimizer(note_map.parameters(), training)  # then Fabric's, whose class is private
     if resumed:
         restore_optimizer(optimizer, names, resumed.optimizer)
     optimizer = fabric.setup_optimizers(optimizer)
@@ -130,7 +133,7 @@ def train_notes(
     best = float(resumed.facts.get(NOTE_VALIDATION, -1)) if resumed else -1.0
     facts = lasting_facts(facts or {})
 
-    def save(path: Path, **running: object) -> None:
+    def save(path: Path, **running: Any) -> None:
         reached = {NOTE_VALIDATION: f"{best:.6f}"} if best >= 0 else {}
         Checkpoint(config, network, note_map=averaged.kept, facts=facts | reached, **running).save(path)
 
