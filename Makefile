@@ -5,18 +5,40 @@ DEVELOP := .venv-dev
 # One torch for everything: installed first, so that nothing else chooses another build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test format clean
+.DEFAULT_GOAL := help
+.PHONY: help demo check test coverage docs dist format clean
+
+help:  ## the targets, and what each does
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: $(SERVE)/.ready  ## render songs, ingest, query, evaluate
 	$(SERVE)/bin/python -m bytecover2_milvus demo --out demo
 
-test: $(DEVELOP)/.ready  ## everything that CI runs
+check: $(DEVELOP)/.ready  ## style, types and the fast tests: for every change, under a minute
+	$(DEVELOP)/bin/python -m ruff check .
+	$(DEVELOP)/bin/python -m ruff format --check .
+	$(DEVELOP)/bin/python -m mypy
+	$(DEVELOP)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test: $(DEVELOP)/.ready docs  ## everything that CI runs
 	$(DEVELOP)/bin/python -m pip check
 	$(DEVELOP)/bin/python -m ruff check .
 	$(DEVELOP)/bin/python -m ruff format --check .
+	$(DEVELOP)/bin/python -m mypy
 	$(DEVELOP)/bin/python -m pytest -n 2 --dist loadfile --durations 25
 
-format: $(DEVELOP)/.ready
+coverage: $(DEVELOP)/.ready  ## the tests, and which lines no test runs
+	$(DEVELOP)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report term:skip-covered --cov-report xml
+
+docs: $(DEVELOP)/.ready  ## the documentation as pages, in site/; a warning is an error
+	$(DEVELOP)/bin/python -m mkdocs build --quiet --strict
+
+dist: $(DEVELOP)/.ready  ## wheel and source archive, in dist/, checked
+	rm -rf dist
+	$(DEVELOP)/bin/python -m build --quiet
+	$(DEVELOP)/bin/python -m twine check --strict dist/*
+
+format: $(DEVELOP)/.ready  ## mend style
 	$(DEVELOP)/bin/python -m ruff check --fix .
 	$(DEVELOP)/bin/python -m ruff format .
 
@@ -28,8 +50,8 @@ $(SERVE)/.ready: pyproject.toml
 $(DEVELOP)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(DEVELOP)
 	$(DEVELOP)/bin/python -m pip install --quiet "$(TORCH)"
-	$(DEVELOP)/bin/python -m pip install --quiet --editable ".[cpu,lite,train,test]" "$(TORCH)"
+	$(DEVELOP)/bin/python -m pip install --quiet --editable ".[cpu,lite,train,test,docs]" "$(TORCH)"
 	touch $@
 
 clean:  ## what `make` made; .cache holds the features of training tracks
-	rm -rf $(SERVE) $(DEVELOP) demo build *.egg-info
+	rm -rf $(SERVE) $(DEVELOP) demo build dist site *.egg-info .mypy_cache coverage.xml .coverage

@@ -9,6 +9,8 @@ work is not known: such a track is a candidate, never a query; nor is a track wi
 
 Metrics
 -------
+`average_precision`, `rank_of_first` and `precision_at` are of one ranked list, `evaluate` gives their means:
+
 MAP
     Mean over queries of the average precision, which divides by all relevant candidates there are.
 MR1
@@ -22,12 +24,12 @@ They are exact: no list is cut off and no approximate index takes part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 # The number of the query among the tracks, its similarities to all (n_tracks,), -inf to itself, and the track_ids and
 # work_ids of all; it returns other similarities, -inf to itself.
@@ -51,14 +53,14 @@ class Evaluation:
     first_ranks: NDArray[np.int64] = field(repr=False, compare=False)  # (queries,)
 
 
-def average_precision(similarity: NDArray[np.floating], relevant: NDArray[np.bool_]) -> float:
+def average_precision(similarity: ArrayLike, relevant: ArrayLike) -> float:
     """Average precision of one ranked list.
 
     Parameters
     ----------
-    similarity : np.ndarray [shape=(n_candidates,)]
+    similarity : array_like [shape=(n_candidates,)]
         Higher is closer. The query itself must not be among the candidates. Equals keep their order.
-    relevant : np.ndarray of bool [shape=(n_candidates,)]
+    relevant : array_like of bool [shape=(n_candidates,)]
 
     Returns
     -------
@@ -69,17 +71,75 @@ def average_precision(similarity: NDArray[np.floating], relevant: NDArray[np.boo
     ------
     ValueError
         If no candidate is relevant, a similarity is NaN, or the lengths differ.
+
+    Examples
+    --------
+    The relevant candidates stand at ranks 1 and 3: (1/1 + 2/3) / 2.
+
+    >>> round(average_precision([0.9, 0.8, 0.7, 0.1], [True, False, True, False]), 4)
+    0.8333
     """
-    similarity, relevant = np.asarray(similarity), np.asarray(relevant, dtype=bool)
-    if similarity.ndim != 1 or similarity.shape != relevant.shape:
-        raise ValueError(
-            f"similarity {similarity.shape} and relevant {relevant.shape}: two vectors of one length needed"
-        )
-    if not relevant.any():
-        raise ValueError("no candidate is relevant: the average precision is not defined")
-    if np.isnan(similarity).any():
-        raise ValueError("NaN among the similarities: they cannot be ranked")
-    return _average_precision(_relevant_ranks(similarity, relevant))
+    return _average_precision(_ranks(similarity, relevant))
+
+
+def rank_of_first(similarity: ArrayLike, relevant: ArrayLike) -> int:
+    """The rank of the first relevant candidate of one ranked list, counted from 1.
+
+    Parameters, errors and ties are those of `average_precision`.
+
+    Examples
+    --------
+    >>> rank_of_first([0.9, 0.8, 0.7, 0.1], [False, False, True, True])
+    3
+    """
+    return int(_ranks(similarity, relevant)[0])
+
+
+def precision_at(similarity: ArrayLike, relevant: ArrayLike, n: int = 10) -> float:
+    """The share of relevant candidates among the first `n` of one ranked list.
+
+    With fewer than `n` relevant candidates it stays below 1. Parameters, errors and ties are those of
+    `average_precision`.
+
+    Raises
+    ------
+    ValueError
+        Also if `n` is not positive.
+
+    Examples
+    --------
+    >>> precision_at([0.9, 0.8, 0.7, 0.1], [True, False, True, False], n=2)
+    0.5
+    """
+    if n < 1:
+        raise ValueError(f"n = {n}: at least one candidate is looked at")
+    return _precision_at(_ranks(similarity, relevant), n)
+
+
+def mr1(similarities: Iterable[ArrayLike], relevant: Iterable[ArrayLike]) -> float:
+    """The mean over queries of the rank of the first relevant candidate, counted from 1; lower is better.
+
+    Parameters
+    ----------
+    similarities, relevant : iterables of array_like
+        For each query what `rank_of_first` takes; queries may have different numbers of candidates.
+
+    Raises
+    ------
+    ValueError
+        As `average_precision`, or if there is no query, or not as many of one as of the other.
+
+    Examples
+    --------
+    The first cover of one query is at rank 1, that of the other at rank 2.
+
+    >>> mr1([[0.9, 0.8], [0.3, 0.5, 0.1]], [[True, False], [True, False, False]])
+    1.5
+    """
+    ranks = [rank_of_first(*query) for query in zip(similarities, relevant, strict=True)]
+    if not ranks:
+        raise ValueError("no query: the mean rank is not defined")
+    return sum(ranks) / len(ranks)
 
 
 def evaluate(
@@ -155,7 +215,7 @@ def evaluate(
     return Evaluation(
         map=float(average_precisions.mean()),
         mr1=float(first_ranks.mean()),
-        precision_at_10=float(np.mean([np.count_nonzero(found <= 10) / 10 for found in ranks])),
+        precision_at_10=float(np.mean([_precision_at(found, 10) for found in ranks])),
         queries=int(has_cover.size),
         tracks=int(tracks.size),
         works=int(np.count_nonzero(works != "")),
@@ -241,6 +301,20 @@ def _similarities(
         yield from similarity.astype(np.float32)  # (tracks in the block, n_tracks)
 
 
+def _ranks(similarity: ArrayLike, relevant: ArrayLike) -> NDArray[np.int64]:
+    """As `_relevant_ranks`; raises as `average_precision`."""
+    similarity, relevant = np.asarray(similarity), np.asarray(relevant, dtype=bool)
+    if similarity.ndim != 1 or similarity.shape != relevant.shape:
+        raise ValueError(
+            f"similarity {similarity.shape} and relevant {relevant.shape}: two vectors of one length needed"
+        )
+    if not relevant.any():
+        raise ValueError("no candidate is relevant: no metric is defined")
+    if np.isnan(similarity).any():
+        raise ValueError("NaN among the similarities: they cannot be ranked")
+    return _relevant_ranks(similarity, relevant)
+
+
 def _relevant_ranks(similarity: NDArray[np.floating], relevant: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Ranks of the relevant candidates, counted from 1, ascending.
 
@@ -255,3 +329,7 @@ def _relevant_ranks(similarity: NDArray[np.floating], relevant: NDArray[np.bool_
 
 def _average_precision(ranks: NDArray[np.int64]) -> float:
     return float(np.mean(np.arange(1, ranks.size + 1) / ranks))
+
+
+def _precision_at(ranks: NDArray[np.int64], n: int) -> float:
+    return float(np.count_nonzero(ranks <= n) / n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 
 import numpy as np
@@ -10,7 +11,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from bytecover2_milvus import metrics
-from bytecover2_milvus.metrics import average_precision, bootstrap_interval, evaluate, mean_difference
+from bytecover2_milvus.metrics import (
+    average_precision,
+    bootstrap_interval,
+    evaluate,
+    mean_difference,
+    mr1,
+    precision_at,
+    rank_of_first,
+)
 
 
 def at(*degrees: float) -> NDArray[np.float64]:
@@ -263,3 +272,37 @@ def test_a_difference_that_every_query_shares_has_no_width() -> None:
     assert difference == pytest.approx(0.1) and low == pytest.approx(0.1) and high == pytest.approx(0.1)
     others = np.random.default_rng(1).uniform(size=40)
     assert mean_difference(values, others, works, seed=0)[1:] == bootstrap_interval(values - others, works, seed=0)
+
+
+def test_examples_in_the_documentation_are_true() -> None:
+    result = doctest.testmod(metrics)
+    assert result.failed == 0 and result.attempted >= 4
+
+
+def test_single_metrics_have_the_means_that_evaluate_gives() -> None:
+    rng = np.random.default_rng(5)
+    embeddings = rng.normal(size=(24, 8))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    works = np.array([f"w{i % 5}" for i in range(24)])
+    result = evaluate(embeddings, works.tolist(), [f"t{i:02}" for i in range(24)])
+    others = [np.delete(np.arange(24), query) for query in range(24)]
+    lists = [embeddings[rest] @ embeddings[query] for query, rest in enumerate(others)]
+    relevant = [works[rest] == works[query] for query, rest in enumerate(others)]
+    assert result.map == pytest.approx(np.mean(list(map(average_precision, lists, relevant))))
+    assert result.mr1 == pytest.approx(mr1(lists, relevant))
+    assert result.precision_at_10 == pytest.approx(np.mean(list(map(precision_at, lists, relevant))))
+    assert result.first_ranks.tolist() == list(map(rank_of_first, lists, relevant))
+
+
+def test_metrics_that_are_not_defined_are_refused() -> None:
+    with pytest.raises(ValueError, match="no query"):
+        mr1([], [])
+    with pytest.raises(ValueError, match="n = 0"):
+        precision_at([1.0], [True], n=0)
+    for metric in (average_precision, rank_of_first, precision_at):
+        with pytest.raises(ValueError, match="no candidate is relevant"):
+            metric([0.5, 0.1], [False, False])
+        with pytest.raises(ValueError, match="one length"):
+            metric([0.5, 0.1], [True])
+        with pytest.raises(ValueError, match="NaN"):
+            metric([0.5, np.nan], [True, False])
