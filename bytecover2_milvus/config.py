@@ -138,6 +138,7 @@ class Training:
     steps: int = 20_000
     works_per_batch: int = 16  # P of P x K
     tracks_per_work: int = 4  # K
+    hearings: float = 0.0  # of a track, on average, before another of its work takes its place; 0: none ever does
     crop_s: tuple[float, ...] = (100.0, 150.0, 200.0)  # seconds; one length per batch
     optimizer: str = "adam"  # muon: kernels by Muon, at Adam's learning rates
     learning_rate: float = 1e-4
@@ -189,6 +190,9 @@ class Training:
             _require(getattr(self, name) > 0, f"{name} = {getattr(self, name)}: above 0")
         for name in ("compression", "crowd", "silence", "label_smoothing", "final_rate"):
             _require(0 <= getattr(self, name) <= 1, f"{name} = {getattr(self, name)}: between 0 and 1")
+        _require(
+            self.hearings == 0 or 1 <= self.hearings <= 1e6, f"hearings = {self.hearings}: 1 or more, or 0 to keep all"
+        )
         _require(0 <= self.averaging < 1, f"averaging = {self.averaging}: from 0 to below 1")
         _require(self.tuning <= 1, f"tuning = {self.tuning}: at most 1 bin; transpose does the rest")
         _require(len(self.crop_s) > 0 and min(self.crop_s) > 0, "crop_s: at least one positive length in seconds")

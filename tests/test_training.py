@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,9 +140,11 @@ def test_what_a_checkpoint_reached_is_not_said_of_the_one_that_starts_from_it(by
     assert load_checkpoint(best).facts == {"Works": "4"}
 
 
-@pytest.mark.parametrize(("optimizer", "averaging"), [("adam", 0.0), ("muon", 0.9)])
-def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path, optimizer, averaging):
-    config = with_training(CONFIG, optimizer=optimizer, averaging=averaging)
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "muon", "averaging": 0.9, "hearings": 40.0}], ids=["adam", "muon"]
+)
+def test_a_run_cut_off_and_resumed_is_the_run_in_one_go(corpus, cache, tmp_path, changes):
+    config = with_training(CONFIG, **changes)
 
     class Cut(Exception):
         pass
@@ -387,6 +390,29 @@ def test_an_epoch_shows_every_work_once_and_never_a_track_twice(corpus):
         assert sorted(work for step in steps for work, _ in step) == [0, 0, 1, 1, 2, 2, 3, 3]
         for step in steps:
             assert len({track.track_id for _, track in step}) == len(step)
+
+
+@pytest.mark.parametrize(("hearings", "held"), [(1.0, 2), (3.0, 2), (2.0, 5)])
+def test_a_track_is_replaced_after_its_hearings(hearings, held):
+    """Two tracks of each of three works are heard in an epoch, of the two or five that there are at a time."""
+    corpus = Corpus.of_songs([compose(seed) for seed in range(3)], arrangements=held)
+    sampler = WorkSampler(corpus, works_per_batch=3, tracks_per_work=2, seed=5, hearings=hearings)
+    heard = Counter((work, track.source.seed) for step in range(60) for work, track in sampler.tracks(step))
+    replaced = int(59 * 2 / hearings)
+    assert {seed for _, seed in heard} <= set(range(replaced + held))
+    whole = range(held, replaced)  # these came after the first epoch and went before the last
+    assert np.mean([heard[work, seed] for work in range(3) for seed in whole]) == pytest.approx(hearings, abs=0.1)
+    if held == 2:  # as many as are heard in an epoch
+        assert {heard[work, seed] for work in range(3) for seed in whole} == {int(hearings)}
+
+
+def test_versions_of_a_work_share_its_hearings():
+    songs = [replace(compose(seed), version_of=f"work {seed // 3}") for seed in range(6)]  # two works in three versions
+    sampler = WorkSampler(Corpus.of_songs(songs, 2), works_per_batch=2, tracks_per_work=6, seed=0, hearings=4.0)
+    heard = Counter(
+        (track.source.song.song_id, track.source.seed) for step in range(30) for _, track in sampler.tracks(step)
+    )
+    assert {heard[song.song_id, seed] for song in songs for seed in range(2, 12)} == {4}
 
 
 def test_schedule_warms_up_and_ends_low():

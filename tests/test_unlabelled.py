@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from bytecover2_milvus.songs.arrange import arrange
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.songs.render import render
 from bytecover2_milvus.training import corpus as corpus_module
+from bytecover2_milvus.training.batches import TrainingBatches, WorkSampler
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache, FileSource, same_files
 from bytecover2_milvus.training.train import initial_network, train, validate
@@ -100,6 +102,26 @@ def test_fingerprints_differ_by_file_variant_and_kinds(folder):
     ]
     assert len({source.fingerprint for source in sources}) == len(sources)
     assert FileSource(folder / "0.flac", 0, ("room",)).fingerprint == sources[0].fingerprint  # the file as it is
+
+
+def test_copies_are_replaced_and_the_recording_stays(recordings):
+    sampler = WorkSampler(recordings, works_per_batch=N_RECORDINGS, tracks_per_work=4, seed=0, hearings=4.0)
+    for epoch in (0, 7):
+        assert sorted({track.source.variant for _, track in sampler.tracks(epoch)}) == [0, *range(epoch + 1, epoch + 4)]
+
+
+def test_a_cache_whose_tracks_are_replaced_does_not_grow_and_need_not_be_kept(folder, tmp_path):
+    """Three works to a batch, so that each of four misses every fourth epoch."""
+    copies = Corpus.of_recordings([folder / f"{n}.flac" for n in range(4)], variants=1, kinds=["noise"])
+    training = replace(CONFIG.training, works_per_batch=3, hearings=2.0)
+    rolling = TrainingBatches(copies, FeatureCache(tmp_path / "rolling", CONFIG.front_end), training)
+    held = []
+    for step in range(8):
+        last = rolling[step]
+        held.append(len(list((tmp_path / "rolling").rglob("*.npy"))))
+    assert max(held[3:]) <= 2 * 4  # recordings and their copies
+    again = TrainingBatches(copies, FeatureCache(tmp_path / "new", CONFIG.front_end), training)[7]
+    assert all(torch.equal(one, other) for one, other in zip(last, again, strict=True))
 
 
 def test_only_the_middle_of_a_long_file_is_used(folder, monkeypatch):

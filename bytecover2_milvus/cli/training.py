@@ -195,7 +195,11 @@ def train(
         validation = held_out.corpus(features, workers)
         check_apart(corpus, validation)
         validation = validation if of_notes else prepare(validation, features, workers)
-    corpus = corpus if of_notes else prepare(corpus, features, workers)  # notes are drawn as they are needed
+    if config.training.hearings:  # songs are drawn as they are needed
+        songs, recordings = corpus.parts()
+        corpus = songs + prepare(recordings, features, workers) if recordings.works else songs
+    elif not of_notes:  # so are they for a note map
+        corpus = prepare(corpus, features, workers)
 
     rank, _ = launched()
     if rank == 0:

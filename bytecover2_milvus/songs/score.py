@@ -8,8 +8,10 @@ pitch classes 0 to 11 (0 is C). Songs are written at their own pitch; arrangemen
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import astuple, dataclass, field
+from functools import cached_property
 from typing import Any
 
 # Semitones above the root.
@@ -86,6 +88,11 @@ class Song:
     def work_id(self) -> str:
         """The work of its arrangements: its own, unless it is a version of one."""
         return self.version_of or self.song_id
+
+    @cached_property
+    def digest(self) -> str:
+        """A short name for all of it, as there may be many arrangements of one song."""
+        return hashlib.sha256(repr(self).encode("utf-8", "surrogateescape")).hexdigest()
 
     def to_json(self) -> str:
         """All of it; `from_json` gives the same song."""

@@ -2,6 +2,10 @@
 
 A batch is a pure function of the corpus, the configuration, the seed and the step, so a run resumes exactly and two
 runs with one seed see the same batches. So is every row of it, so it is the same batch on any number of ranks.
+
+Where `training.hearings` says so, a track that was heard that often is replaced by one that never was: the next
+arrangement of its song, or another degraded copy of its recording. Every work then has a window of tracks, which moves
+on from epoch to epoch; what is drawn first comes into the cache as it is needed, and goes once the window has left it.
 """
 
 from __future__ import annotations
@@ -17,33 +21,56 @@ from ..errors import ConfigError
 from .augment import augment, stretch
 from .corpus import Corpus, CorpusTrack, FeatureCache
 
+_LOOK_BACK = 8  # epochs: a work that misses one, as some do, is rid of its old tracks in the next
+
 
 class WorkSampler:
     """Which tracks a step trains on: every epoch is a new permutation of the works, cut into groups of P.
 
-    A work with fewer than K tracks gives all it has, so a track is never its own positive.
+    A work with fewer than K tracks gives all it has, so a track is never its own positive. With `hearings`, tracks are
+    replaced after having been heard so often, on average; exactly so often, if works have K tracks.
     """
 
-    def __init__(self, corpus: Corpus, works_per_batch: int, tracks_per_work: int, seed: int) -> None:
+    def __init__(
+        self, corpus: Corpus, works_per_batch: int, tracks_per_work: int, seed: int, hearings: float = 0.0
+    ) -> None:
         if len(corpus.works) < 2:
             raise ConfigError(f"{len(corpus.works)} work to train on: a triplet needs at least 2")
-        self.works = [tracks for tracks in corpus.works.values()]
+        self.works = list(corpus.works.values())
+        self.origins = [len({track.source.origin for track in tracks}) for tracks in self.works]
         self.works_per_batch = min(works_per_batch, len(self.works))
         self.tracks_per_work = tracks_per_work
         self.seed = seed
+        self.hearings = hearings
         self.batches_per_epoch = len(self.works) // self.works_per_batch
 
     def tracks(self, step: int) -> list[tuple[int, CorpusTrack]]:
         """The step's tracks with the index of their work, in [0, number of works)."""
-        epoch, batch = divmod(step, self.batches_per_epoch)
-        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.works))
         rng = np.random.default_rng((self.seed, 1, step))
         chosen = []
-        for work in order[batch * self.works_per_batch : (batch + 1) * self.works_per_batch]:
-            tracks = self.works[work]
+        for work in self._works(step):
+            tracks = self._window(work, step // self.batches_per_epoch)
             count = min(self.tracks_per_work, len(tracks))
-            chosen += [(int(work), tracks[i]) for i in rng.choice(len(tracks), size=count, replace=False)]
+            chosen += [(work, tracks[i]) for i in rng.choice(len(tracks), size=count, replace=False)]
         return chosen
+
+    def windows(self, step: int) -> tuple[list[CorpusTrack], list[CorpusTrack]]:
+        """All tracks of the works of a step, those that were there in the epochs before, and those that are now."""
+        epoch, works = step // self.batches_per_epoch, self._works(step)
+        earlier = range(max(0, epoch - _LOOK_BACK), epoch)
+        before = [track for work in works for then in earlier for track in self._window(work, then)]
+        return before, [track for work in works for track in self._window(work, epoch)]
+
+    def _works(self, step: int) -> list[int]:
+        epoch, batch = divmod(step, self.batches_per_epoch)
+        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.works))
+        return order[batch * self.works_per_batch : (batch + 1) * self.works_per_batch].tolist()
+
+    def _window(self, work: int, epoch: int) -> list[CorpusTrack]:
+        tracks = self.works[work]
+        heard = min(self.tracks_per_work, len(tracks))  # of them in an epoch
+        replaced = int(epoch * heard / self.hearings / self.origins[work]) if self.hearings else 0
+        return [track.later(replaced) for track in tracks]
 
 
 def crop(cqt: NDArray[np.floating], n_frames: int, rng: np.random.Generator) -> NDArray[np.floating]:
@@ -62,7 +89,9 @@ class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """
 
     def __init__(self, corpus: Corpus, cache: FeatureCache, training: Training, rank: int = 0, ranks: int = 1) -> None:
-        self.sampler = WorkSampler(corpus, training.works_per_batch, training.tracks_per_work, training.seed)
+        self.sampler = WorkSampler(
+            corpus, training.works_per_batch, training.tracks_per_work, training.seed, training.hearings
+        )
         if self.sampler.works_per_batch < ranks:
             raise ConfigError(
                 f"{ranks} processes share batches of {self.sampler.works_per_batch} works: start no more processes "
@@ -90,5 +119,9 @@ class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             cqt = stretch(excerpt, n_frames)
             cqt = cqt.reshape(len(cqt), -1, ratio).mean(axis=2)
             rows.append(augment(cqt, training, front_end.frame_s, rng))
+        if training.hearings:
+            before, now = ({self.cache.path(track) for track in window} for window in self.sampler.windows(step))
+            for path in before - now:
+                path.unlink(missing_ok=True)
         work = [work for work, _ in tracks]
         return torch.from_numpy(np.stack(rows)), torch.tensor(work)

@@ -50,6 +50,11 @@ class Source(Protocol):
     @property
     def fingerprint(self) -> str: ...  # 64 characters, as there are many
 
+    @property
+    def origin(self) -> str: ...  # the song or the file that it is made of
+
+    def later(self, by: int) -> Source: ...  # the track that takes its place once `by` of its origin are replaced
+
 
 @dataclass(frozen=True)
 class SongSource:
@@ -64,7 +69,14 @@ class SongSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        return text_digest(f"{self.rendering.fingerprint} {self.song!r} {self.seed}")
+        return text_digest(f"{self.rendering.fingerprint} {self.song.digest} {self.seed}")
+
+    @property
+    def origin(self) -> str:
+        return self.song.song_id
+
+    def later(self, by: int) -> SongSource:
+        return SongSource(self.song, self.seed + by, self.rendering)
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,13 @@ class FileSource:
         file = f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
         return text_digest(f"{file} {RECORDING_S} {ANALYSIS} {made}")
 
+    @property
+    def origin(self) -> str:
+        return str(self.path)
+
+    def later(self, by: int) -> FileSource:
+        return FileSource(self.path, self.variant + by, self.kinds) if self.variant else self  # there is one original
+
 
 def _middle(path: Path, limit: int) -> NDArray[np.float32]:
     """At most `limit` samples, the middle of what is longer; which is decoded twice, as memory should not hold it."""
@@ -124,6 +143,10 @@ def text_digest(text: str) -> str:
 class CorpusTrack:
     source: Source
     track_id: str
+
+    def later(self, by: int) -> CorpusTrack:
+        """The track that takes its place once `by` tracks of its origin have been replaced; itself, if nothing can."""
+        return CorpusTrack(self.source.later(by), f"{self.track_id}+{by}") if by else self
 
 
 @dataclass(frozen=True)
@@ -215,6 +238,11 @@ class Corpus:
         return frozenset(
             track.source.path.resolve() for _, track in self.tracks() if isinstance(track.source, FileSource)
         )
+
+    def parts(self) -> tuple[Corpus, Corpus]:
+        """The works that are songs, and those that are recordings."""
+        songs = {work: tracks for work, tracks in self.works.items() if isinstance(tracks[0].source, SongSource)}
+        return Corpus(songs), Corpus({work: tracks for work, tracks in self.works.items() if work not in songs})
 
     def share(self, rank: int, ranks: int) -> Corpus:
         """Every `ranks`-th work, from number `rank` on."""

@@ -89,8 +89,8 @@ def train_notes(
     Raises
     ------
     ConfigError
-        If the configuration has no note map, several processes were started, the corpus holds recordings, or a work is
-        to be trained on and validated on.
+        If the configuration has no note map or replaces tracks, several processes were started, the corpus holds
+        recordings, or a work is to be trained on and validated on.
     CheckpointError
         If the folder holds a run of another configuration, on other tracks or validated on others.
     DeviceError
@@ -103,6 +103,8 @@ def train_notes(
     training, out = config.training, Path(out)
     if not config.notes.width:
         raise ConfigError('phase "notes" trains the note map, and there is none: add --set notes.width=32')
+    if training.hearings:
+        raise ConfigError('phase "notes" keeps the tracks that it has: leave training.hearings out')
     if launched()[1] > 1:
         raise ConfigError('phase "notes" runs in one process: start it without torchrun')
     validation = Corpus({work: tracks[:VALIDATION_TRACKS] for work, tracks in (validation or Corpus({})).works.items()})
