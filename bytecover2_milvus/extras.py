@@ -19,8 +19,9 @@ def how_to_get(extra: str) -> str:
         requirements = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:  # a folder on PYTHONPATH
         requirements = []
-    ours = re.compile(rf"(.+?)\s*;\s*extra == ['\"]{re.escape(extra)}['\"]")
-    found = [match[1] for match in map(ours.fullmatch, requirements) if match]
+    ours = re.compile(rf"([^;]+?)\s*;\s*(?:(.+) and )?extra == ['\"]{re.escape(extra)}['\"]")
+    matches = filter(None, map(ours.fullmatch, requirements))
+    found = [f"{match[1]}; {match[2]}".replace('"', "'") if match[2] else match[1] for match in matches]
     if not found:
         return f'pip install ".[{extra}]" in the clone'
     return " ".join(["pip install", *(f'"{requirement}"' for requirement in found)])

@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 from weakref import WeakKeyDictionary
 
@@ -46,8 +46,14 @@ _DELIMITERS = re.compile(r"""(?s)"(?:[^"\\\r\n]|\\.)*"|'(?:[^'\\\r\n]|\\.)*'|["'
 
 _ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
-# Which embedded folder each client of `connect` holds open: closing a client leaves its Milvus Lite running.
-_folders: WeakKeyDictionary[MilvusClient, Path] = WeakKeyDictionary()
+
+class _Opened(NamedTuple):
+    folder: Path
+    database: str
+
+
+# What each client of `connect` holds open of embedded folders: closing a client leaves its Milvus Lite running.
+_opened: WeakKeyDictionary[MilvusClient, _Opened] = WeakKeyDictionary()
 _started: set[Path] = set()  # whose Milvus Lite runs because of `connect`
 
 
@@ -121,8 +127,11 @@ def close(client: MilvusClient) -> None:
     A Milvus Lite that ran before, or that a client from elsewhere in this process uses too, goes on.
     """
     client.close()
-    folder = _folders.pop(client, None)
-    if folder in _started and folder not in _folders.values() and not _is_used(folder):
+    opened = _opened.pop(client, None)
+    if opened is None:
+        return
+    folder = opened.folder
+    if folder in _started and not any(folder == other.folder for other in _opened.values()) and not _is_used(folder):
         from milvus_lite.server_manager import server_manager_instance
 
         _started.discard(folder)
@@ -141,7 +150,30 @@ def is_embedded(client: MilvusClient) -> bool:
 
 def embedded_folder(client: MilvusClient) -> Path | None:
     """The folder that `client` has open through `connect`."""
-    return _folders.get(client)
+    opened = _opened.get(client)
+    return opened.folder if opened else None
+
+
+def collections_of(client: MilvusClient) -> list[str]:
+    """The names of all collections in the database of `client`, ours or not.
+
+    Raises
+    ------
+    CollectionError
+        If Milvus fails, or there is no such database.
+    """
+    from pymilvus.grpc_gen.milvus_pb2 import ShowCollectionsResponse
+
+    opened = _opened.get(client)
+    server = _server(opened.folder) if opened else None
+    if not (opened and server) or "shards_num" in ShowCollectionsResponse.DESCRIPTOR.fields_by_name:
+        return ask(client.list_collections)
+    from milvus_lite.exceptions import MilvusLiteError
+
+    try:  # pymilvus 2.6.0 lacks a field of what Milvus Lite would answer
+        return server[1].list_collections(opened.database or "default")
+    except MilvusLiteError as error:
+        raise CollectionError(f"list_collections: {error}") from error
 
 
 def quote(value: str | Iterable[str]) -> str:
@@ -260,33 +292,37 @@ def _open_folder(folder: Path, timeout_s: float, database: str) -> MilvusClient:
     client_class, failure = _quiet_pymilvus()
     try:
         from milvus_lite.exceptions import DataDirLockedError
+        from milvus_lite.server_manager import server_manager_instance
     except ImportError as error:
         raise MilvusUnavailable(f"{folder}: needs Milvus Lite; {why_not_imported(error, 'lite')}") from error
-    ran = _port(folder) is not None
+    ran = _server(folder) is not None
     with _logged_cause() as causes:
-        try:
-            client = client_class(str(folder), timeout=timeout_s, db_name=database)
-        except failure as error:
-            cause = causes[0] if causes else error
-            if isinstance(cause, DataDirLockedError):
-                raise CollectionLocked(
-                    f"{folder}: open in another process; wait for it to end, or let several share the folder through"
-                    f' "milvus-lite server --host 127.0.0.1 --data-dir {folder}"'
-                ) from cause
-            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())
-            raise CollectionError(f"{folder}: cannot be opened ({reason})") from cause
-    _folders[client] = folder
+        address = server_manager_instance.start_and_get_uri(str(folder))
+    cause = next(iter(causes), None)
+    if isinstance(cause, DataDirLockedError):
+        raise CollectionLocked(
+            f"{folder}: open in another process; wait for it to end, or let several share the folder through"
+            f' "milvus-lite server --host 127.0.0.1 --data-dir {folder}"'
+        ) from cause
+    if address is None:
+        reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())
+        raise CollectionError(f"{folder}: cannot be opened ({reason})") from cause
+    try:
+        # By the address: pymilvus 2.6.8 and 2.6.9 take a folder's path for the name of a database.
+        client = client_class(address, timeout=timeout_s, db_name=database)
+    except failure as error:
+        raise CollectionError(f"{folder}: cannot be opened ({' '.join(str(error).split())})") from error
+    _opened[client] = _Opened(folder, database)
     if not ran:
         _started.add(folder)
     return client
 
 
-def _port(folder: Path) -> int | None:
-    """Where the Milvus Lite of a folder listens, if one runs in this process; it does not tell otherwise."""
+def _server(folder: Path) -> tuple[Any, Any, int] | None:
+    """The Milvus Lite of a folder if one runs in this process: its server, its database, its port."""
     from milvus_lite.server_manager import server_manager_instance
 
-    server = getattr(server_manager_instance, "_servers", {}).get(str(folder))
-    return server[-1] if server else None
+    return getattr(server_manager_instance, "_servers", {}).get(str(folder))  # it does not tell otherwise
 
 
 def _is_used(folder: Path) -> bool:
@@ -295,9 +331,11 @@ def _is_used(folder: Path) -> bool:
         from pymilvus.client.connection_manager import ConnectionManager
     except ImportError:
         return False
-    address = f"127.0.0.1:{_port(folder)}"
+    server = _server(folder)
+    if server is None:
+        return False
     connections = ConnectionManager.get_instance().get_stats()["connections"]
-    return any(entry["client_count"] for entry in connections if address in entry["address"])
+    return any(entry["client_count"] for entry in connections if f"127.0.0.1:{server[-1]}" in entry["address"])
 
 
 def _quiet_pymilvus() -> tuple[type[MilvusClient], type[Exception]]:

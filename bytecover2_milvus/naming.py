@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .errors import CollectionError, CollectionMismatch, CollectionMissing
-from .milvus import ask, is_embedded
+from .milvus import ask, collections_of, is_embedded
 from .properties import MODEL_ID
 from .row import FIELDS, SECOND_STAGE
 
@@ -52,7 +52,7 @@ def check_name(name: str) -> None:
 
 def list_collections(client: MilvusClient) -> list[str]:
     """The names of the collections that hold embeddings of a model of ours."""
-    names = sorted(ask(client.list_collections))
+    names = sorted(collections_of(client))
     return [name for name in names if MODEL_ID in ask(client.describe_collection, collection_name=name)["properties"]]
 
 

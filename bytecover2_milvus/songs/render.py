@@ -76,6 +76,7 @@ def _stem(part: Part, tuning_cents: float, n_samples: int, rng: np.random.Genera
         return stem
     distinct, group = np.unique(keys, axis=0, return_inverse=True)
     longest = np.zeros(len(distinct), dtype=np.int64)
+    group = group.ravel()  # NumPy 2.0 gives (n, 1)
     np.maximum.at(longest, group, (stop - start)[audible])
     voice = int(rng.integers(2**32))  # a tone is the same in every excerpt of the track that holds it
     tones = [
