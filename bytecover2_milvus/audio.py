@@ -209,7 +209,7 @@ class _Recording:
     def warn(self) -> None:
         """Warn of what is missing and of what was mended."""
         if not self._complete():
-            whole = f" of {self._stated_s:.1f} s" if self._stated_s > self._decoded_s else ""
+            whole = f" of {self._stated_s:.1f} s" if self._stated_s > self._decoded_s + _SLACK_S else ""
             warnings.warn(
                 f"{self._path}: cut off or damaged, decoded {self._decoded_s:.1f} s{whole}; fetch or export it again",
                 TruncatedAudio,
@@ -224,12 +224,13 @@ class _Recording:
         # the suffix decides first, as libmpg123 writes its complaints to stderr
         file = None if whole or self._path.suffix.lower() == ".mp3" else open_sound_file(raw)
         if file is None:
-            yield from self._by_ffmpeg(FfmpegReader(self._path, whole=whole))
-            self._cut = ends_early(raw)
+            other = FfmpegReader(self._path, whole=whole)
+            yield from self._by_ffmpeg(other)
+            self._cut = other.cut or ends_early(raw)
             return
         with file:
             reader = SoundFileReader(file, raw)
-            self._mixdown.in_float = reader.in_float
+            self._mixdown.in_float, self._mixdown.lossy = reader.in_float, reader.lossy
             yield from reader.blocks()
             if reader.bitstream is not None:
                 yield from self._by_ffmpeg(FfmpegReader(self._path, reader, reader.bitstream))
@@ -240,7 +241,7 @@ class _Recording:
 
     def _by_ffmpeg(self, reader: FfmpegReader) -> Iterator[Block]:
         for block in reader.blocks():
-            self._mixdown.in_float = reader.in_float
+            self._mixdown.in_float, self._mixdown.lossy = reader.in_float, reader.lossy
             yield block
         self._stated_s, self._damaged = reader.stated_s, reader.damaged
         if self._decoded_s == 0:

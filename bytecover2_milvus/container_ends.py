@@ -1,4 +1,7 @@
-"""Where a file ends, by what its container says: the chunks of WAV and AVI, the header of ASF, the pages of Ogg."""
+"""Where a file ends, by what its container says.
+
+That is the chunks of WAV and AVI, the header of ASF, the pages of Ogg, the packets of MPEG.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,13 @@ _PLACEHOLDER = 0x7FFFF000  # bytes; an encoder that cannot go back states this o
 _PAGE = 65_307  # bytes of the longest page of Ogg
 _OGG_FIRST, _OGG_LAST = 2, 4  # flags of a page: it begins its stream, it ends it
 _HEADER = 65_536  # bytes at the start in which a header is looked for
+_TS_PACKETS = (
+    188,
+    192,
+    204,
+)  # bytes: MPEG-TS as broadcast, with a clock before each (Blu-ray), a checksum behind
+_PES = b"\0\0\1"  # before the packets of MPEG-PS (VOB, MPG); then comes the kind, and their size in bytes
+_PES_KINDS = range(0xBB, 0xF0)
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")  # GUIDs: of its header, and of what holds the size
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
@@ -28,7 +38,9 @@ def misstates_data(raw: BinaryIO) -> bool:
 
 
 def ends_early(raw: BinaryIO) -> bool:
-    """True for a RIFF or ASF file shorter than it states, and for an Ogg file whose last page ends no stream."""
+    """True for a RIFF or ASF file shorter than it states, for an Ogg file whose last page ends no stream, and for MPEG
+    whose last packet is not whole.
+    """
     size = raw.seek(0, os.SEEK_END)
     raw.seek(0)
     head = raw.read(_HEADER)
@@ -43,6 +55,17 @@ def ends_early(raw: BinaryIO) -> bool:
         tail = raw.read()
         last = tail.rfind(b"OggS")
         return last < 0 or len(tail) < last + 6 or not tail[last + 5] & _OGG_LAST
+    for packet in _TS_PACKETS:
+        at = 4 if packet == 192 else 0
+        if len(head) > 8 * packet and all(byte == 0x47 for byte in head[at : at + 8 * packet : packet]):
+            return size % packet != 0
+    if head[:4] == _PES + b"\xba":
+        raw.seek(max(0, size - _HEADER - 6))
+        tail = raw.read()
+        at = len(tail) - 6
+        while (at := tail.rfind(_PES, 0, at + 3)) >= 0:
+            if tail[at + 3] in _PES_KINDS:
+                return at + 6 + int.from_bytes(tail[at + 4 : at + 6], "big") > len(tail)
     return False
 
 
@@ -69,8 +92,8 @@ def is_chain(raw: BinaryIO) -> bool:
 def _data(raw: BinaryIO, size: int) -> tuple[int, int]:
     """Where the samples of a WAV begin and how many bytes it states for them, or zeros."""
     raw.seek(0)
-    head, at = raw.read(12), 12
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+    head, at, stated_64 = raw.read(12), 12, 0
+    if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
         return 0, 0
     for _ in range(64):  # chunks; who writes more before the samples is not known
         raw.seek(at)
@@ -78,8 +101,10 @@ def _data(raw: BinaryIO, size: int) -> tuple[int, int]:
         if len(chunk) < 8:
             break
         (stated,) = struct.unpack("<I", chunk[4:])
+        if chunk[:4] == b"ds64":
+            (stated_64,) = struct.unpack("<8xQ", raw.read(16).ljust(16, b"\0"))
         if chunk[:4] == b"data":
-            return at + 8, stated
+            return at + 8, stated if head[:4] == b"RIFF" or stated != 0xFFFFFFFF else stated_64
         at += 8 + stated + (stated & 1)
     return 0, 0
 

@@ -8,6 +8,7 @@ where there are eight channels or more.
 from __future__ import annotations
 
 import ctypes
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -42,6 +43,7 @@ _DEMUXERS = (
     "wav,wsd,wtv,wv,xwma,adx"
 )
 _MAX_SAMPLES = 2**20  # of a frame and channel; TTA's frames last a second
+_LAST = 16  # packets that one of a container may hold
 _MARGIN_S = 1.0  # seconds by which the last packet of all streams may end before the container does
 
 
@@ -78,7 +80,10 @@ class FfmpegReader:
             self._options["ignore_length"] = "1"
         self.stated_s = 0.0  # seconds; 0 where the file states none
         self.damaged = False
+        self.cut = False  # MPEG-TS, which states no length, in the middle of a packet
         self.in_float = False
+        self.lossy = False
+        self._corrupt: deque[bool] = deque(maxlen=_LAST)
 
     def blocks(self) -> Iterator[Block]:
         """All that can be decoded; what lies behind damage too."""
@@ -93,11 +98,13 @@ class FfmpegReader:
             stream = self._stream(container)
             stream.codec_context.options = {"max_samples": str(_MAX_SAMPLES)}
             self.in_float = stream.codec_context.name.startswith(("pcm_f32", "pcm_f64"))
+            self.lossy = stream.codec_context.codec.lossy
             self.stated_s = 0.0 if "ignore_length" in self._options else _stated_s(container, stream)
             others = not self.stated_s and len(container.streams) > 1
             ends = _End(container)
             packets = container.demux() if others else container.demux(stream)
             yield from _gather(self._frames(ends.watched(packets, stream) if others else packets))
+            self.cut = container.format.name == "mpegts" and any(self._corrupt)
             if others and ends.early():
                 self.stated_s = ends.stated_s
 
@@ -127,15 +134,19 @@ class FfmpegReader:
         freed_twice = (17, 1) <= tuple(map(int, av.__version__.split(".")[:2])) < (19, 0)
         good = bad = 0
         while True:
+            ending = False
             try:
                 packet = next(packets)
+                ending = not packet.size
                 if not good + bad and hasattr(packet, "has_sidedata") and packet.has_sidedata("encryption_info"):
                     raise UnreadableAudio(f"{self._path}: encrypted (DRM); buy or export it without")
+                self._corrupt.append(packet.is_corrupt)
                 frames = cast("list[AudioFrame]", packet.decode())
             except StopIteration:
                 break
             except av.error.FFmpegError:  # the next packet may be sound
-                self.damaged, bad = True, bad + 1
+                if not ending:  # the empty packet that ends a stream in NUT is refused
+                    self.damaged, bad = True, bad + 1
                 continue
             good += 1
             if freed_twice:

@@ -171,7 +171,8 @@ def collections_of(client: MilvusClient) -> list[str]:
     from milvus_lite.exceptions import MilvusLiteError
 
     try:  # pymilvus 2.6.0 lacks a field of what Milvus Lite would answer
-        return server[1].list_collections(opened.database or "default")
+        names: list[str] = server[1].list_collections(opened.database or "default")
+        return names
     except MilvusLiteError as error:
         raise CollectionError(f"list_collections: {error}") from error
 

@@ -32,6 +32,7 @@ _RETURNS = 0.3  # above this the mean is taken again
 _NOTABLE_S = 1.0  # seconds of cancelling channels that are worth a warning
 _WINDOW_S = 0.1  # seconds in which whatever can be heard goes up and down
 _AUDIBLE = 4  # windows; a constant has an edge at its start and at its end
+_ARTEFACT = 0.5  # of the level, peak to peak: AAC and Vorbis make a hum of a constant, up to 0.43 of it
 
 
 class Block(NamedTuple):
@@ -54,6 +55,7 @@ class Mixdown:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.in_float = False  # the file holds samples in float, which may be of any scale: no codec made them
+        self.lossy = False  # a codec made them, and adds something of its own
         self._sum, self._own = 0.0, [0.0]  # energies of the sum of the channels, and of each
         self._weights: NDArray[np.float32] | None = None
         self._channel: int | None = None  # the one that is taken alone
@@ -79,7 +81,8 @@ class Mixdown:
         if not in_range:  # or NaN
             mono = self._tame(mono)
         if not self.audible:
-            self._sounding += _sounding(mono, max(2, round(block.rate * _WINDOW_S)))
+            artefact = _ARTEFACT if self.lossy else 0.0
+            self._sounding += _sounding(mono, max(2, round(block.rate * _WINDOW_S)), artefact)
         return mono
 
     @property
@@ -150,11 +153,15 @@ def _weights(n_channels: int, channel: int | None, full_scale: int) -> NDArray[n
     return (weights / full_scale).astype(np.float32)
 
 
-def _sounding(mono: NDArray[np.float32], window: int) -> int:
-    """The number of windows in which the signal goes up and down by `SILENCE` beside a straight line."""
+def _sounding(mono: NDArray[np.float32], window: int, artefact: float) -> int:
+    """The number of windows in which the signal goes up and down beside a straight line.
+
+    That is by `SILENCE`, and by more than the share `artefact` of the level around which it does.
+    """
     window = min(window, mono.size)
     parts = mono[: mono.size // window * window].reshape(-1, window)
-    parts = parts - parts.mean(axis=1, keepdims=True)
+    level = parts.mean(axis=1, keepdims=True)
+    parts = parts - level
     line = np.linspace(-1, 1, window, dtype=np.float32)
     parts -= (parts @ line / (line @ line))[:, None] * line
-    return int(np.count_nonzero(np.ptp(parts, axis=1) >= 2 * SILENCE))
+    return int(np.count_nonzero(np.ptp(parts, axis=1) >= np.maximum(2 * SILENCE, artefact * np.abs(level[:, 0]))))

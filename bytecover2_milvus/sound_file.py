@@ -20,7 +20,10 @@ BLOCK = 16_384  # sample frames read at once: a few thousand, or four times as m
 
 _UNKNOWN = 2**63 - 1  # libsndfile's length of a FLAC that was written to a pipe; it fails on the last block of it
 _PLACEHOLDER = 0x7FFFF000  # bytes; the data size written by a WAV encoder that cannot seek back is this or more
-_DATA_SIZE = re.compile(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)")  # in libsndfile's log of a header
+_PLACEHOLDER_64 = 2**62  # the same of the formats that state 64 bits
+# In libsndfile's log of a header: of WAV, AIFF, AU; of W64, RF64.
+_SIZES = re.compile(r"(?:(data|SSND|Data Size)|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
+_AU_SIZE = range(8, 12)  # bytes of the header
 _AHEAD = 64 * 1024  # bytes that libsndfile may leave unread at the end: tags, and less than it reads at once
 _BITSTREAMS = {  # the words that open each frame of it, in samples of 16 bits; played, they are noise
     b"\xfe\x7f\x01\x80": "dts",
@@ -37,9 +40,11 @@ class SoundFileReader:
     def __init__(self, file: SoundFile, raw: BinaryIO) -> None:
         self._file, self._raw = file, raw
         self.in_float = file.subtype in ("FLOAT", "DOUBLE")
+        self.lossy = file.subtype in ("VORBIS", "OPUS")
         self.stated = file.frames  # sample frames; 0 where the file states none
-        for stated, actual in _DATA_SIZE.findall(file.extra_info):  # libsndfile has cut `frames` to what is there
-            if int(stated) < _PLACEHOLDER:
+        # libsndfile has cut `frames` to what is there
+        for in_32_bits, stated, actual in _SIZES.findall(file.extra_info):
+            if int(stated) < (_PLACEHOLDER if in_32_bits else _PLACEHOLDER_64):
                 self.stated = file.frames * int(stated) // max(int(actual), 1)
         self.damaged = False
         self.bitstream: str | None = None  # ffmpeg's name of what stands in the place of samples, as on DTS CDs
@@ -85,11 +90,28 @@ class SoundFileReader:
 
 
 class _Lenient:
-    """A file that stays where it is when a damaged header asks for a place before its start, and says nothing."""
+    """A file as libsndfile should see it.
+
+    It stays where it is when a damaged header asks for a place before its start, and says nothing. An AU file that
+    states no samples, as its size was never filled in, states an unknown number of them.
+    """
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
-        self.read, self.readinto, self.tell = raw.read, raw.readinto, raw.tell  # type: ignore[attr-defined]
+        self.tell = raw.tell
+        raw.seek(0)
+        head = raw.read(_AU_SIZE.stop)
+        self._unfinished = head[:4] in (b".snd", b"dns.") and not any(head[_AU_SIZE.start :])
+        raw.seek(0)
+
+    def readinto(self, buffer: memoryview) -> int:
+        at = self._raw.tell()
+        n_bytes: int = self._raw.readinto(buffer)  # type: ignore[attr-defined]
+        if self._unfinished:
+            for place in _AU_SIZE:
+                if at <= place < at + n_bytes:
+                    buffer[place - at : place - at + 1] = b"\xff"
+        return n_bytes
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:

@@ -188,6 +188,22 @@ def test_a_constant_is_silence(tmp_path: Path, constant: float) -> None:
     load_quietly(tmp_path / "heard.wav")
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("ogg", ""), ("mp3", "libmp3lame"), ("m4a", "aac"), ("opus", "libopus"), ("ts", "mp2")]
+)
+def test_a_constant_is_silence_through_a_codec_too(tmp_path: Path, suffix: str, codec: str) -> None:
+    """AAC and Vorbis make a hum at the rate of their frames of it, Opus takes a while to remove it."""
+    silent, heard = (np.full(5 * 48_000, 0.5, np.float32), 0.2 + 0.4 * sine(duration_s=5 * 48_000 / RATE))
+    for name, samples in (("silent", silent), ("heard", heard.astype(np.float32))):
+        if codec:
+            encode(tmp_path / f"{name}.{suffix}", samples[None], codec, "mono", 48_000)
+        else:
+            soundfile.write(tmp_path / f"{name}.{suffix}", samples, 48_000)
+    with pytest.raises(SilentAudio, match="constant level"):
+        load_audio(tmp_path / f"silent.{suffix}")
+    load_audio(tmp_path / f"heard.{suffix}")
+
+
 def test_a_sample_that_no_scale_explains_is_refused(tmp_path: Path) -> None:
     samples = sine()
     samples[12_345] = 1e30
@@ -231,6 +247,29 @@ def test_a_wav_whose_sizes_were_never_finished_or_wrapped_is_read_to_its_end(
     waveform = load_quietly(path)
     assert waveform.size == pytest.approx(3 * SAMPLE_RATE, abs=2)
     assert pitch(waveform) == pytest.approx(440, abs=1)
+
+
+SIZES = {  # of the samples: the word of the header from which it stands so many bytes, and what unfinished ones state
+    "au": (b".snd", 8, (bytes(4), b"\xff" * 4)),
+    "w64": (bytes.fromhex("64617461f3acd3118cd100c04f8edb8a"), 16, (bytes(8), b"\xff" * 8)),
+    "rf64": (b"ds64", 16, (bytes(8),)),
+}
+
+
+@pytest.mark.parametrize("suffix", SIZES)
+def test_a_size_that_was_never_filled_in_or_is_beyond_the_end(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.stack([sine(), sine()], axis=1), RATE, format=suffix.upper(), subtype="PCM_16")
+    whole = path.read_bytes()
+    word, behind, unfinished = SIZES[suffix]
+    at = whole.index(word) + behind
+    for stated in unfinished:
+        path.write_bytes(whole[:at] + stated + whole[at + len(stated) :])
+        waveform = load_quietly(path)
+        assert waveform.size == pytest.approx(3 * SAMPLE_RATE, abs=2) and pitch(waveform) == pytest.approx(440, abs=1)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(TruncatedAudio, match=r"decoded 1\.5 s of 3\.0 s"):
+        load_audio(path)
 
 
 @pytest.mark.parametrize(
@@ -320,6 +359,31 @@ def test_a_film_that_is_cut_off_warns_and_a_whole_one_does_not(tmp_path: Path, s
     assert load_quietly(path).size / SAMPLE_RATE == pytest.approx(10, abs=0.2)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.warns(TruncatedAudio, match="cut off or damaged"):
+        load_audio(path)
+
+
+@pytest.mark.parametrize("codec", ["aac", "mp2"])
+def test_a_broadcast_that_is_cut_off_warns_and_a_whole_one_does_not(tmp_path: Path, codec: str) -> None:
+    """MPEG-TS states no length: its packets of 188 bytes, and those that they carry, are whole or not."""
+    path = encode(tmp_path / "a.ts", sine(duration_s=10)[None], codec, "mono")
+    assert load_quietly(path).size / SAMPLE_RATE == pytest.approx(10, abs=0.2)
+    whole = path.read_bytes()
+    n_whole = len(whole) // 2 // 188
+    for n_bytes in (n_whole * 188 + 100, *(n * 188 for n in range(n_whole, n_whole + 16))):
+        path.write_bytes(whole[:n_bytes])
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            assert load_audio(path).size / SAMPLE_RATE == pytest.approx(5, abs=0.5)
+        if told:
+            break
+    assert "cut off or damaged, decoded" in str(told[0].message)
+
+
+def test_a_dvd_that_is_cut_off_warns_and_a_whole_one_does_not(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.vob", sine(duration_s=10)[None], "mp2", "mono")
+    load_quietly(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 // 2048 * 2048 + 900])
+    with pytest.warns(TruncatedAudio, match="cut off or damaged, decoded"):
         load_audio(path)
 
 
