@@ -17,7 +17,7 @@ with 1.
     ├── BundleError              missing, damaged or foreign bundle
     ├── DeviceError              a device was asked for and is not to be had, or fails
     ├── CheckpointError          missing, damaged or mismatched checkpoint
-    ├── TrainingError            a run that cannot go on
+    ├── TrainingError            a run that has nothing to learn from, or cannot go on
     ├── ExportError              the exported graph does not reproduce the network
     ├── OutputError              a file or folder that cannot be written
     ├── ChromaError              chroma that is damaged or cannot be aligned
@@ -84,7 +84,7 @@ class CheckpointError(BytecoverError):
 
 
 class TrainingError(BytecoverError):
-    """A run that cannot go on: its loss is not finite any more."""
+    """A run that has nothing to learn from, or cannot go on as its loss is not finite any more."""
 
 
 class ExportError(BytecoverError):
@@ -112,7 +112,7 @@ class ClusterError(BytecoverError):
 
 
 class CollectionError(BytecoverError):
-    """What Milvus refused, or what we refuse to ask of it."""
+    """A request that Milvus refused, or that we refuse to make."""
 
 
 class MilvusUnavailable(CollectionError):

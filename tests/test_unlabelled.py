@@ -15,7 +15,7 @@ import torch
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE, Config, FrontEnd, Network, Training
 from bytecover2_milvus.embedder import Embedder
-from bytecover2_milvus.errors import AudioError, ConfigError, ManifestError
+from bytecover2_milvus.errors import ConfigError, ManifestError, TrainingError
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.model.cqt import WaveformToCQT
 from bytecover2_milvus.model.network import ByteCover2
@@ -170,7 +170,7 @@ def test_names_of_recordings_are_no_names_of_songs(folder, recordings):
 def test_kinds_that_do_not_exist_and_folders_without_audio_are_refused(folder):
     with pytest.raises(ConfigError, match="degradations: reverb; choose from"):
         Corpus.of_recordings([folder / "0.flac"], 1, kinds=["reverb"])
-    with pytest.raises(AudioError, match="no recordings"):
+    with pytest.raises(TrainingError, match="no recordings"):
         Corpus.of_recordings([], 1)
 
 
@@ -186,7 +186,7 @@ def test_a_bad_file_is_left_out_with_its_reason_and_the_rest_is_prepared(folder,
     assert str(bad) in prepared[0].warning and "silent" in prepared[4].warning and str(gone) in prepared[6].warning
     left = mixed.where([one.usable for one in prepared])
     assert [Path(name).name for name in left.works] == ["0.flac", "1.flac"]
-    with pytest.raises(AudioError, match="none of the 5 works has two usable tracks"):
+    with pytest.raises(TrainingError, match="none of the 5 works has two usable tracks"):
         mixed.where([False] * 10)
 
 

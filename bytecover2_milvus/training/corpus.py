@@ -25,7 +25,7 @@ from ..audio import AudioWarning, stream_audio
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES, FrontEnd
 from ..decoding import hash_content
 from ..degrade import DEGRADATIONS, chosen_kinds, degrade
-from ..errors import AudioError, ManifestError, SongError
+from ..errors import AudioError, ManifestError, SongError, TrainingError
 from ..manifest import Track
 from ..model.cqt import pool_time
 from ..processes import map_in_processes
@@ -210,12 +210,12 @@ class Corpus:
         ------
         ConfigError
             If one of the `kinds` is no degradation.
-        AudioError
+        TrainingError
             If there is no file.
         """
         drawn, paths = tuple(chosen_kinds(kinds)), list(paths)
         if not paths:
-            raise AudioError("no recordings: no audio file in what was given to learn from")
+            raise TrainingError("no recordings: no audio file in what was given to learn from")
         works = {
             f"recording/{path.resolve().as_posix()}": tuple(
                 CorpusTrack(FileSource(path, variant, drawn), f"{path.as_posix()}#{variant}")
@@ -253,7 +253,7 @@ class Corpus:
 
         Raises
         ------
-        AudioError
+        TrainingError
             If nothing is left.
         """
         kept: dict[str, list[CorpusTrack]] = {}
@@ -262,7 +262,7 @@ class Corpus:
                 kept.setdefault(work_id, []).append(track)
         works = {work_id: tuple(tracks) for work_id, tracks in kept.items() if len(tracks) > 1}
         if not works:
-            raise AudioError(
+            raise TrainingError(
                 f"none of the {len(self.works)} works has two usable tracks: there is nothing to learn from"
             )
         return Corpus(works)
