@@ -38,6 +38,7 @@ AnyModule = TypeVar("AnyModule", bound="Module")
 
 DATA = Path(os.environ.get("BYTECOVER2_TEST_SCORES", Path(__file__).parents[2] / "shared" / "data"))
 EXPORT = Path(__file__).parents[1] / "export"
+PACKAGE = Path(bytecover2_milvus.__file__).parent
 
 os.environ.pop("COLUMNS", None)  # processes that pytest-xdist starts get 80, whoever sees the tables
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background; what tests start would ignore it
@@ -159,14 +160,27 @@ def _write_tiny(config: Config, network: ByteCover2, folder: Path, note_map: Not
 
 def _kept_bundle(request: pytest.FixtureRequest, name: str, write: Callable[[Path], None]) -> Path:
     """A bundle in pytest's cache, for as long as the code that makes it stays the same: it takes torch ten seconds."""
-    package = Path(bytecover2_milvus.__file__).parent
-    sources = [*package.glob("model/*.py"), *EXPORT.glob("*.*"), package / "bundle.py", package / "config.py"]
-    sources += [package / "contract.py", package / "training" / "checkpoint.py"]
+    sources = [*PACKAGE.glob("model/*.py"), *EXPORT.glob("*.*"), PACKAGE / "bundle.py", PACKAGE / "config.py"]
+    sources += [PACKAGE / "contract.py", PACKAGE / "training" / "checkpoint.py"]
+    return _kept(request, name, sources, write)
+
+
+@pytest.fixture(scope="session")
+def tone_folder(request: pytest.FixtureRequest) -> Path:
+    """A folder with the measured tones of our own instruments, which takes twenty seconds: to read, not to change."""
+    from bytecover2_milvus.training.tone_bank import ToneBank
+
+    sources = [*PACKAGE.glob("songs/*.py"), PACKAGE / "model" / "cqt.py", PACKAGE / "training" / "tone_bank.py"]
+    return _kept(request, "tones", sources, lambda folder: ToneBank.open(folder, FrontEnd(time_pooling=20)))
+
+
+def _kept(request: pytest.FixtureRequest, name: str, sources: list[Path], make: Callable[[Path], object]) -> Path:
+    """A folder in pytest's cache, for as long as the `sources` of what makes it stay the same."""
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources)))
     path = request.config.cache.mkdir(name) / code.hexdigest()[:16]
     if not path.is_dir():
         made = path.with_suffix(f".{os.getpid()}")  # other processes may be making it too
-        write(made)
+        make(made)
         with contextlib.suppress(OSError):  # another one was faster
             made.rename(path)
     return path

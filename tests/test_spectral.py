@@ -25,13 +25,8 @@ SECONDS = 40.0
 
 
 @pytest.fixture(scope="module")
-def bank_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("tones")
-
-
-@pytest.fixture(scope="module")
-def renderer(bank_folder) -> SpectralRenderer:
-    return SpectralRenderer(ToneBank.open(bank_folder, FRONT_END), loudness_weight(FRONT_END))
+def renderer(tone_folder) -> SpectralRenderer:
+    return SpectralRenderer(ToneBank.open(tone_folder, FRONT_END), loudness_weight(FRONT_END))
 
 
 def one_note(pitch: float, onset_s: float = 4.0, duration_s: float = 2.0, instrument: str = "organ") -> Arrangement:
@@ -86,10 +81,10 @@ def test_the_same_arrangement_gives_the_same_cqt(renderer):
     assert (one == two).all() and np.isfinite(one).all() and (one >= 0).all() and one.dtype == np.float32
 
 
-def test_the_bank_is_measured_once_and_the_same_for_the_same_instruments(renderer, bank_folder):
-    before = {path: path.stat().st_mtime_ns for path in bank_folder.iterdir()}
-    again = ToneBank.open(bank_folder, FRONT_END)
-    assert {path: path.stat().st_mtime_ns for path in bank_folder.iterdir()} == before and len(before) == 1
+def test_the_bank_is_measured_once_and_the_same_for_the_same_instruments(renderer, tone_folder):
+    before = {path: path.stat().st_mtime_ns for path in tone_folder.iterdir()}
+    again = ToneBank.open(tone_folder, FRONT_END)
+    assert {path: path.stat().st_mtime_ns for path in tone_folder.iterdir()} == before and len(before) == 1
     assert (again.spectra == renderer.bank.spectra).all()
     assert set(again.names) == set(INSTRUMENTS)
 
@@ -107,13 +102,13 @@ def test_two_components_are_found_again():
     assert np.median(np.abs(np.log(found / power))) < 0.05
 
 
-def test_shares_decide_which_tracks_are_drawn(bank_folder):
+def test_shares_decide_which_tracks_are_drawn(tone_folder):
     song = compose(3)
-    drawn, played = Rendering(spectral=1.0, folder=bank_folder), Rendering(folder=bank_folder)
+    drawn, played = Rendering(spectral=1.0, folder=tone_folder), Rendering(folder=tone_folder)
     one, other = (way.cqt(song, 0, FRONT_END, POOLING) for way in (drawn, played))
     assert one.shape[1] == pytest.approx(other.shape[1], abs=1)
     assert likeness(one, other) > 0.5 and not np.allclose(one[:, :5], other[:, :5])
-    degraded = Rendering(degraded=1.0, folder=bank_folder).cqt(song, 0, FRONT_END, POOLING)
+    degraded = Rendering(degraded=1.0, folder=tone_folder).cqt(song, 0, FRONT_END, POOLING)
     assert degraded.shape[0] == 84 and not np.array_equal(degraded, other)
     room = Rendering(degraded=1.0, kinds=("room",))
     assert not np.array_equal(room.cqt(song, 0, FRONT_END, POOLING), degraded)
