@@ -1,4 +1,4 @@
-"""Whether a collection finds what it should, before anyone relies on it.
+"""Checks that a collection finds what it should, before anyone relies on it.
 
 Its index is compared with exact search over all its rows, and some of its rows with the files that they were made from.
 """
@@ -99,7 +99,7 @@ def _recall(collection: TrackCollection, queries: NDArray[np.float32]) -> float:
 
 
 def _is_as_stored(row: Row) -> bool:
-    """Whether the file of a whole track is the one that was embedded."""
+    """True if the file of a whole track is the one that was embedded."""
     try:
         status = os.stat(row.path)
     except OSError:

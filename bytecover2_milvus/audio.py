@@ -104,7 +104,7 @@ def load_audio(path: str | Path, limits: Limits | None = None) -> NDArray[np.flo
 
 
 def stream_audio(path: str | Path, limits: Limits | None = None) -> Iterator[NDArray[np.float32]]:
-    """What `load_audio` gives, block by block: for recordings that memory should not hold.
+    """The waveform of `load_audio` in blocks, for recordings that memory should not hold.
 
     Warns and raises as `load_audio` does. Some errors come only at the end; then discard the blocks already yielded.
     """
@@ -248,7 +248,7 @@ class _Recording:
             raise UnreadableAudio(f"{self._path}: nothing in it can be decoded; fetch or export it again")
 
     def _continued(self) -> Iterator[Block]:
-        """What ffmpeg reads of the file beyond the place where libsndfile has stopped."""
+        """Blocks that ffmpeg reads beyond the place where libsndfile has stopped."""
         reader, reached_s, at_s = FfmpegReader(self._path), self._decoded_s, 0.0
         try:
             for rate, samples, full_scale in reader.blocks():

@@ -63,7 +63,7 @@ class Bundle:
 
     @property
     def calibration(self) -> Verdict | None:
-        """How the second stage judges; None where the bundle has no note map, or was not calibrated.
+        """The verdict of the second stage; None where the bundle has no note map, or was not calibrated.
 
         Raises
         ------
@@ -134,7 +134,7 @@ def damaged_files(folder: Path, listed: Mapping[str, str]) -> Iterator[str]:
 
 
 def unlisted_files(folder: Path, listed: Iterable[str]) -> Iterator[Path]:
-    """What lies in `folder` and is neither in `listed` nor what Python compiled of a program that is."""
+    """Files in `folder` that are neither in `listed` nor compiled by Python from a program that is."""
     known = {*listed, SUMS}
     for file in sorted(folder.iterdir()):
         if file.name == _COMPILED and file.is_dir() and not file.is_symlink():

@@ -30,7 +30,7 @@ _KEY_DIGITS = 12  # hexadecimal, which tell where an id stands among all
 
 
 class ChromaRows:
-    """What `TrackCollection` has of the second stage."""
+    """The part of `TrackCollection` that holds the second stage."""
 
     client: MilvusClient
     name: str
@@ -47,11 +47,11 @@ class ChromaRows:
 
     @property
     def has_chroma(self) -> bool:
-        """Whether it has a second stage: its tracks can have chroma."""
+        """True if it has a second stage: its tracks can have chroma."""
         return bool(self.chroma_id)
 
     def why_no_second_stage(self, model: SecondStage) -> str:
-        """Why what `model` hears cannot be aligned with what is stored, and what to do; "" where it can."""
+        """The reason why chroma of `model` cannot be aligned with what is stored, and what to do; "" where it can."""
         if not model.chroma_id:
             return "this bundle has no note map, and so no second stage"
         if self.chroma_id == model.chroma_id:
@@ -71,7 +71,7 @@ class ChromaRows:
             raise CollectionMismatch(self.why_no_second_stage(model))
 
     def count_chroma(self) -> int:
-        """How many tracks have chroma."""
+        """The number of tracks that have chroma."""
         return self.count() - self.count(NO_CHROMA) if self.has_chroma else 0  # Milvus Lite is slow to count many
 
     def stored_chroma(self, track_ids: Sequence[str]) -> dict[str, StoredChroma]:

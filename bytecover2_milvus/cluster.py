@@ -52,7 +52,7 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a worker sends back of a file that it read."""
+    """The answer of a worker about a file that it read."""
 
     decoded: Decoded  # without the waveform
     spans: Sequence[Span]
@@ -273,7 +273,7 @@ class Cluster:
 
     @contextmanager
     def _one_line_errors(self) -> Iterator[None]:
-        """What Ray raises, as what this package raises.
+        """Errors of Ray become errors of this package.
 
         Raises
         ------
@@ -298,7 +298,7 @@ class _WorkerDied(Exception):
 
 
 def _model(model: Model) -> str:
-    """Which model, in words."""
+    """The model in words."""
     return f"{model.model_id} with note map {model.chroma_id}" if model.chroma_id else model.model_id
 
 

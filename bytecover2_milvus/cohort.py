@@ -38,7 +38,7 @@ DIGITS = 6  # after the point, of a statistic
 
 @dataclass(frozen=True, eq=False, slots=True)
 class StoredChroma:
-    """What the second stage needs of a stored track."""
+    """Chroma, embedding and statistics of a stored track."""
 
     id: str  # of its row
     embedding: NDArray[np.float32]  # (D,), of the whole track
@@ -72,7 +72,7 @@ class Cohort:
     def statistics(
         self, embedding: NDArray[np.float32], levels: NDArray[np.uint8], track_id: str | None = None
     ) -> dict[str, Any]:
-        """How much a track resembles the others.
+        """Mean and deviation of a track's similarities with the cohort.
 
         Parameters
         ----------

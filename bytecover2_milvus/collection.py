@@ -290,7 +290,7 @@ class TrackCollection(ChromaRows):
         return list(dict.fromkeys(found))
 
     def rows_per_track(self, track_ids: Sequence[str]) -> Counter[str]:
-        """How many rows there are of each of these tracks at this moment."""
+        """The number of rows of each of these tracks at this moment."""
         rows: Counter[str] = Counter()
         for some in _batches(track_ids, ROWS_PER_UPSERT):
             found = self._query(f"track_id in {quote(some)}", ["track_id"], consistency_level="Strong")
@@ -350,12 +350,12 @@ class TrackCollection(ChromaRows):
         return n_deleted
 
     def count(self, filter: str = "", *, fresh: bool = True) -> int:
-        """How many rows pass `filter`: this moment, or as `search` sees them if not `fresh`, which is faster."""
+        """The number of rows that pass `filter`: now, or as `search` sees them if not `fresh`, which is faster."""
         consistency = {"consistency_level": "Strong"} if fresh else self.consistency
         return int(self._query(both(filter, ""), ["count(*)"], **consistency)[0]["count(*)"])
 
     def stored_rows(self) -> int:
-        """How many rows there are; if they are not loaded, by Milvus' statistics, in which deleted ones may linger."""
+        """The number of rows; if they are not loaded, by Milvus' statistics, in which deleted ones may linger."""
         if load_state(self.client, self.name) == "Loaded":
             return self.count()
         return int(ask(self.client.get_collection_stats, collection_name=self.name)["row_count"])
@@ -371,7 +371,7 @@ class TrackCollection(ChromaRows):
             set_property(self.client, self.name, LAST_INGEST, now)
 
     def describe(self) -> dict[str, Any]:
-        """What an operator wants to know, as plain values; ``schemas/collection.schema.json`` says what they mean."""
+        """Facts for an operator, as plain values; ``schemas/collection.schema.json`` says what they mean."""
         rows, loaded = self.stored_rows(), load_state(self.client, self.name)
         state, indexed_rows = index_progress(self.client, self.name)
         texts = [name for name in (*STORED, *SECOND_STAGE) if name in self.fields]
@@ -399,7 +399,7 @@ class TrackCollection(ChromaRows):
         }
 
     def _text_bytes(self, fields: Sequence[str]) -> int:
-        """What a row holds in `fields`, by the mean of a sample."""
+        """The mean bytes that a row holds in `fields`, from a sample."""
         some: dict[str, Any] = {"filter": "", "limit": SAMPLE_ROWS, "output_fields": ["id", *fields]}
         sample = ask(self.client.query, collection_name=self.name, **some)
         size = sum(len(str(value).encode()) for entity in sample for value in entity.values())

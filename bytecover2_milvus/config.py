@@ -1,4 +1,4 @@
-"""What can be configured, once: frozen dataclasses with the paper's values as defaults, read from TOML.
+"""The configuration: frozen dataclasses with the paper's values as defaults, read from TOML.
 
 Sections refer to the ByteCover2 paper; a default without a section is a choice of this project, see the README's
 "Ambiguities and assumptions".
@@ -286,7 +286,7 @@ class Config:
         return self.changed(table)
 
     def differences(self, before: Config) -> list[str]:
-        """What is set otherwise than `before`, as ``training.steps 2 -> 4``."""
+        """Settings that differ from `before`, as ``training.steps 2 -> 4``."""
         mine, theirs = self.to_dict(), before.to_dict()
         return [
             f"{table}.{key} {theirs[table][key]} -> {value}"

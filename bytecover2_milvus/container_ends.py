@@ -1,4 +1,4 @@
-"""Where a file ends, by what its container says.
+"""The end of a file by what its container says.
 
 That is the chunks of WAV and AVI, the header of ASF, the pages of Ogg, the packets of MPEG.
 """
@@ -90,7 +90,7 @@ def is_chain(raw: BinaryIO) -> bool:
 
 
 def _data(raw: BinaryIO, size: int) -> tuple[int, int]:
-    """Where the samples of a WAV begin and how many bytes it states for them, or zeros."""
+    """The place of the first sample of a WAV and the bytes that it states for all, or zeros."""
     raw.seek(0)
     head, at, stated_64 = raw.read(12), 12, 0
     if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":

@@ -34,7 +34,7 @@ COPY_AGAIN = "copy the bundle again, or export it again"
 
 @dataclass(frozen=True)
 class ChromaFacts:
-    """What holds for the chroma of a bundle with a second stage."""
+    """Facts that hold for the chroma of a bundle with a second stage."""
 
     chroma_id: str  # hash of note map and folding: chroma compares only within one chroma_id
     groups: tuple[str, ...]  # of twelve channels each, C first: different views of the same music
@@ -47,7 +47,7 @@ class ChromaFacts:
 
 @dataclass(frozen=True)
 class Contract:
-    """What holds for every embedding of a bundle; a consumer refuses a `contract_version` it does not know."""
+    """Facts that hold for every embedding of a bundle; a consumer refuses a `contract_version` it does not know."""
 
     name: str
     model_id: str  # hash of the weights and of the front end: embeddings compare only within one model_id

@@ -38,7 +38,7 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a file held when it was read."""
+    """The waveform of a file and the facts of the file when it was read."""
 
     content_hash: str  # SHA-256 of its bytes, hexadecimal
     size: int  # bytes
@@ -105,7 +105,7 @@ def decode(path: Path, known: Sequence[str] = (), into: Path | None = None) -> D
 
 
 def _hash(path: Path) -> tuple[os.stat_result, str]:
-    """What the file is, and the hash of its bytes."""
+    """The status of the file, and the hash of its bytes."""
     with open_regular(path) as file:
         return os.fstat(file.fileno()), hash_content(file)
 
@@ -124,7 +124,7 @@ def _load(path: Path, into: Path | None) -> tuple[NDArray[np.float32] | None, st
 
 
 def _is_as_before(path: Path, before: os.stat_result, content_hash: str) -> bool:
-    """Whether a file is the one that was hashed, with the same bytes: others may have written it meanwhile."""
+    """True if a file is the one that was hashed, with the same bytes: others may have written it meanwhile."""
     now = os.stat(path)
     if any(getattr(now, name) != getattr(before, name) for name in _TELLING):
         return False
@@ -174,7 +174,7 @@ class Decoder:
                 self._folder = None
 
     def decode(self, jobs: Iterable[Job[_Key]]) -> Iterator[tuple[_Key, Decoded | AudioError]]:
-        """What each file held, or why it could not be read, in the order in which they are done.
+        """Each file decoded, or the error that it gave, in the order in which they are done.
 
         At most two waveforms per worker wait to be taken. A file over which a worker dies is decoded once more, when
         nothing else is: where memory was short, it may not have been that file's fault.

@@ -1,4 +1,4 @@
-"""What recordings do to music: rooms, microphones, tapes, crowds and codecs, waveform in, waveform out.
+"""Degradations of a waveform, as recordings have them: rooms, microphones, tapes, crowds and codecs.
 
 Two recordings of one performance differ by a chain of such things. `degrade` draws a chain; each link stands by itself
 in `DEGRADATIONS`, in the order in which sound meets them on its way from the stage to a file.
@@ -117,7 +117,7 @@ def tape(waveform: Waveform, rng: np.random.Generator) -> Waveform:
 
 
 def remix(waveform: Waveform, rng: np.random.Generator) -> Waveform:
-    """What sustains against what is struck, louder or softer by up to 12 dB.
+    """Sustained and struck sounds against each other, louder or softer by up to 12 dB.
 
     A soft mask from two means of the spectrogram, along time and along frequency (after D. FitzGerald,
     "Harmonic/percussive separation using median filtering", DAFx 2010, with means in place of medians for speed).
@@ -265,7 +265,7 @@ def codec(waveform: Waveform, rng: np.random.Generator) -> Waveform:
 
 
 def encode_decode(waveform: Waveform, name: str, bit_rate: int) -> Waveform:
-    """What is left of the waveform after the encoder `name` ("libmp3lame", "aac" or "libopus") at `bit_rate` bits/s."""
+    """The waveform after the encoder `name` ("libmp3lame", "aac" or "libopus") at `bit_rate` bits/s."""
     import av
     import soxr
 

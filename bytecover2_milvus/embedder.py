@@ -39,7 +39,7 @@ _FATAL = 4  # log severity; every failure comes back as an exception
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """What the network makes of a recording: a vector to search by, and a sequence to align."""
+    """The network's output for a recording: a vector to search by, and a sequence to align."""
 
     embedding: NDArray[np.float32]  # (D,), unit norm
     chroma: NDArray[np.float32] | None = None  # (n_frames, channels) in [0, 1]; None where the bundle has none

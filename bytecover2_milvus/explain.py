@@ -42,7 +42,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What aligning two recordings shows."""
+    """The alignment of two recordings, group by group."""
 
     query: Recording
     track: Recording
@@ -59,7 +59,7 @@ class Explanation:
         return max(found, key=lambda group: found[group], default=None)
 
     def stretch(self, group: str) -> Stretch | None:
-        """Where the match of a group lies."""
+        """The place of the match of a group in both recordings; None where there is none."""
         seen = self.evidence[group]
         if seen is None:
             return None

@@ -1,4 +1,4 @@
-"""What the extras of this package bring, told to those who lack it."""
+"""The packages of each extra, and the command that installs them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def how_to_get(extra: str) -> str:
 
 
 def why_not_imported(error: ImportError, extra: str) -> str:
-    """Which package is missing, or why it cannot be imported though it is there, and how to get it."""
+    """A line that names the package that is missing, or that is there and cannot be imported, and how to get it."""
     name = error.name or ""
     if isinstance(error, ModuleNotFoundError) and name and find_spec(name.partition(".")[0]) is None:
         return f"{name} is not installed: {how_to_get(extra)}"

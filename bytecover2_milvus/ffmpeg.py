@@ -52,7 +52,7 @@ class _Readable(Protocol):
 
 
 class FfmpegReader:
-    """What ffmpeg reads of a file; after the last block, whether that is all of it.
+    """Blocks that ffmpeg reads of a file; after the last one, whether that is all of it.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class FfmpegReader:
 
 
 class _End:
-    """How far the packets of all streams go, against the duration of their container."""
+    """The end of the packets of all streams, against the duration of their container."""
 
     def __init__(self, container: InputContainer) -> None:
         self.stated_s = (container.duration or 0) / 1e6  # microseconds

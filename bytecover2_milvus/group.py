@@ -23,7 +23,7 @@ class GroupedTrack:
 
 @dataclass(frozen=True)
 class Link:
-    """What is known of two tracks of a group."""
+    """Facts about two tracks of a group."""
 
     first: str  # track_id
     second: str

@@ -270,7 +270,7 @@ def _explain(pairs: Pairs, min_probability: float, watch: Watch) -> None:
 
 
 def _evidence(first: Sound, second: Sound, similarity: float, scores: NDArray[np.float32]) -> dict[str, Any]:
-    """Whether both are one recording, and where the tune runs in the track with the lesser id and in the other.
+    """Facts of a link: one recording or two, and where the tune runs in the track with the lesser id and in the other.
 
     By the group that aligns best: starts and ends in frames, the transposition and the tempo ratio.
     """

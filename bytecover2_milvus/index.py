@@ -44,7 +44,7 @@ def ensure_index(client: MilvusClient, name: str) -> str:
 
 
 def search_params(index_type: str, n_hits: int) -> dict[str, Any]:
-    """How a search for `n_hits` rows asks an index: with `CANDIDATES`, where it takes a number of them.
+    """Parameters of a search for `n_hits` rows: with `CANDIDATES`, where the index takes a number of them.
 
     Others (IVF, AUTOINDEX) search as their Milvus does by default, FLAT everything.
     """
@@ -114,7 +114,7 @@ def memory_bytes(rows: int, dim: int, index_type: str) -> int:
 
 
 def outgrown(client: MilvusClient, rows: int) -> str:
-    """What to tell whose embedded collection has more rows than Milvus Lite serves well; "" where all is well."""
+    """Advice for an embedded collection with more rows than Milvus Lite serves well; "" where all is well."""
     if rows <= LITE_ROWS or not is_embedded(client):
         return ""
     return (

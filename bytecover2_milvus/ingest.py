@@ -70,7 +70,7 @@ class _Listed:
         return [content for content in contents if self.has_all(self.rows_with(content), segments)]
 
     def has_all(self, rows: list[Row], segments: Segments) -> bool:
-        """Whether `rows`, of one content, are all that it should have, with chroma."""
+        """True if `rows`, of one content, are all that it should have, with chroma."""
         return _are_all(rows, segments) and self.unheard.isdisjoint(row.id for row in rows)
 
     def job(self, segments: Segments) -> Job[_Listed]:
@@ -201,7 +201,7 @@ def _look_up(tracks: Sequence[Track], collection: Store, seen: _Seen, chroma: bo
 
 
 def _refusal(track: Track, path: str) -> str:
-    """Why no row can be of this track; "" where one can."""
+    """The reason why no row can be of this track; "" where one can."""
     texts: dict[str, Any] = {"work_id": track.work_id or "", "title": track.title, "artist": track.artist, "path": path}
     try:
         check_row(Row(track.track_id, "0" * 64, 1.0, 0.0, 1.0, **texts, metadata=track.metadata))
@@ -230,7 +230,7 @@ def _stored(
 
 
 def _has_other(rows: Iterable[Row], path: str) -> bool:
-    """Whether rows are of a file that is still there, and not of the one at `path`."""
+    """True if rows are of a file that is still there, and not of the one at `path`."""
     places = {row.path for row in rows}
     return path not in places and any(map(os.path.exists, places))
 
@@ -243,11 +243,11 @@ class _Seen:
         self._track_at: dict[str, Track] = {}  # by path
 
     def taken(self, track_id: str, path: str) -> bool:
-        """Whether another file came with that track_id."""
+        """True if another file came with that track_id."""
         return self._path_of.get(track_id, path) != path
 
     def again(self, listed: _Listed) -> Outcome | None:
-        """What a track is whose track_id or whose file came before; None if neither did."""
+        """The outcome of a track whose track_id or whose file came before; None if neither did."""
         track_id, path = listed.track.track_id, listed.path
         if self.taken(track_id, path):
             return _taken(listed, self._path_of[track_id])
@@ -274,7 +274,7 @@ def _taken(listed: _Listed, path: str) -> Outcome:
 
 
 def _unread(listed: _Listed, segments: Segments) -> Outcome | None:
-    """What is known of a track without reading its file."""
+    """The outcome of a track whose file need not be read; None where it must be."""
     try:
         status = os.stat(listed.path)
         check_regular(listed.path, status)
@@ -294,7 +294,7 @@ def _unread(listed: _Listed, segments: Segments) -> Outcome | None:
 
 
 def _read(listed: _Listed, file: ReadFile | AudioError, collection: Store, batch: Batch) -> Outcome:
-    """What becomes of a track whose file was read."""
+    """The outcome of a track whose file was read."""
     if isinstance(file, AudioError):
         return Outcome(listed.done("failed", str(file)))
     decoded, segments = file.decoded, collection.segments
@@ -391,12 +391,12 @@ def _parts(row: Row, segments: Segments) -> list[Row]:
 
 
 def _are_all(rows: list[Row], segments: Segments) -> bool:
-    """Whether a track has all rows that it should have."""
+    """True if a track has all rows that it should have."""
     return {part.id for part in _parts(rows[0], segments)} <= {row.id for row in rows}
 
 
 def _reason(before: Row, changes: Mapping[str, Any], recut: bool) -> str:
-    """Why rows are updated although the audio is the same; "" where there is no reason but facts about the file."""
+    """The reason why rows are updated although the audio is the same; "" where only facts about the file changed."""
     if "track_id" in changes:
         return f"was track {before.track_id} at {before.path}"
     told = sorted(set(changes) - {"path", "size", "mtime_ns"}) + (["segments"] if recut else [])
@@ -414,7 +414,7 @@ def _checked(outcome: Outcome, listed: _Listed) -> Outcome:
 
 
 def _is_still(row: Row) -> bool:
-    """Whether the file that `row` was made from still holds the same."""
+    """True if the file that `row` was made from still holds the same."""
     try:
         status = os.stat(row.path)
         if not stat.S_ISREG(status.st_mode) or status.st_size != row.size:

@@ -32,7 +32,7 @@ PRECISIONS = (0.9, 0.99)
 
 @dataclass(frozen=True)
 class Point:
-    """What a threshold does."""
+    """A threshold, with the precision and the recall that it gives."""
 
     probability: float
     precision: float | None  # None where nothing is accepted
@@ -41,7 +41,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """How right verdicts are."""
+    """Precision and recall of verdicts by threshold."""
 
     points: list[Point]  # of `PROBABILITIES`
     equal_error_rate: float
@@ -49,7 +49,7 @@ class Thresholds:
 
 
 def thresholds(scores: ArrayLike, same: ArrayLike, n_same: int, n_different: int) -> Thresholds:
-    """What thresholds do to judged pairs.
+    """Precision and recall of judged pairs by threshold.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class Judgements:
         return ranked
 
     def thresholds(self) -> Thresholds | None:
-        """How right the verdicts were; None where there is nothing to tell them by."""
+        """Precision and recall of the verdicts; None where there is nothing to tell them by."""
         if not self.scores:
             return None
         scores, same = np.concatenate(self.scores), np.concatenate(self.same)

@@ -1,4 +1,4 @@
-"""What a file may ask of the machine that reads it, and the file itself, opened."""
+"""Limits on what a file may ask of the machine that reads it, and the file itself, opened."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _join(pairs: Pairs, group: int, other: int) -> None:
 
 
 def count_groups(pairs: Pairs) -> tuple[int, int]:
-    """How many groups there are of two tracks or more, and how many tracks are in them."""
+    """The number of groups of two tracks or more, and of the tracks in them."""
     with pairs.errors():
         sizes = "SELECT count(*) n FROM members GROUP BY head HAVING n > 1"
         n_groups, n_tracks = pairs.db.execute(f"SELECT count(*), coalesce(sum(n), 0) FROM ({sizes})").fetchone()
@@ -102,7 +102,7 @@ WHERE (first, second) > (?, ?) AND wanted AND probability >= ? AND evidence IS N
 
 
 def count_unexplained(pairs: Pairs, min_probability: float) -> int:
-    """How many links within groups have no evidence."""
+    """The number of links within groups that have no evidence."""
     with pairs.errors():
         return int(pairs.db.execute(f"SELECT count(*) {_UNEXPLAINED}", [0, 0, min_probability]).fetchone()[0])
 

@@ -1,4 +1,4 @@
-"""Which recordings there are, and of which works.
+"""The recordings of a manifest, and the works that they are of.
 
 A *manifest* is a CSV file with a header, or JSON lines, with one track per row: `path` and `work_id` are required;
 `track_id`, `title`, `artist` and `split` are optional; further columns are kept as metadata. A row is described by

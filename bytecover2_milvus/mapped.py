@@ -31,7 +31,7 @@ METRICS = ("COSINE", "IP")  # of unit vectors both are the similarity
 
 @dataclass(frozen=True)
 class FieldMap:
-    """What the fields of a collection are to us."""
+    """The names of the fields of a collection that is not ours."""
 
     id: str  # its primary key
     embedding: str  # its field of float vectors
@@ -164,7 +164,7 @@ class MappedCollection:
         return known
 
     def _look_again(self) -> None:
-        """Where the field held no embeddings yet, learn whether others have stored some, and refuse another model's."""
+        """Refuse another model's embeddings, where the field held none yet and others may have stored some."""
         if self._known_model is None:
             self._known_model = self._check_model(ask(self.client.describe_collection, collection_name=self.name))
 

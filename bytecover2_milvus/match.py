@@ -57,7 +57,7 @@ MATCH_FIELDS = [entry.name for entry in fields(Match) if entry.name in FIELDS]
 def find_matches(
     collection: TrackCollection, queries: Sequence[Query], limit: int, group_by: str, filter: str
 ) -> list[list[Match]]:
-    """What `TrackCollection.search` returns, for queries of unit embeddings.
+    """The matches that `TrackCollection.search` returns, for queries of unit embeddings.
 
     Several rows may fall into one group, so ever more of them are asked for until `limit` groups are certain: a row
     that is in no list of hits is at most as close as the last hit of some list, so what is closer has its place.

@@ -1,4 +1,4 @@
-"""How well covers are found: each track queries all others, as it is or by an excerpt or a degraded copy of it.
+"""Metrics of retrieval: each track queries all others, as it is or by an excerpt or a degraded copy of it.
 
 Conventions
 -----------

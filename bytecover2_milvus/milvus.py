@@ -139,12 +139,12 @@ def close(client: MilvusClient) -> None:
 
 
 def is_folder(uri: str) -> bool:
-    """Whether `uri` names an embedded folder, there or not."""
+    """True if `uri` names an embedded folder, there or not."""
     return "://" not in uri and Path(uri).name.endswith(".db")
 
 
 def is_embedded(client: MilvusClient) -> bool:
-    """Whether `client`, ours or not, talks to a Milvus Lite."""
+    """True if `client`, ours or not, talks to a Milvus Lite."""
     return str(ask(client.get_server_version)).startswith("milvus_lite")
 
 
@@ -210,7 +210,7 @@ def both(filter: str, condition: str) -> str:
 
 
 def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, **kwargs: Any) -> _Answer:
-    """What a method of `MilvusClient` answers within a time limit.
+    """The answer of a method of `MilvusClient` within a time limit.
 
     A server that went away, or is back and not ready yet, is waited for, at most `CALL_TIMEOUT_S`.
 
@@ -327,7 +327,7 @@ def _server(folder: Path) -> tuple[Any, Any, int] | None:
 
 
 def _is_used(folder: Path) -> bool:
-    """Whether pymilvus knows of a client on the Milvus Lite of a folder; before 3.0 it does not tell."""
+    """True if pymilvus knows of a client on the Milvus Lite of a folder; before 3.0 it does not tell."""
     try:
         from pymilvus.client.connection_manager import ConnectionManager
     except ImportError:
@@ -351,7 +351,7 @@ def _quiet_pymilvus() -> tuple[type[MilvusClient], type[Exception]]:
 
 @contextlib.contextmanager
 def _logged_cause() -> Iterator[list[BaseException]]:
-    """Why Milvus Lite did not open its folder: it logs the exception and raises nothing."""
+    """The exception that kept Milvus Lite from opening its folder: it logs it and raises nothing."""
     causes: list[BaseException] = []
 
     class Collector(logging.Handler):

@@ -91,7 +91,7 @@ class Mixdown:
         return self._sounding >= _AUDIBLE
 
     def remarks(self) -> list[str]:
-        """What was done to the recording that who uses it should know."""
+        """Sentences about what was done to the recording that its user should know."""
         said = []
         if self._alone_s >= _NOTABLE_S:
             said.append(

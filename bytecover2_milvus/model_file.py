@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, read with numpy alone: where a bundle is served there is no onnx package.
+"""The parts of an ONNX file, read with numpy alone: where a bundle is served there is no onnx package.
 
 An ONNX file is one protobuf message. Field numbers are those of onnx.proto
 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), the encoding is
@@ -59,7 +59,7 @@ class ModelFile:
 
     @property
     def weights(self) -> dict[str, NDArray[Any]]:
-        """What makes the model: learned, calibrated, and how it transposes: name -> values as they are stored.
+        """Name -> values as they are stored, of all that makes the model: learned, calibrated, its transpositions.
 
         Not among them are the front end's kernels, which follow from its settings.
         """
@@ -68,7 +68,7 @@ class ModelFile:
 
     @property
     def note_weights(self) -> dict[str, NDArray[Any]]:
-        """What makes chroma, the note map and its folding: name -> values as they are stored; empty without it."""
+        """Name -> values as they are stored, of the note map and its folding; empty without one."""
         return self._named(("note_map.", "chroma."))
 
     def _named(self, parts: tuple[str, ...]) -> dict[str, NDArray[Any]]:
@@ -76,7 +76,7 @@ class ModelFile:
 
     @property
     def layers(self) -> dict[str, tuple[NDArray[np.floating], NDArray[np.floating]]]:
-        """What training has learned: name in the network -> values, and how far rounding to integers may be off."""
+        """Name in the network -> values that training has learned, and how far rounding to integers may be off."""
         weights = self.weights
         layers: dict[str, tuple[NDArray[np.floating], NDArray[np.floating]]] = {}
         for stored, value in weights.items():
@@ -146,7 +146,7 @@ class ModelFile:
 
 
 def is_int8(weights: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether `ModelFile.weights` are those of an int8 form."""
+    """True if `ModelFile.weights` are those of an int8 form."""
     return any(name.endswith("_quantized") for name in weights)
 
 

@@ -1,4 +1,4 @@
-"""Which collections there are, and the names they go by: their own, and the aliases that stand for them.
+"""Collections by the names they go by: their own, and the aliases that stand for them.
 
 The name that users know is an alias: ``tracks`` stands for ``tracks_483d2f85bc12``, which has the first letters of the
 id of the model whose embeddings it holds. Where it holds chroma too, letters of the note map's id follow.
@@ -26,7 +26,7 @@ LISTED = 20  # names that a message tells
 
 
 def has_collection(client: MilvusClient, name: str) -> bool:
-    """Whether there is a collection or an alias of that name.
+    """True if there is a collection or an alias of that name.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def describe_ours(client: MilvusClient, name: str) -> dict[str, Any]:
 
 
 def _those_there(client: MilvusClient) -> str:
-    """What to do about a collection that is not there."""
+    """Advice about a collection that is not there."""
     there: list[str] = []
     with suppress(CollectionError):  # a user who may not list them
         there = sorted({known for name in list_collections(client) for known in aliases_of(client, name) or [name]})

@@ -50,7 +50,7 @@ _ON_CONFLICT = "ON CONFLICT DO UPDATE SET wanted = excluded.wanted WHERE NOT wan
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sound:
-    """What two tracks are compared by."""
+    """Embedding and chroma of a track, by which two are compared."""
 
     id: str  # of its row
     track_id: str

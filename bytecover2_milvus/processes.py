@@ -97,7 +97,7 @@ class Worker:
             self.connection.send(args)
 
     def answers(self) -> Iterator[Any]:
-        """What it has answered, the oldest first; waits if there is nothing yet.
+        """The answers of the worker, the oldest first; waits if there is none yet.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What an ingest did, in the text format of Prometheus.
+"""Metrics of an ingest, in the text format of Prometheus.
 
 The file is for the textfile collector of the node exporter, or to be pushed to a gateway: every value is a gauge of the
 last run. It replaces the one before as a whole, so nobody ever reads half of it.

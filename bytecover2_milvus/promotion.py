@@ -46,7 +46,7 @@ _FACTS = ("path", "work_id", "title", "artist", "metadata")
 
 @dataclass(frozen=True)
 class Promotion:
-    """What a promotion did; ``schemas/promotion.schema.json`` says what each value means."""
+    """The result of a promotion; ``schemas/promotion.schema.json`` says what each value means."""
 
     alias: str
     from_collection: str
@@ -64,7 +64,7 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Rollback:
-    """What a rollback did; ``schemas/rollback.schema.json`` says what each value means."""
+    """The result of a rollback; ``schemas/rollback.schema.json`` says what each value means."""
 
     alias: str
     from_collection: str
@@ -220,7 +220,7 @@ def _target(client: MilvusClient, alias: str, embedder: Embedder) -> TrackCollec
 
 
 def _finish(live: TrackCollection, alias: str, embedder: Embedder, workers: int | None, tally: _Tally) -> Promotion:
-    """What is left to do where the alias has moved already: mostly nothing.
+    """The promotion finished, where the alias has moved already: mostly nothing is left to do.
 
     The new collection has been in use since: what it has of a track stays as it is.
     """
@@ -267,7 +267,7 @@ def _report(
 
 
 class _Tally:
-    """What the records of several passes say."""
+    """The records of several passes, counted."""
 
     def __init__(self, watch: Callable[[IngestRecord], object]) -> None:
         self._watch = watch
@@ -275,7 +275,7 @@ class _Tally:
         self.failed: dict[str, str] = {}  # track_id -> reason
 
     def follow(self, records: Generator[IngestRecord, None, None]) -> int:
-        """How many tracks were stored."""
+        """The number of tracks that were stored."""
         statuses: Counter[str] = Counter()
         with closing(records):
             for record in records:
@@ -317,7 +317,7 @@ def _pending(source: TrackCollection, target: TrackCollection, failed: dict[str,
 
 
 def _track(row: Row) -> Track:
-    """What `ingest` made the row of."""
+    """The track that `ingest` made the row of."""
     return Track(Path(row.path), row.track_id, row.work_id, row.title, row.artist, metadata=dict(row.metadata))
 
 

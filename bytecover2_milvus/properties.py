@@ -1,4 +1,4 @@
-"""What is remembered of a collection beside its rows: whose embeddings it holds, and how its tracks are cut.
+"""Properties of a collection: the model of its embeddings, and the cut of its tracks.
 
 A Milvus collection has it in its properties, a Parquet file in its metadata, a `Staging` in a table, under these names.
 """
@@ -29,7 +29,7 @@ class SecondStage(Protocol):
 
 
 class Model(SecondStage, Protocol):
-    """What a collection needs to know of an `Embedder`."""
+    """The facts of an `Embedder` that a collection needs."""
 
     @property
     def model_id(self) -> str: ...
@@ -51,10 +51,10 @@ def model_properties(model: Model) -> dict[str, str]:
 
 
 def segment_properties(segments: Segments) -> dict[str, str]:
-    """How tracks are cut; `read_segments` reads it."""
+    """The cut of tracks as properties; `read_segments` reads them."""
     return {SEGMENT_S: str(segments.length_s), HOP_S: str(segments.hop_s)}
 
 
 def read_segments(properties: Mapping[str, str]) -> Segments:
-    """How tracks are cut; not at all if the properties say nothing."""
+    """The cut of tracks; none if the properties say nothing."""
     return Segments(float(properties.get(SEGMENT_S, 0)), float(properties.get(HOP_S, 0)))

@@ -48,7 +48,7 @@ class Reader(Protocol):
     ) -> None: ...
 
     def read(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
-        """What each file held, or why it could not be read, in the order in which they are done.
+        """Each file read, or the error that it gave, in the order in which they are done.
 
         `ReadFile.hear` gives any span that is not among `Job.stored` of the content.
         """
@@ -98,7 +98,7 @@ class LocalReader:
 
 
 def hear(embedder: Embedder, waveform: NDArray[np.float32], spans: Sequence[Span]) -> list[Features]:
-    """How parts of a waveform sound: of the whole also its chroma, as parts are not aligned.
+    """Features of parts of a waveform; of the whole also its chroma, as parts are not aligned.
 
     Raises
     ------

@@ -35,7 +35,7 @@ JSON_INT = range(-(2**63), 2**64)  # what the orjson of pymilvus takes
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Features:
-    """What the collection stores of the sound of one segment."""
+    """The features that the collection stores of one segment."""
 
     embedding: NDArray[np.float32]  # (D,), of unit norm
     chroma: str = ""  # as `alignment.chroma.encode` gives it; "" of a segment, and where none was computed
@@ -44,7 +44,7 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the collection stores beside the `Features` of one segment; a whole track is one segment."""
+    """The fields that the collection stores beside the `Features` of one segment; a whole track is one segment."""
 
     track_id: str
     content_hash: str  # SHA-256 of the file's bytes, hexadecimal
@@ -62,7 +62,7 @@ class Row:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is of the whole track, and of no segment."""
+        """True if it is of the whole track, and of no segment."""
         return (self.start_s, self.end_s) == (0.0, self.duration_s)
 
     @property
@@ -116,7 +116,7 @@ def features_of(
 def columns_of(
     features: Sequence[Features],
 ) -> tuple[NDArray[np.float32], list[str], list[Mapping[str, Any]]]:
-    """What `features_of` takes: embeddings, shape=(n, D), chroma and statistics of several rows."""
+    """Embeddings (n, D), chroma and statistics of several rows, as `features_of` takes them."""
     embeddings = np.stack([heard.embedding for heard in features])
     return embeddings, [heard.chroma for heard in features], [heard.statistics for heard in features]
 

@@ -30,14 +30,14 @@ _NEARLY = SAMPLE_RATE // 500  # samples: segments that start as close together w
 
 
 class BatchEmbedder(Protocol):
-    """What is needed of an `Embedder`."""
+    """The part of an `Embedder` that queries need."""
 
     def hear_batch(self, waveforms: Sequence[NDArray[np.float32]]) -> list[Heard]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """How recordings are cut; by default they are not, and only the whole is embedded.
+    """The cut of recordings; by default there is none, and only the whole is embedded.
 
     Raises
     ------
@@ -59,7 +59,7 @@ class Segments:
             )
 
     def __bool__(self) -> bool:
-        """Whether anything is cut at all."""
+        """True if anything is cut at all."""
         return self.length_s > 0
 
     def spans(self, n_samples: int) -> list[Span]:
@@ -111,7 +111,7 @@ def embed_query(waveform: NDArray[np.float32], embedder: BatchEmbedder, segments
 
 
 def times_s(span: Span) -> tuple[float, float]:
-    """Where a span starts and ends, in seconds."""
+    """Start and end of a span, in seconds."""
     return span[0] / SAMPLE_RATE, span[1] / SAMPLE_RATE
 
 

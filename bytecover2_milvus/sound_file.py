@@ -35,7 +35,7 @@ _BITSTREAMS = {  # the words that open each frame of it, in samples of 16 bits; 
 
 
 class SoundFileReader:
-    """What libsndfile reads of a file; after the last block, whether that is all of it."""
+    """Blocks that libsndfile reads of a file; after the last one, whether that is all of it."""
 
     def __init__(self, file: SoundFile, raw: BinaryIO) -> None:
         self._file, self._raw = file, raw

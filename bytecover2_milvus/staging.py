@@ -143,7 +143,7 @@ class Staging:
 
     @property
     def has_chroma(self) -> bool:
-        """Whether its tracks have chroma."""
+        """True if its tracks have chroma."""
         return bool(self.chroma_id)
 
     def check_chroma_of(self, model: SecondStage) -> None:
@@ -166,7 +166,7 @@ class Staging:
         return {row.id for row in rows if row.is_whole}
 
     def count_chroma(self) -> int:
-        """How many tracks have chroma."""
+        """The number of tracks that have chroma."""
         return int(self._execute("SELECT count(*) FROM rows WHERE chroma != ''")[0][0])
 
     def note_full_cohort(self) -> None:
@@ -263,7 +263,7 @@ class Staging:
 
     @contextmanager
     def _damage(self) -> Iterator[None]:
-        """What is not as we wrote it, in one line."""
+        """Errors for contents that are not as we wrote them, in one line."""
         try:
             yield
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError, BytecoverError) as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredTracks:
-    """What is needed to evaluate a collection, row by row in no particular order; a track may have several."""
+    """The rows of a collection, to be evaluated: in no particular order, and a track may have several."""
 
     track_ids: list[str]
     work_ids: list[str]  # "" where the work is not known

@@ -1,4 +1,4 @@
-"""What becomes of a track in an ingest, and the batches in which it is stored before that is said."""
+"""Records of the tracks of an ingest, and the batches in which they are stored before a record is given."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STORE_AFTER_S = 2.0  # a batch that has waited so long is stored as it is: who w
 
 @dataclass(frozen=True, slots=True)
 class IngestRecord:
-    """What became of one track."""
+    """The record of one track: added, updated, skipped or failed."""
 
     path: str
     track_id: str
@@ -33,7 +33,7 @@ class IngestRecord:
 
 
 class Store(Protocol):
-    """Where an ingest stores rows: a `TrackCollection`, or a `Staging` where no Milvus is."""
+    """A place for the rows of an ingest: a `TrackCollection`, or a `Staging` where no Milvus is."""
 
     name: str
     model_id: str

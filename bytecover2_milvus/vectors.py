@@ -71,7 +71,7 @@ _TELLING = ("skipped", "added", "updated", "failed")
 
 
 def staging_for(path: str | Path, model: Model) -> Staging:
-    """Where `ingest` stores what `write_vectors` then writes to `path`; it is beside that file.
+    """The `Staging` beside `path` that `ingest` fills and `write_vectors` then writes to `path`.
 
     Raises
     ------
@@ -214,7 +214,7 @@ class Vectors:
             raise VectorsError(f"{self.path}: {what} ({reason}); {hint}") from error
 
     def count_tracks(self) -> int:
-        """How many tracks there are; the rows of a track stand together.
+        """The number of tracks; the rows of a track stand together.
 
         Raises
         ------

@@ -64,7 +64,7 @@ Models = Mapping[Path, ModelFile]
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one check."""
+    """The result of one check."""
 
     bundle: str
     check: str
@@ -73,7 +73,7 @@ class Finding:
 
 
 class _NotChecked(Exception):
-    """Why a check does not apply here."""
+    """The reason why a check does not apply here."""
 
 
 def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> Iterator[Finding]:
@@ -143,7 +143,7 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
 
 
 def _faults(path: Path) -> Iterator[str]:
-    """What is wrong with the files of a bundle, a sentence each."""
+    """The faults of the files of a bundle, a sentence each."""
     try:
         if not (path / SUMS).is_file():
             open_bundle(path)  # says what the folder is instead
@@ -251,7 +251,7 @@ def _check_weights(bundle: Bundle, models: Models) -> str:
 
 
 def _stored_once(model: ModelFile) -> bool:
-    """Whether layers share a weight: the exporter stores what is equal once, under one of its names."""
+    """True if layers share a weight: the exporter stores what is equal once, under one of its names."""
     layers = ("Conv", "InstanceNormalization", "Gemm")
     used = [name for node in model.nodes if node.operator in layers for name in node.inputs[1:]]
     learned = [name for name in used if name.removesuffix(".half") in model.weights]
@@ -291,7 +291,7 @@ def _check_chroma(bundle: Bundle, chroma: NDArray[Any], expected: NDArray[Any]) 
 
 
 def _difference(bundle: Bundle, of: Path, embeddings: NDArray[Any], expected: NDArray[Any]) -> str:
-    """How far `embeddings` are from the golden ones.
+    """The largest difference between `embeddings` and the golden ones, in words.
 
     Raises
     ------
@@ -327,7 +327,7 @@ def _check_cqt_form(bundle: Bundle, models: Models, golden: Golden) -> str:
 
 @contextmanager
 def _running(model: Path) -> Iterator[None]:
-    """What ONNX Runtime raises for a graph that it cannot run becomes a `BundleError` that names the file."""
+    """Errors of ONNX Runtime for a graph that it cannot run become a `BundleError` that names the file."""
     try:
         yield
     except onnx_runtime_errors() as error:

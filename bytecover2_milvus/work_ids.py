@@ -18,7 +18,7 @@ TRACKS_PER_BATCH = 100
 
 @dataclass(frozen=True)
 class Changes:
-    """What writing work_ids changes."""
+    """The numbers of tracks and rows that writing work_ids changes."""
 
     tracks: int
     rows: int  # of these tracks
@@ -26,7 +26,7 @@ class Changes:
 
 
 def count_changes(collection: TrackCollection, groups: Iterable[Group], *, overwrite: bool = False) -> Changes:
-    """How many tracks and rows `write_work_ids` would change."""
+    """The numbers of tracks and rows that `write_work_ids` would change."""
     kept = 0
 
     def counted() -> Iterator[Group]:

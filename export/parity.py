@@ -22,7 +22,7 @@ ROUNDING_COSINE = 0.99  # of the network and its rounded self: catches weights b
 
 @dataclass(frozen=True)
 class Parity:
-    """What was measured at export."""
+    """The differences that were measured at export."""
 
     largest_difference: float  # of any component of embedding or chroma, torch against ONNX Runtime
     rounding_cosine: float  # smallest cosine of the network in float32 and the network that ships

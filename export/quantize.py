@@ -43,7 +43,7 @@ LARGEST_LOSS = 0.005  # of MAP
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """What the int8 form is calibrated on and judged by: pooled CQTs (n_bins, T), as ``model_cqt.onnx`` takes them."""
+    """Tracks that calibrate the int8 form and judge it: pooled CQTs (n_bins, T), as ``model_cqt.onnx`` takes them."""
 
     calibration: Sequence[NDArray[np.float32]]
     validation: Sequence[NDArray[np.float32]]
@@ -63,7 +63,7 @@ class CalibrationSet:
 
 @dataclass(frozen=True)
 class Int8Cost:
-    """What quantisation cost, on the validation songs."""
+    """The cost of quantisation, on the validation songs."""
 
     source: str  # of the songs
     map_float: float
@@ -163,7 +163,7 @@ def _with_network(model: ModelProto, network: ModelProto, quantized: ModelProto)
 
 
 def _names(quantized: ModelProto) -> dict[str, str]:
-    """What scales and zero points are called here, by the names that ONNX Runtime gave them."""
+    """Our names of scales and zero points, by the names that ONNX Runtime gave them."""
     names: dict[str, str] = {}
     for node in quantized.graph.node:
         if node.op_type == "QuantizeLinear":

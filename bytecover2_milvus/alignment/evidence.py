@@ -1,4 +1,4 @@
-"""Where a tune runs in two tracks: the path of Qmax, with its transposition and its tempo ratio."""
+"""The path of Qmax through two tracks: where the tune runs in both, with its transposition and its tempo ratio."""
 
 from __future__ import annotations
 

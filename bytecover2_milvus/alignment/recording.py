@@ -15,7 +15,7 @@ _TEMPO = 0.01  # by which the tempo ratio may differ from 1
 
 
 def same_recording(similarity: float, first: NDArray[np.generic], second: NDArray[np.generic]) -> bool:
-    """Whether two tracks are one recording, perhaps in two encodings, or with the ends cut off.
+    """True if two tracks are one recording, perhaps in two encodings, or with the ends cut off.
 
     Parameters
     ----------

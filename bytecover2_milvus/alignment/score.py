@@ -1,4 +1,4 @@
-"""What a similarity means: normalised by a cohort of other tracks, and calibrated to a probability.
+"""Similarities normalised by a cohort of other tracks, and calibrated to a probability.
 
 A similarity of 0.4 is much for one track and little for another that resembles everything. The s-norm of speaker
 verification says by how many standard deviations it exceeds what each of the two tracks has with a random cohort of
@@ -21,7 +21,7 @@ _STEPS = 100  # of Newton's method; it takes about ten
 
 @dataclass(frozen=True)
 class Background:
-    """What similarities of one kind are between tracks of different works, before any has been measured.
+    """Mean and deviation of one kind of similarity between different works, before any has been measured.
 
     It counts like `weight` tracks in every cohort, so that statistics change gradually as a collection grows, and
     that no standard deviation becomes 0.

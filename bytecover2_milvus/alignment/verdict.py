@@ -43,7 +43,7 @@ SHORTEST, LONGEST = 40, 260  # frames: 20 s to two minutes, which calibrations a
 
 @dataclass(frozen=True)
 class Verdict:
-    """How similarities become a score: `read` takes it from the ``calibration.json`` of a bundle."""
+    """The weights that make a score of similarities; `read` takes them from the ``calibration.json`` of a bundle."""
 
     backgrounds: Mapping[str, Background]  # by kind: the vector first, then the groups in the order of the channels
     both: Calibration  # of the features of a pair; of the first two if it has only two weights

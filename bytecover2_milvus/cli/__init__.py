@@ -51,7 +51,7 @@ class _Printable(logging.Formatter):
 
 
 class _Group(InOrder):
-    """What the user can mend becomes one line on stderr and exit code 1."""
+    """A group of commands: what the user can mend becomes one line on stderr and exit code 1."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _printable_errors():

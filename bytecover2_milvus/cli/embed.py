@@ -73,7 +73,7 @@ def embed(
 
 
 def _write_npz(files: tuple[Path, ...], manifest: Path | None, out: Path, embedder: Embedder) -> tuple[int, int]:
-    """How many files were embedded, and how many failed."""
+    """The numbers of files that were embedded and that failed."""
     import numpy as np
 
     from ..audio import load_audio
@@ -105,7 +105,7 @@ def _write_parquet(
     segments: Segments | None,
     workers: int | None,
 ) -> tuple[int, int]:
-    """How many rows are in the file, and how many tracks failed."""
+    """The number of rows in the file, and of tracks that failed."""
     from ..ingest import ingest
     from ..segments import WHOLE
     from ..vectors import staging_for, write_vectors

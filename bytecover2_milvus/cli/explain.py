@@ -51,7 +51,7 @@ def explain(
 
 
 def path_of(track_id: str, milvus: Place, collection: str) -> Path:
-    """Where the file of a track of the collection lies."""
+    """The path of the file of a track of the collection."""
     from ..collection import TrackCollection
     from ..errors import CollectionError
 

@@ -142,7 +142,7 @@ def export(
 def _render(
     songs: tuple[str, ...], validation_songs: tuple[str, ...], front_end: FrontEnd, cache: Path, workers: int
 ) -> CalibrationSet:
-    """What int8 is calibrated on, two tracks of each song, and judged by, four of each."""
+    """The tracks for int8: two of each song to calibrate on, four of each to judge by."""
     from ..export.quantize import CalibrationSet
     from ..training.corpus import FeatureCache
     from ..training.material import Material

@@ -146,7 +146,7 @@ def groups(
 
 
 def _tell(found: Groups, collection: str) -> None:
-    """What was compared, what could not be, and what came of it."""
+    """Prints what was compared, what could not be, and what came of it."""
     say(f"{found.compared} tracks of {collection} compared in {found.pairs} pairs")
     if found.without_chroma:
         say(f"{found.without_chroma} tracks have no chroma and were not compared; `collections promote {collection}`")

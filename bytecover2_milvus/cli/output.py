@@ -1,4 +1,4 @@
-"""What commands share: options, the progress bar on stderr, tables and JSON lines on stdout.
+"""Options of several commands, the progress bar on stderr, tables and JSON lines on stdout.
 
 Names of files, titles and reasons come from anywhere. `printable` is what becomes of them wherever people read.
 """
@@ -75,7 +75,7 @@ class InOrder(click.Group):
 
 @dataclass(frozen=True)
 class Place:
-    """Which Milvus, as the options name it."""
+    """The Milvus that the options name."""
 
     uri: str
     token: str = field(default="", repr=False)
@@ -87,7 +87,7 @@ class Place:
 
 
 def milvus_options(command: Callable[..., object]) -> Any:
-    """Which Milvus: the command takes a `Place` as `milvus`."""
+    """Options that name a Milvus: the command takes a `Place` as `milvus`."""
 
     @wraps(command)
     def with_place(*args: Any, uri: str, token: str, database: str, server_pem: Path | None, **kwargs: Any) -> object:
@@ -158,7 +158,7 @@ collection_option = click.option(
 
 
 def segment_options(told: str) -> Callable[[Callable[..., object]], Any]:
-    """How recordings are cut: the command takes `Segments` as `segments`, or None where the user said nothing."""
+    """Options of segments: the command takes `Segments` as `segments`, or None where the user said nothing."""
 
     def decorate(command: Callable[..., object]) -> Any:
         @wraps(command)
@@ -198,7 +198,7 @@ def tracks_at(paths: Sequence[Path], manifest: Path | None = None) -> list[Track
 
 
 def about(path: Path, error: Exception) -> str:
-    """What is wrong with a file, in one line that names it: who embeds a waveform does not know of its file."""
+    """One line that names a file and what is wrong with it: who embeds a waveform does not know of its file."""
     return str(error) if str(path) in str(error) else f"{path}: {error}"
 
 
@@ -271,7 +271,7 @@ def progress_bar(title: str, total: int | None, *, quiet: bool = False) -> Itera
 
 
 def verdict_cells(match: Match) -> dict[str, str]:
-    """What the second stage says of a match, as `VERDICT_CELLS`; empty where it says nothing."""
+    """Cells of a table with the verdict on a match, as `VERDICT_CELLS`; empty where there is none."""
     from ..explain import clock, share_in_words
 
     def stretch(start_s: float | None, end_s: float | None) -> str:

@@ -157,12 +157,12 @@ def ingest(
 
 
 def _counts(tracks: Mapping[str, int]) -> str:
-    """How many tracks were added, updated, skipped and failed."""
+    """The numbers of tracks that were added, updated, skipped and failed, in words."""
     return ", ".join(f"{count} {status}" for status, count in sorted(tracks.items())) or "no tracks"
 
 
 def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
-    """How many tracks there are, of which model, and what ingests them into a store."""
+    """The number of tracks, their model, and the function that ingests them into a store."""
     from ..vectors import Vectors, ingest_vectors
 
     source = Vectors(vectors)
@@ -189,7 +189,7 @@ def _of_audio(
 def _store(
     milvus: Place, collection: str, bulk: Path | None, model: Model, tracks: list[Track] | None
 ) -> Iterator[Any]:
-    """What an ingest fills: a collection, or a folder for bulk import.
+    """The store that an ingest fills: a collection, or a folder for bulk import.
 
     A Milvus Lite is made for `tracks` only if there is a file of one: what fails then is told without.
     """

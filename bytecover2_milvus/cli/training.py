@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def corpus_options(command: Callable[..., object]) -> Any:
-    """What to learn from, and what prepares it: the command takes a `Material`, `cache` and `workers`."""
+    """Options of the training data: the command takes a `Material`, `cache` and `workers`."""
 
     @wraps(command)
     def with_material(*args: Any, **kwargs: Any) -> object:

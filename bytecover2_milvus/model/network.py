@@ -176,7 +176,7 @@ class ByteCover2(nn.Module):
         return F.normalize(self.head(self.mean_pooled(cqt))[1], dim=1)
 
     def fits(self, config: Network) -> bool:
-        """Whether `config` is this network, or one that `adapted` makes of it."""
+        """True if `config` is this network, or one that `adapted` makes of it."""
         dim = None if config.feature_dim is None else self.config.feature_dim
         blocks, transpositions = config.stage_blocks, config.transpositions
         same = replace(self.config, stage_blocks=blocks, feature_dim=dim, transpositions=transpositions) == config

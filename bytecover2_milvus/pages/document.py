@@ -55,5 +55,5 @@ def data_uri(kind: str, content: bytes) -> str:
 
 
 def _hash(text: str) -> str:
-    """How a Content-Security-Policy names an inline style or script."""
+    """The name of an inline style or script in a Content-Security-Policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"

@@ -37,7 +37,7 @@ NARROWEST, WIDEST = 0.6, 1.9  # aspect ratios of the drawing: a short query besi
 
 
 def write_page(query: Path, track: Path, embedder: Embedder, out: Path, *, sound: bool = True) -> Explanation:
-    """What aligning two audio files shows, its page written to `out`.
+    """The alignment of two audio files, its page written to `out`.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def _choices(explanation: Explanation, best: str | None) -> str:
 
 
 def _facts(explanation: Explanation) -> str:
-    """What is known of the pair, as a description list."""
+    """Facts of the pair, as a description list."""
     facts = []
     best = explanation.best
     stretch = explanation.stretch(best) if best else None

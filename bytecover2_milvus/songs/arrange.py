@@ -28,7 +28,7 @@ TEMPI_BPM = (40.0, 240.0)
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What one player plays."""
+    """The notes of one player, in seconds."""
 
     role: str  # "lead", "second voice", "solo", "fills", "backing", "comping" or "bass"
     instrument: str  # a key of INSTRUMENTS

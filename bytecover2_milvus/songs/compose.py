@@ -227,7 +227,7 @@ class _Composer:
         return notes
 
     def clashes(self, pitch: int, chord: Chord) -> bool:
-        """Whether a scale tone rubs against a tone that the chord does not share with the scale."""
+        """True if a scale tone rubs against a tone that the chord does not share with the scale."""
         foreign = [tone for tone in chord.pitch_classes if (tone - self.tonic) % 12 not in self.scale]
         return any((pitch - tone) % 12 in (1, 11) for tone in foreign)
 

@@ -36,7 +36,7 @@ class Segment:
 
     @property
     def end(self) -> float:
-        """Where it ends, in beats of the arrangement."""
+        """Its end, in beats of the arrangement."""
         return self.at + self.n_beats
 
 
@@ -129,7 +129,7 @@ def _order(song: Song, beat_s: float, liberty: float, rng: np.random.Generator) 
 def _shortened(
     body: list[Segment], metre: Metre, beat_s: float, liberty: float, rng: np.random.Generator
 ) -> list[Segment]:
-    """What fits, cut at bar lines; usually from the beginning."""
+    """The segments that fit, cut at bar lines; usually from the beginning."""
     n_beats = sum(segment.n_beats for segment in body)
     longest = _whole_bars(rng.uniform(90, LONGEST_S - 15) / beat_s, metre)
     if n_beats <= longest:
@@ -145,7 +145,7 @@ def _shortened(
 
 
 def _fullness(body: list[Segment], hook: int, liberty: float, rng: np.random.Generator) -> list[float]:
-    """How much of the band plays in each segment: everyone, more and more, most in the hook, or now and then fewer."""
+    """The share of the band that plays in each segment: all, more and more, most in the hook, or now and then fewer."""
     n_segments = len(body)
     match str(rng.choice(TEXTURES)):
         case "grows":

@@ -24,7 +24,7 @@ _TURNAROUNDS: Changes = (
 
 @dataclass(frozen=True)
 class Idiom:
-    """What a family of songs has in common."""
+    """The traits that a family of songs has in common."""
 
     name: str
     metres: tuple[tuple[int, float], ...]  # beats per bar, and the value the melody moves in (beats)

@@ -36,7 +36,7 @@ _REED_BORE: Formants = ((550, 200, 0.8), (1400, 400, 0.7), (2600, 600, 0.4))
 
 @dataclass(frozen=True)
 class Instrument:
-    """What one instrument sounds like; times in seconds, slopes as the exponent of amplitude over harmonic number."""
+    """The sound of one instrument; times in seconds, slopes as the exponent of amplitude over harmonic number."""
 
     name: str
     lowest: int  # MIDI number
@@ -63,12 +63,12 @@ class Instrument:
 
     @property
     def decays(self) -> bool:
-        """Whether a held tone dies away by itself."""
+        """True if a held tone dies away by itself."""
         return self.decay_s > 0 and self.sustain < 0.2
 
     @property
     def finds_its_pitch(self) -> bool:
-        """Whether the player makes the pitch, and may miss it by some cents."""
+        """True if the player makes the pitch, and may miss it by some cents."""
         return self.vibrato_cents > 0 and not self.decays
 
     def played_by(self, rng: np.random.Generator) -> Instrument:

@@ -1,4 +1,4 @@
-"""How a melody is delivered: nobody sings or plays it exactly as written, and nobody twice the same way."""
+"""Melodies as they are delivered: nobody sings or plays one exactly as written, and nobody twice the same way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What covers have and their song has not: a vamp to begin with or to improvise over, a visit to another song."""
+"""Parts that covers have and their song has not: a vamp to begin with or to improvise over, a visit to another song."""
 
 from __future__ import annotations
 

@@ -104,5 +104,5 @@ class Melodist:
         return onsets or [0.0]
 
     def on_pulse(self, beat: float, every: int = 1) -> bool:
-        """Whether a beat of a bar falls on a pulse, or on every second one."""
+        """True if a beat of a bar falls on a pulse, or on every second one."""
         return min(abs(beat - pulse) for pulse in self.pulses[::every]) < 0.01

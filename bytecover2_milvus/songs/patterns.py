@@ -1,4 +1,4 @@
-"""What the players behind the melody do in a bar: accompaniment, bass and drum patterns, and their way over chords.
+"""Patterns of the players behind the melody in a bar: accompaniment, bass and drums, and their way over chords.
 
 Conventions
 -----------
@@ -44,7 +44,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Metre:
-    """How a bar is felt."""
+    """The beats, steps and pulses of a bar."""
 
     beats: float  # per bar
     pulses: tuple[float, ...]  # where the foot taps, in beats

@@ -23,7 +23,7 @@ _DOUBLES = ("driven guitar", "electric guitar", "steel guitar", "piano", "organ"
 
 @dataclass(frozen=True)
 class Line:
-    """What one player plays, in beats."""
+    """The notes of one player, in beats."""
 
     role: str  # "lead", "second voice", "solo", "fills", "backing", "comping" or "bass"
     instrument: str
@@ -131,7 +131,7 @@ class Players:
         return deliver(notes, manner, self.scales[i], self.rng)
 
     def _solos(self) -> Line:
-        """What a soloist takes: the tune with more freedom, a riff, or an improvisation over the chords."""
+        """A solo: the tune with more freedom, a riff, or an improvisation over the chords."""
         rng = self.rng
         instrument = str(rng.choice(self.band.leads))
         plays = INSTRUMENTS[instrument]

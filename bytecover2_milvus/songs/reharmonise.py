@@ -71,7 +71,7 @@ class Harmony:
         ]
 
     def _moved(self, chords: list[Chord], start: float) -> list[Chord]:
-        """What the manner does to their succession."""
+        """The chords in the succession that the manner gives them."""
         match self.manner:
             case "pedal":
                 return [replace(chord, bass=self.pedal) for chord in chords]

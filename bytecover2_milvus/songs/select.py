@@ -1,4 +1,4 @@
-"""Which songs: the words that commands take to name a set of songs."""
+"""Sets of songs by the words that commands take for them."""
 
 from __future__ import annotations
 

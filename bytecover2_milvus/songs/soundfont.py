@@ -224,7 +224,7 @@ def play(
 
 
 def _synthesise(events: list[MidiEvent], duration_s: float, soundfont: Path, reverb: bool) -> NDArray[np.float32]:
-    """What FluidSynth plays, at least `duration_s` long but for a few milliseconds: mono, full scale 1."""
+    """The sound of FluidSynth, at least `duration_s` long but for a few milliseconds: mono, full scale 1."""
     program = shutil.which("fluidsynth")
     if program is None:
         raise SongError("FluidSynth is missing: apt-get install fluidsynth (brew install fluid-synth on a Mac)")

@@ -1,4 +1,4 @@
-"""What a music file says before it becomes a song: notes and bar lines on one line of beats.
+"""The contents of a music file before it becomes a song: notes and bar lines on one line of beats.
 
 Conventions
 -----------
@@ -131,5 +131,5 @@ def upper_line(notes: Sequence[Note]) -> tuple[Note, ...]:
 
 
 def is_monophonic(notes: Sequence[Note]) -> bool:
-    """Whether one note at a time sounds, but for a few overlaps."""
+    """True if one note at a time sounds, but for a few overlaps."""
     return len(skyline(notes)) >= 0.95 * len(notes)

@@ -1,4 +1,4 @@
-"""Where the tones of a chord lie: a hand's width on a keyboard, across six strings, two tones only."""
+"""Voicings of a chord: a hand's width on a keyboard, across six strings, two tones only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What recordings do to music, on CQT magnitudes: key, tuning, tempo, tone, loudness, room, noise, masks.
+"""Augmentation of CQT magnitudes, as recordings differ: key, tuning, tempo, tone, loudness, room, noise, masks.
 
 Magnitudes (n_bins, T) in and out, T in input frames of the network. Every change has its setting in `Training` and is
 off where the setting is 0. What needs a waveform (codecs, clipping, tape) is in `bytecover2_milvus.degrade`.

@@ -25,7 +25,7 @@ _LOOK_BACK = 8  # epochs: a work that misses one, as some do, is rid of its old 
 
 
 class WorkSampler:
-    """Which tracks a step trains on: every epoch is a new permutation of the works, cut into groups of P.
+    """The tracks of each step: every epoch is a new permutation of the works, cut into groups of P.
 
     A work with fewer than K tracks gives all it has, so a track is never its own positive. With `hearings`, tracks are
     replaced after having been heard so often, on average; exactly so often, if works have K tracks.

@@ -1,4 +1,4 @@
-"""What to learn from, as users name it: songs, a manifest of recordings, recordings without labels."""
+"""Training data as users name it: songs, a manifest of recordings, recordings without labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .rendering import Rendering
 
 @dataclass(frozen=True)
 class Material:
-    """Where works come from, and how songs become tracks."""
+    """The sources of works, and the way songs become tracks."""
 
     songs: tuple[str, ...] = ()  # as `select_songs` reads them
     manifest: str | Path | None = None  # as `read_manifest` reads it

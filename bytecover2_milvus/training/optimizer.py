@@ -24,7 +24,7 @@ _ADAM_STEP = 0.2  # root mean square of Adam's steps over its learning rate, as 
 
 
 def make_optimizer(parameters: Iterable[Tensor], training: Training) -> torch.optim.Optimizer:
-    """What `training.optimizer` names, at `training.learning_rate`."""
+    """The optimizer that `training.optimizer` names, at `training.learning_rate`."""
     optimizers: dict[str, type[torch.optim.Adam | Muon]] = {"adam": torch.optim.Adam, "muon": Muon}
     return optimizers[training.optimizer](parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
 

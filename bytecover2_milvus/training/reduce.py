@@ -131,7 +131,7 @@ def insert_embedding_pca(
 def pooled_batches(
     checkpoint: Checkpoint, corpus: Corpus, cache: FeatureCache, training: Training, device: torch.device | str = "cpu"
 ) -> list[tuple[Tensor, Tensor]]:
-    """What the backbone makes of the `training.steps` batches of a run: pooled (B, 2048) float32 and work (B,) each.
+    """Pooled embeddings (B, 2048) float32 and works (B,) of the `training.steps` batches of a run.
 
     With 72 tracks in a batch, a thousand batches at full width take 590 MB.
     """
@@ -152,7 +152,7 @@ def train_head(
     works: Sequence[str],
     device: torch.device | str = "cpu",
 ) -> Checkpoint:
-    """What `train` makes of `start` in phase "frozen", from the pooled embeddings of its batches.
+    """The checkpoint that `train` makes of `start` in phase "frozen", from the pooled embeddings of its batches.
 
     Parameters
     ----------

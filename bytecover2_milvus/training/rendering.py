@@ -1,4 +1,4 @@
-"""How tracks become CQTs: arrangements drawn straight, or played to a waveform and heard by the real front end."""
+"""CQTs of arrangements: drawn straight, or played to a waveform and heard by the real front end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ARRANGEMENT_S = 120.0  # longer arrangements are cut here; a longer crop repeats
 
 @dataclass(frozen=True)
 class Rendering:
-    """Which way each arrangement takes, drawn from its song and seed; shares are between 0 and 1."""
+    """The way that each arrangement takes, drawn from its song and seed; shares are between 0 and 1."""
 
     spectral: float = 0.0  # share of the tracks that are drawn straight to the CQT
     degraded: float = 0.0  # share of the played tracks that go through what recordings do to music

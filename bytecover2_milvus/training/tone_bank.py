@@ -1,4 +1,4 @@
-"""What every instrument sounds like in the constant-Q plane: measured once, so that music is drawn straight there.
+"""Tones of every instrument in the constant-Q plane: measured once, so that music is drawn straight there.
 
 A *tone* is measured by synthesising one held note, analysing it with the front end's own CQT, and factorising its power
 (n_bins, N_FRAMES) into two spectra with an envelope each, roughly the attack and what remains. Own instruments are
@@ -119,7 +119,7 @@ class ToneBank:
 
 
 def bank_path(folder: Path, front_end: FrontEnd, sound_fonts: Sequence[Path]) -> Path:
-    """Where a folder keeps the bank for these; the name tells banks of other instruments or fonts apart."""
+    """The path of the bank for these in a folder; the name tells banks of other instruments or fonts apart."""
     facts = [PLAYING, DRAWING, ANALYSIS, front_end.fmin, front_end.n_octaves, repr(INSTRUMENTS), repr(DRUM_RECIPES)]
     facts += [VARIANTS, STEP, N_FRAMES]
     if sound_fonts:
@@ -140,7 +140,7 @@ def _index(names: NDArray[np.str_], from_font: NDArray[np.bool_]) -> dict[tuple[
 
 
 def loudness_weight(front_end: FrontEnd) -> NDArray[np.float32]:
-    """What makes a sum of power over bins the square of an amplitude: the CQT's scale undone, (n_bins,)."""
+    """Weights (n_bins,) that make a sum of power over bins the square of an amplitude: the CQT's scale undone."""
     return (octave_kernels(front_end)[1] ** -2).astype(np.float32)
 
 
