@@ -18,7 +18,7 @@ check: $(DEVELOP)/.ready  ## style, types and the fast tests: for every change, 
 	$(DEVELOP)/bin/python -m ruff check .
 	$(DEVELOP)/bin/python -m ruff format --check .
 	$(DEVELOP)/bin/python -m mypy
-	$(DEVELOP)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(DEVELOP)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" -q
 
 test: $(DEVELOP)/.ready docs  ## everything that CI runs
 	$(DEVELOP)/bin/python -m pip check

@@ -40,9 +40,35 @@ DATA = Path(os.environ.get("BYTECOVER2_TEST_SCORES", Path(__file__).parents[2] /
 EXPORT = Path(__file__).parents[1] / "export"
 PACKAGE = Path(bytecover2_milvus.__file__).parent
 
+# Files that `make check` leaves out: they train, export, start servers, clusters, browsers or other processes.
+SLOW = {
+    *(
+        "ablation",
+        "adaptation",
+        "audio_fuzz",
+        "audio_oddities",
+        "benchmarks_of_speed",
+        "bulk",
+        "calibration",
+        "choices",
+    ),
+    *("chroma_rows", "cli", "cluster", "collection", "collections_by_hand", "consumers", "decoding", "docker_compose"),
+    *("embedding_function", "endings", "explain", "export", "faults", "groups", "groups_benchmark", "groups_page"),
+    *("hostile_checkpoint", "installed", "layers", "note_map", "performing", "promotion", "qmax", "quantize", "rerank"),
+    *("recordings", "rerank_benchmark", "rest", "retrieval", "segments", "segments_benchmark", "soundfont"),
+    *("spectral", "table2", "telemetry", "throughput", "tokens", "training", "unlabelled", "validation"),
+    *("vectors", "verdict", "verify"),
+}
+
 os.environ.pop("COLUMNS", None)  # processes that pytest-xdist starts get 80, whoever sees the tables
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background; what tests start would ignore it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW or item.get_closest_marker("milvus"):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
