@@ -4,6 +4,8 @@ SERVE := .venv
 DEVELOP := .venv-dev
 # One torch for everything: installed first, so that nothing else chooses another build.
 TORCH := torch==2.13.0
+# Processes that test; more where there are more cores than two.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test coverage docs dist format clean
@@ -18,17 +20,17 @@ check: $(DEVELOP)/.ready  ## style, types and the fast tests: for every change, 
 	$(DEVELOP)/bin/python -m ruff check .
 	$(DEVELOP)/bin/python -m ruff format --check .
 	$(DEVELOP)/bin/python -m mypy
-	$(DEVELOP)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" -q
+	$(DEVELOP)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" -q
 
 test: $(DEVELOP)/.ready docs  ## everything that CI runs
 	$(DEVELOP)/bin/python -m pip check
 	$(DEVELOP)/bin/python -m ruff check .
 	$(DEVELOP)/bin/python -m ruff format --check .
 	$(DEVELOP)/bin/python -m mypy
-	$(DEVELOP)/bin/python -m pytest -n 2 --dist loadfile --durations 25
+	$(DEVELOP)/bin/python -m pytest -n $(JOBS) --dist loadfile --durations 25
 
 coverage: $(DEVELOP)/.ready  ## the tests, and which lines no test runs
-	$(DEVELOP)/bin/python -m pytest -n 2 --dist loadfile --cov --cov-report term:skip-covered --cov-report xml
+	$(DEVELOP)/bin/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report term:skip-covered --cov-report xml
 
 docs: $(DEVELOP)/.ready  ## the documentation as pages, in site/; a warning is an error
 	$(DEVELOP)/bin/python -m mkdocs build --quiet --strict

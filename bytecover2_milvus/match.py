@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from .index import EXACT, search_params
 from .milvus import ask
 from .row import FIELDS
-from .segments import Query
+from .segments import Query, Segments
 
 if TYPE_CHECKING:
-    from .collection import TrackCollection
+    from pymilvus import MilvusClient
 
 MAX_HITS = 16_384  # Milvus' limit on the rows found for one query
 HITS_PER_CALL = 16_384  # for all queries of one call, at about a kilobyte each; Milvus refuses messages above 64 MiB
@@ -54,8 +54,23 @@ class Match:
 MATCH_FIELDS = [entry.name for entry in fields(Match) if entry.name in FIELDS]
 
 
+class SearchTarget(Protocol):
+    """The facts of a `TrackCollection` that a search needs."""
+
+    client: MilvusClient
+    name: str  # its own, not that of an alias
+    dim: int
+    index_type: str
+    segments: Segments
+
+    @property
+    def consistency(self) -> dict[str, Any]: ...
+
+    def count(self, filter: str = "", *, fresh: bool = True) -> int: ...
+
+
 def find_matches(
-    collection: TrackCollection, queries: Sequence[Query], limit: int, group_by: str, filter: str
+    collection: SearchTarget, queries: Sequence[Query], limit: int, group_by: str, filter: str
 ) -> list[list[Match]]:
     """The matches that `TrackCollection.search` returns, for queries of unit embeddings.
 
@@ -123,9 +138,7 @@ def _place(hit: Hit) -> tuple[float, str, float, float]:
     return -hit["distance"], stored["track_id"], stored["start_s"], -stored["end_s"]
 
 
-def closest_rows(
-    collection: TrackCollection, queries: NDArray[np.float32], n_hits: int, filter: str
-) -> list[list[Hit]]:
+def closest_rows(collection: SearchTarget, queries: NDArray[np.float32], n_hits: int, filter: str) -> list[list[Hit]]:
     """The `n_hits` rows closest to each query.
 
     An approximate index loses rows where few pass the filter or many are deleted, and the makeshift index that a server
@@ -151,7 +164,7 @@ def closest_rows(
     return hits
 
 
-def _scan(collection: TrackCollection, queries: NDArray[np.float32], n_hits: int, filter: str) -> list[list[Hit]]:
+def _scan(collection: SearchTarget, queries: NDArray[np.float32], n_hits: int, filter: str) -> list[list[Hit]]:
     rows = ask(
         collection.client.query,
         collection_name=collection.name,
