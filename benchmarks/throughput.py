@@ -46,18 +46,15 @@ from benchmarks.machine import processor
 from bytecover2_milvus.cli.output import device_option
 from bytecover2_milvus.config import PRECISIONS, Config, Network
 from bytecover2_milvus.errors import BytecoverError
-from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.training.batches import TrainingBatches
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
-from bytecover2_milvus.training.optimizer import make_optimizer
+from bytecover2_milvus.training.precision import Step
 from bytecover2_milvus.training.ranks import torch_device
 from bytecover2_milvus.training.rendering import Rendering
-from bytecover2_milvus.training.train import initial_classifier, loss_terms, set_phase
 
 PAPER = Config(network=Network(feature_dim=None))
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}  # of the product that measures the peak
-N_WORKS = 1000  # of the classifier
 MATRIX_OPERATIONS = ("conv", "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn_linear")
 OTHERS = 8  # operations that are named
 HEADER = (
@@ -98,33 +95,6 @@ class PreparationSpeed:
             "tracks_per_sample": workers * self.drawn_tracks_per_s / training.samples_per_s,
             "hearings_to_keep_up": training.samples_per_s / (workers * self.drawn_tracks_per_s),
         }
-
-
-class Step:
-    """One step of training on random input."""
-
-    def __init__(self, config: Config, device: torch.device) -> None:
-        training = config.training
-        torch.manual_seed(training.seed)
-        self.training, self.device = training, device
-        self.network = ByteCover2(config.network).to(device, memory_format=torch.channels_last)  # as `train` does
-        self.classifier = initial_classifier(config, "", N_WORKS, None).to(device)
-        set_phase(self.network, training.phase)
-        learned = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer([*learned, self.classifier.weight], training)
-        self.frames = max(1, round(median(training.crop_s) / config.front_end.frame_s))
-        self.work = torch.arange(training.works_per_batch, device=device).repeat_interleave(training.tracks_per_work)
-        self.cqt = torch.rand(len(self.work), config.front_end.n_bins, self.frames, device=device)
-
-    def __call__(self) -> None:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16-mixed"):
-            pooled = self.network.pooled(self.cqt)
-        feature, embedding = self.network.head(pooled)
-        loss = sum(loss_terms(feature, embedding, self.classifier, self.work, self.training).values())
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        _wait(self.device)
 
 
 def peak_flops(device: torch.device, precision: str) -> float:

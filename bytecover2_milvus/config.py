@@ -24,6 +24,7 @@ CHROMA_GROUPS = ("notes", "lead")  # of twelve channels each, C first: all that 
 SCALES = ("linear", "sqrt", "log")
 PHASES = ("bytecover", "frozen", "joint", "notes")
 OPTIMIZERS = ("adam", "muon")
+AUTO = "auto"  # precision: the fastest that works where the training runs
 PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need a loss scaler, which a checkpoint does not hold
 
 # Bounds beyond which a configuration is a mistake, or made to exhaust memory.
@@ -32,6 +33,8 @@ LONGEST_MINIMUM_S = 60.0  # that a recording may have to be repeated to
 WIDEST = 256  # channels of the stem: four times the paper's
 MOST_BLOCKS = 64  # of a group; ResNet-152 has 36
 TOML_BYTES = 1 << 16
+
+ENDLESS = 1 << 40  # steps that no run gets to
 
 
 def _require(condition: bool, message: str) -> None:
@@ -135,7 +138,7 @@ class Training:
     """One run of the training loop; the phases of the paper are three runs of it (section 3.3)."""
 
     phase: str = "bytecover"  # bytecover: all without PCA-FC; frozen: PCA-FC and head only; joint: all; notes: note map
-    steps: int = 20_000
+    steps: int = 20_000  # 0: for as long as it is let, at a constant rate
     works_per_batch: int = 16  # P of P x K
     tracks_per_work: int = 4  # K
     hearings: float = 0.0  # of a track, on average, before another of its work takes its place; 0: none ever does
@@ -169,17 +172,22 @@ class Training:
     save_every: int = 500  # steps
     seed: int = 0
 
+    @property
+    def last_step(self) -> int:
+        return self.steps or ENDLESS
+
     def __post_init__(self) -> None:
         _require(self.phase in PHASES, f"phase = {self.phase!r}: choose one of {', '.join(PHASES)}")
         _require(2 <= self.works_per_batch <= 4096, "works_per_batch: a triplet needs at least 2 works; at most 4096")
         _require(2 <= self.tracks_per_work <= 256, "tracks_per_work: a triplet needs at least 2 of a work; at most 256")
         _require(self.optimizer in OPTIMIZERS, f"optimizer = {self.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
-        _require(self.precision in PRECISIONS, f"precision = {self.precision!r}: choose one of {', '.join(PRECISIONS)}")
-        for name in ("steps", "validate_every", "save_every"):
+        precisions = (*PRECISIONS, AUTO)
+        _require(self.precision in precisions, f"precision = {self.precision!r}: choose one of {', '.join(precisions)}")
+        for name in ("validate_every", "save_every"):
             _require(getattr(self, name) >= 1, f"{name} = {getattr(self, name)}: at least 1")
         not_negative = (
             *("transpose", "tuning", "mask_bins", "mask_s", "equaliser_db", "room_s", "noise", "seed"),
-            *("warmup_steps", "weight_decay", "triplet_margin"),
+            *("steps", "warmup_steps", "weight_decay", "triplet_margin"),
             *("cross_entropy_weight", "triplet_weight", "contrastive_weight"),
         )
         for name in not_negative:

@@ -323,7 +323,9 @@ def test_every_phase_of_a_recipe_learns_at_the_rate_it_names(recipe):
     config = Config.from_toml(recipe)
     for steps in (150, 300, config.training.steps):  # of the phases in the script
         training = replace(config.training, steps=steps)
-        assert max(learning_rate(step, training) for step in range(steps)) > 0.9 * training.learning_rate
+        rates = [learning_rate(step, training) for step in range(steps or 1000)]
+        assert max(rates) > 0.9 * training.learning_rate
+        assert steps or set(rates[training.warmup_steps :]) == {training.learning_rate}  # without end
 
 
 def test_the_papers_recipe_is_what_the_defaults_are_before_pca_fc():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import WHITENING
+from ..config import AUTO, WHITENING
 from ..errors import ConfigError
 from .output import device_option, print_json, progress_bar, say
 
@@ -143,6 +143,12 @@ def corpus_options(command: Callable[..., object]) -> Any:
     "--set add residual blocks, which start as their shortcut; --set 'network.feature_dim=\"none\"' leaves PCA-FC out.",
 )
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run.")
+@click.option(
+    "--go-on",
+    is_flag=True,
+    help="The run in the folder goes on with what fits of it, where settings, songs or what arranges them changed; "
+    "else it is refused.",
+)
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout at the end.")
 def train(
@@ -154,6 +160,7 @@ def train(
     settings: tuple[str, ...],
     init: Path | None,
     out: Path,
+    go_on: bool,
     device: str,
     as_json: bool,
     material: Material,
@@ -176,6 +183,7 @@ def train(
     from ..training.checkpoint import LAST, load_checkpoint
     from ..training.corpus import FeatureCache
     from ..training.material import Material
+    from ..training.precision import choose_precision
     from ..training.ranks import launched, torch_device
     from ..training.train import VALIDATION, check_apart, check_start
     from ..training.train import train as run
@@ -187,7 +195,11 @@ def train(
     check_start(config, initial)
     torch_device(device)
     check_writable(out / LAST)
+    if config.training.precision == AUTO and config.training.phase != "notes":
+        say(str(choose_precision(config, device, out)))
     of_notes = config.training.phase == "notes"
+    if of_notes and go_on:
+        raise ConfigError('--go-on is for the network for the vector; phase "notes" resumes its own run alone')
     features = FeatureCache(cache, config.front_end, NOTE_POOLING if of_notes else None)
     corpus, validation = material.corpus(features, workers), None
     if validation_songs or validation_manifest:
@@ -206,7 +218,7 @@ def train(
         judged = f", validated on {len(validation.works)} works with {validation.n_tracks}" if validation else ""
         say(f"training on {len(corpus.works)} works with {corpus.n_tracks} tracks{judged}")
     done = 0  # steps
-    with progress_bar("train", config.training.steps, quiet=rank > 0) as bar:
+    with progress_bar("train", config.training.steps or None, quiet=rank > 0) as bar:
 
         def report(progress: Any) -> None:
             nonlocal done
@@ -222,7 +234,7 @@ def train(
             "Tracks": str(corpus.n_tracks),
         }
         try:
-            best = (train_notes if of_notes else run)(
+            best = (train_notes if of_notes else partial(run, go_on=go_on))(
                 config,
                 corpus,
                 features,
@@ -328,7 +340,7 @@ def _check_axes(corpus: Corpus, dim: int) -> None:
 def _trained_on(names: str, initial: Checkpoint | None) -> str:
     """The names of the sources, after those of what the run starts from."""
     before = initial.facts.get("Trained on", names) if initial else names
-    return names if before == names else f"{before}; then {names}"
+    return before if before == names or before.endswith(f"; then {names}") else f"{before}; then {names}"
 
 
 def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None) -> Config:

@@ -103,7 +103,7 @@ class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.ranks = ranks
 
     def __len__(self) -> int:
-        return self.training.steps
+        return self.training.last_step
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         training, front_end = self.training, self.cache.front_end

@@ -54,6 +54,8 @@ class Checkpoint:
     corpus: str = ""  # fingerprint of the training data
     validation: str = ""  # that of what it is validated on
     start: str = ""  # hash of the weights that it began with, if it did not begin with new ones
+    samples: int = 0  # that it has learned from
+    seconds: int = 0  # that it has taken
     facts: dict[str, str] = field(default_factory=dict)  # what the weights were trained on, for the model card
 
     def save(self, path: str | Path) -> None:
@@ -87,6 +89,8 @@ class Checkpoint:
             "corpus": self.corpus,
             "validation": self.validation,
             "start": self.start,
+            "samples": str(self.samples),
+            "seconds": str(self.seconds),
             "facts": json.dumps(self.facts),
         }
         stored = {
@@ -130,7 +134,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path}: holds no configuration; was it written by bytecover2-milvus train?")
     try:
         config = Config.from_dict(parse_json(metadata["config"]))
-        step, facts = _step(metadata.get("step", "0")), _facts(metadata.get("facts", "{}"))
+        step, samples, seconds = (_count(metadata, name) for name in ("step", "samples", "seconds"))
+        facts = _facts(metadata.get("facts", "{}"))
         network, note_map = _networks(config, tensors)
         _check_tensors(tensors)
         classifier = tensors.get("classifier.weight")
@@ -152,6 +157,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         corpus=metadata.get("corpus", ""),
         validation=metadata.get("validation", ""),
         start=metadata.get("start", ""),
+        samples=samples,
+        seconds=seconds,
         facts=facts,
     )
 
@@ -197,9 +204,10 @@ def _check_tensors(tensors: dict[str, Tensor]) -> None:
             raise ValueError(f"{name} is negative")
 
 
-def _step(text: str) -> int:
+def _count(metadata: dict[str, str], name: str) -> int:
+    text = metadata.get(name, "0")
     if not re.fullmatch("[0-9]{1,18}", text):
-        raise ValueError(f"step is {shorten(repr(text))}")
+        raise ValueError(f"{name} is {shorten(repr(text))}")
     return int(text)
 
 

@@ -92,7 +92,7 @@ class NoteBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.augmentation = replace(training, transpose=0, tempo=1.0, mask_bins=0, mask_s=0.0, silence=0.0)
 
     def __len__(self) -> int:
-        return self.training.steps
+        return self.training.last_step
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         training = self.training

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from ..config import Config, Notes, Training
+from ..config import AUTO, Config, Notes, Training
 from ..errors import CheckpointError, ConfigError, OutputError, TrainingError
 from ..metrics import Evaluation, evaluate
 from ..model.cqt import scale_magnitude
@@ -33,7 +33,9 @@ from .averaging import Averaged
 from .batches import TrainingBatches
 from .checkpoint import BEST, LAST, Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
 from .corpus import Corpus, FeatureCache, pool_track, same_files, text_digest
+from .journal import JOURNAL, Journal
 from .optimizer import make_optimizer
+from .precision import choose_precision
 from .ranks import gather, launch
 
 VALIDATION = "Validation MAP"  # the fact that says how good a checkpoint is
@@ -51,8 +53,13 @@ class Progress:
 
 
 def learning_rate(step: int, training: Training) -> float:
-    """Linear warm-up, of a tenth of the run at most, then a half cosine down to ``final_rate`` times the rate."""
-    warmup = min(1.0, (step + 1) / max(1, min(training.warmup_steps, training.steps // 10)))
+    """Linear warm-up, of a tenth of the run at most, then a half cosine down to ``final_rate`` times the rate.
+
+    A run without end stays at its rate.
+    """
+    warmup = min(1.0, (step + 1) / max(1, min(training.warmup_steps, training.last_step // 10)))
+    if not training.steps:
+        return training.learning_rate * warmup
     done = step / training.steps
     cosine = training.final_rate + (1 - training.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
     return training.learning_rate * warmup * cosine
@@ -146,6 +153,7 @@ def train(
     device: str = "auto",
     data_workers: int = 1,
     facts: dict[str, str] | None = None,
+    go_on: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
     """Train and return the path of the best checkpoint; a run that was cut off goes on where it stopped.
@@ -158,8 +166,8 @@ def train(
     cache : FeatureCache
         Where the CQTs of `corpus` and `validation` are; filled as needed.
     out : str or Path
-        Folder of the run: ``last.safetensors``, ``best.safetensors`` and TensorBoard's logs. If it holds the
-        ``last.safetensors`` of the same configuration, that run is resumed exactly.
+        Folder of the run: ``last.safetensors``, ``best.safetensors``, a line for each validation in ``log.jsonl`` and
+        TensorBoard's logs. If it holds the ``last.safetensors`` of the same configuration, that run is resumed exactly.
     init : Checkpoint, optional
         Where phases "frozen" and "joint" start.
     validation : Corpus, optional
@@ -171,6 +179,8 @@ def train(
         Processes that prepare batches, of every rank; 0 prepares them in this one.
     facts : dict of str, optional
         What the weights are trained on, kept in the checkpoint for the model card.
+    go_on : bool
+        The run in `out` goes on with what fits of it, where settings, tracks or validation are others by now.
     report : callable
         Called after every step, on rank 0.
 
@@ -180,7 +190,8 @@ def train(
         If the configuration, the phase and the checkpoint do not fit together, a batch has fewer works than there are
         ranks, or a work or a file is to be trained on and validated on.
     CheckpointError
-        If the folder holds a run of another configuration, on other tracks or validated on others.
+        If the folder holds a run of another configuration, on other tracks or validated on others; with `go_on`, of
+        another network.
     DeviceError
         If `device` is "cuda" and torch cannot use it, or there are more ranks than GPUs.
     OutputError
@@ -189,12 +200,16 @@ def train(
     training, out = config.training, Path(out)
     validation = validation or Corpus({})
     check_apart(corpus, validation)
-    fabric = launch(device, training.precision, out)
     make_folder(out)
+    automatic = training.precision == AUTO
+    fabric = launch(device, choose_precision(config, device, out).precision if automatic else training.precision, out)
     works = works_digest(corpus.works)
     start = weights_digest(init.network) if init else ""
     run = {"corpus": fingerprint(corpus), "validation": fingerprint(validation), "start": start}
-    resumed = resume(out / LAST, config, **run)
+    if go_on:
+        resumed = adapt(out / LAST, config, works, len(corpus.works), run["validation"])
+    else:
+        resumed = resume(out / LAST, config, **run)
     network = resumed.network if resumed else initial_network(config, init)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # on CPUs statistics are those of a rank's share
@@ -215,11 +230,12 @@ def train(
     averaged.to(fabric.device)
     classifier = classifier.to(fabric.device)
     optimizer: Any = make_optimizer([p for _, p in named], training)  # then Fabric's, whose class is private
-    if resumed:
+    if resumed and resumed.optimizer:
         restore_optimizer(optimizer, names, resumed.optimizer)
     optimizer = fabric.setup_optimizers(optimizer)
     step = resumed.step if resumed else 0
     best = float(resumed.facts.get(VALIDATION, -1)) if resumed else -1.0
+    journal = Journal(out / JOURNAL, resumed.samples, resumed.seconds) if resumed else Journal(out / JOURNAL)
 
     def save(path: Path, **running: Any) -> None:
         reached = {VALIDATION: f"{best:.6f}"} if best >= 0 else {}
@@ -232,16 +248,18 @@ def train(
         result = validate(averaged.kept, config, validation, cache, fabric.device)
         fabric.log_dict({"validation/map": result.map, "validation/mr1": result.mr1}, step)
         set_phase(network, training.phase)
+        journal.write(step, map=result.map, mr1=result.mr1, precision_at_10=result.precision_at_10)
         if (reached := round(result.map, 6)) > best:  # as rounded as saved, or a resumed run would take a tie
             best = reached
             save(out / BEST, classifier=classifier.weight)
         return result
 
-    if validation.works and init and not resumed and fabric.is_global_zero:
+    unjudged = best < 0 if resumed and go_on else init and not resumed
+    if validation.works and unjudged and fabric.is_global_zero:
         report(Progress(step, math.nan, 0.0, judge()))
     shares = TrainingBatches(corpus, cache, training, fabric.global_rank, fabric.world_size)
     batches = DataLoader(
-        Subset(shares, range(step, training.steps)),
+        Subset(shares, range(step, training.last_step)),
         batch_size=None,
         num_workers=data_workers,
         prefetch_factor=4 if data_workers else None,
@@ -263,6 +281,7 @@ def train(
         optimizer.step()
         averaged.update()
         step += 1
+        journal.samples += len(work)
 
         values = torch.stack(list(terms.values())).tolist()  # one wait for the device, not one per term
         logged = {f"loss/{name}": value for name, value in zip(terms, values, strict=True)}
@@ -275,14 +294,14 @@ def train(
         speed = {"learning_rate": learning_rate(step - 1, training), "tracks_per_s": tracks_per_s}
         fabric.log_dict(logged | speed, step)
         result = None
-        due = step % training.validate_every == 0 or step == training.steps
+        due = step % training.validate_every == 0 or step == training.last_step
         if validation.works and fabric.is_global_zero and due:
             result = judge()
-        if step % training.save_every == 0 or step == training.steps:
+        if step % training.save_every == 0 or step == training.last_step:
             moments = optimizer_tensors(optimizer.optimizer, names)
-            save(
-                out / LAST, classifier=classifier.weight, step=step, optimizer=moments, running=averaged.running, **run
-            )
+            reached = {"step": step, "samples": journal.samples, "seconds": journal.seconds}
+            weights = {"classifier": classifier.weight, "optimizer": moments, "running": averaged.running}
+            save(out / LAST, **weights, **reached, **run)
         if fabric.is_global_zero:
             report(Progress(step, sum(logged.values()), tracks_per_s, result))
         started = time.perf_counter()
@@ -363,6 +382,37 @@ def resume(path: Path, config: Config, corpus: str, validation: str, start: str)
             f"{path}: a run that began from other weights; give the same --init, or choose an empty folder with --out"
         )
     return last
+
+
+def adapt(path: Path, config: Config, works: str, n_works: int, validation: str) -> Checkpoint | None:
+    """The checkpoint of a run, as far as another can go on from it, or None where `path` is not there.
+
+    Steps go on, so that tracks that were heard do not come again. The classifier of other works starts anew, and so do
+    all moments with another phase or optimizer; what another validation found is forgotten.
+
+    Raises
+    ------
+    CheckpointError
+        If it is of another network.
+    """
+    if not path.exists():
+        return None
+    last = load_checkpoint(path)
+    if changes := replace(config, training=last.config.training).differences(last.config):
+        raise CheckpointError(
+            f"{path}: a run of another network ({', '.join(changes)}); give the same, or choose an empty folder with "
+            "--out"
+        )
+    before, now = last.config.training, config.training
+    moments = last.optimizer if (before.phase, before.optimizer) == (now.phase, now.optimizer) else {}
+    if last.works != works:
+        new = torch.zeros(n_works, config.network.embedding_dim)
+        moments = {
+            name: (new if value.ndim else torch.zeros(())) if name.startswith("classifier.") else value
+            for name, value in moments.items()
+        }
+    facts = last.facts if last.validation == validation else lasting_facts(last.facts)
+    return replace(last, optimizer=moments, facts=facts)
 
 
 def initial_classifier(config: Config, works: str, n_works: int, source: Checkpoint | None) -> nn.Linear:

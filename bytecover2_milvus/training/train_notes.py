@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 from ..alignment.qmax import qmax_scores
-from ..config import Config
+from ..config import AUTO, Config
 from ..errors import ConfigError, TrainingError
 from ..metrics import average_precision
 from ..model.network import ByteCover2
@@ -103,6 +103,8 @@ def train_notes(
     training, out = config.training, Path(out)
     if not config.notes.width:
         raise ConfigError('phase "notes" trains the note map, and there is none: add --set notes.width=32')
+    if training.precision == AUTO:
+        raise ConfigError('phase "notes" computes in the precision that it is told: set training.precision="32-true"')
     if training.hearings:
         raise ConfigError('phase "notes" keeps the tracks that it has: leave training.hearings out')
     if launched()[1] > 1:
@@ -140,7 +142,7 @@ def train_notes(
         Checkpoint(config, network, note_map=averaged.kept, facts=facts | reached, **running).save(path)
 
     batches = DataLoader(
-        Subset(NoteBatches(corpus, cache, training), range(step, training.steps)),
+        Subset(NoteBatches(corpus, cache, training), range(step, training.last_step)),
         batch_size=None,
         num_workers=data_workers,
         prefetch_factor=4 if data_workers else None,
@@ -169,7 +171,7 @@ def train_notes(
         tracks_per_s = len(cqt) / (time.perf_counter() - started)
         fabric.log_dict({"loss/notes": value, "tracks_per_s": tracks_per_s}, step)
         result = None
-        if validation.works and (step % training.validate_every == 0 or step == training.steps):
+        if validation.works and (step % training.validate_every == 0 or step == training.last_step):
             result = validate_notes(averaged.kept, validation, cache, fabric.device)
             note_map.train()
             fabric.log_dict({f"validation/{name}": score for name, score in result.average_precision.items()}, step)
@@ -177,7 +179,7 @@ def train_notes(
             if (reached := round(result.map, 6)) > best:
                 best = reached
                 save(out / BEST)
-        if step % training.save_every == 0 or step == training.steps:
+        if step % training.save_every == 0 or step == training.last_step:
             moments = optimizer_tensors(optimizer.optimizer, names)
             save(out / LAST, step=step, optimizer=moments, running=averaged.running, **run)
         report(NoteProgress(step, value, tracks_per_s, result))
