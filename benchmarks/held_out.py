@@ -94,9 +94,9 @@ def clean_tracks(work: Work, soundfont: Path, folder: Path) -> Iterator[tuple[st
 
 def _waveform(work: Work, number: int, soundfont: Path) -> Waveform:
     """One track of a work."""
-    if not isinstance(work.source, tuple):
-        song = work.source if isinstance(work.source, Song) else _song(work.source)
+    if song := song_of(work):
         return render_with_soundfont(arrange(song, number), soundfont, LONGEST_S)
+    assert isinstance(work.source, tuple)
     path = work.source[number]
     if path.suffix != ".mid":
         return load_audio(path)
@@ -104,6 +104,13 @@ def _waveform(work: Work, number: int, soundfont: Path) -> Waveform:
     import mido
 
     return play(mido.MidiFile(path, clip=True), soundfont, LONGEST_S)
+
+
+def song_of(work: Work) -> Song | None:
+    """The song whose arrangements are the tracks of a work; None where they are files."""
+    if isinstance(work.source, tuple):
+        return None
+    return work.source if isinstance(work.source, Song) else _song(work.source)
 
 
 _song = lru_cache(maxsize=1)(read_song)  # the tracks of a work follow each other

@@ -21,43 +21,76 @@ from bytecover2_milvus.metrics import Judge
 VECTOR, ALIGNMENT = Background(0.0, 0.15), Background(1.0, 0.3)
 
 
-def normalised(similarity: NDArray[np.floating], track_ids: Sequence[str], background: Background) -> NDArray:
-    """The s-norm (n_queries, n_tracks) of similarities of the queries of some tracks with all clean tracks.
+def similarities(
+    queries: NDArray[np.floating],
+    query_levels: Sequence[NDArray[np.uint8]],
+    vectors: NDArray[np.floating],
+    levels: Sequence[NDArray[np.uint8]],
+) -> NDArray[np.floating]:
+    """Of queries and tracks (n_queries, n_tracks, kinds): the cosine first, then the scores of the alignments.
 
     Parameters
     ----------
-    similarity : np.ndarray [shape=(n_tracks, n_tracks, 2)]
-        Of every query (first axis) with every clean track, and of every clean track with every clean track (last axis:
-        query, clean).
+    queries, vectors : np.ndarray [shape=(n_queries, D), (n_tracks, D)]
+        Unit embeddings.
+    query_levels, levels : sequences of np.ndarray [shape=(n_frames, channels)]
+        Levels of chroma.
+    """
+    aligned = np.stack([qmax_scores(query, levels) for query in query_levels])
+    return np.concatenate([(queries @ vectors.T)[..., None], aligned], axis=-1)
+
+
+def normalised(
+    asked: NDArray[np.floating],
+    among: NDArray[np.floating],
+    track_ids: Sequence[str],
+    background: Background,
+    asking: Sequence[int] | None = None,
+) -> NDArray[np.float64]:
+    """The s-norm (n_queries, n_tracks) of similarities of queries with clean tracks.
+
+    Parameters
+    ----------
+    asked : np.ndarray [shape=(n_queries, n_tracks)]
+        Of every query with every clean track.
+    among : np.ndarray [shape=(n_tracks, n_tracks)]
+        Of every clean track as a query with every clean track.
+    track_ids : sequence of str, length n_tracks
+    background : Background
+    asking : sequence of int, length n_queries, optional
+        Which track each query was made from, by default all in order.
     """
     order = sorted(range(len(track_ids)), key=lambda i: hashlib.sha256(track_ids[i].encode()).digest())
-    cohort = order[:SIZE]
-    own = np.arange(len(track_ids))[:, None] == np.array(cohort)  # (n_tracks, n_cohort)
+    cohort = np.array(order[:SIZE])
+    everyone = np.arange(len(track_ids))
     of_queries, of_tracks = (
-        cohort_statistics(np.where(own, np.nan, similarity[:, cohort, side]), background) for side in (0, 1)
+        cohort_statistics(np.where(np.asarray(own)[:, None] == cohort, np.nan, values[:, cohort]), background)
+        for own, values in ((everyone if asking is None else asking, asked), (everyone, among))
     )
-    return s_norm(similarity[..., 0], of_queries[:, None], of_tracks[None])
-
-
-def alignments(queries: Sequence[NDArray[np.uint8]], tracks: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Scores (n_queries, n_tracks, groups) of the alignment of levels (n_frames, channels)."""
-    return np.stack([qmax_scores(query, tracks) for query in queries])
+    return s_norm(asked, of_queries[:, None], of_tracks[None])
 
 
 def combined(
-    vector: NDArray[np.floating], aligned: NDArray[np.floating], track_ids: Sequence[str]
+    asked: NDArray[np.floating],
+    among: NDArray[np.floating],
+    track_ids: Sequence[str],
+    asking: Sequence[int] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Alignment alone and both stages: (n_queries, n_tracks) each, their normalised similarities with equal weights.
 
     Parameters
     ----------
-    vector : np.ndarray [shape=(n_tracks, n_tracks, 2)]
-        Cosines, as `normalised` takes them.
-    aligned : np.ndarray [shape=(n_tracks, n_tracks, groups, 2)]
+    asked, among : np.ndarray [shape=(n_queries, n_tracks, kinds), (n_tracks, n_tracks, kinds)]
+        As `similarities` gives them, of queries and of the clean tracks.
+    track_ids, asking
+        As `normalised` takes them.
     """
-    groups = [normalised(aligned[:, :, group], track_ids, ALIGNMENT) for group in range(aligned.shape[2])]
+    vector, *groups = (
+        normalised(asked[..., kind], among[..., kind], track_ids, VECTOR if kind == 0 else ALIGNMENT, asking)
+        for kind in range(asked.shape[-1])
+    )
     alone = np.mean(groups, axis=0)
-    return alone, alone + normalised(vector, track_ids, VECTOR)
+    return alone, alone + vector
 
 
 def by_scores(scores: NDArray[np.floating], track_ids: Sequence[str]) -> Judge:

@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 
 from benchmarks.fourier import fourier_embedding
 from benchmarks.held_out import SETS, Waveform, Work, cached, clean_tracks, works_of
-from benchmarks.second_stage import alignments, by_scores, combined
+from benchmarks.second_stage import by_scores, combined, similarities
 from benchmarks.validation_table import FLOOR, RANDOM, SHIPPED, Score, markdown
 from bytecover2_milvus.alignment.chroma import to_levels
 from bytecover2_milvus.config import SAMPLE_RATE
@@ -137,7 +137,7 @@ def hear(
 def _embed(system: str, waveform: Waveform, floor: Path) -> tuple[Embedding, NDArray[np.float32] | None]:
     """Embedding and chroma of a waveform; the floor's, which is slow and never changes, is kept in a file."""
     if system != FLOOR:
-        return _embedder(system)(waveform)
+        return embedder_of(system)(waveform)
     if not floor.exists():
         with whole_file(floor) as part, part.open("wb") as file:
             np.save(file, fourier_embedding(waveform))
@@ -145,7 +145,7 @@ def _embed(system: str, waveform: Waveform, floor: Path) -> tuple[Embedding, NDA
 
 
 @cache
-def _embedder(system: str) -> Callable[[Waveform], tuple[Embedding, NDArray[np.float32] | None]]:
+def embedder_of(system: str) -> Callable[[Waveform], tuple[Embedding, NDArray[np.float32] | None]]:
     """A bundle by its folder, "" for the one that ships, or a checkpoint of training by its file."""
     if not system.endswith(".safetensors"):
         from bytecover2_milvus.embedder import Embedder
@@ -235,10 +235,10 @@ def second_stage(name: str, condition: str, system: str, heard: Sequence[Heard])
     )
     vectors = np.stack([track.embeddings["whole", system] for track in tracks])
     queries = np.stack([track.embeddings[how, system] for track, how in zip(tracks, own, strict=True)])
-    pairs = alignments(clean, clean)
-    aligned = np.stack([pairs if condition == "whole" else alignments(asked, clean), pairs], axis=-1)
+    among = similarities(vectors, clean, vectors, clean)
+    asked_for = among if condition == "whole" else similarities(queries, asked, vectors, clean)
     track_ids = [track.track_id for track in tracks]
-    alone, both = combined(np.stack([queries @ vectors.T, vectors @ vectors.T], axis=-1), aligned, track_ids)
+    alone, both = combined(asked_for, among, track_ids)
     work_ids = [track.work_id if track.set == name else "" for track in tracks]
     shown = system or SHIPPED
     return {
