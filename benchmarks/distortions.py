@@ -22,7 +22,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.held_out import LONGEST_S, Waveform, Work, song_of
+from benchmarks.held_out import Waveform, Work, song_of
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.degrade import Degradation, crowd, encode_decode, equaliser, noise, retune, room
 from bytecover2_milvus.songs.arrange import Arrangement, arrange
@@ -142,8 +142,10 @@ DISTORTIONS: dict[str, Distortion] = {
 }
 
 
-def without_middle(work: Work, number: int, level_db: float, soundfont: Path) -> NDArray[np.float32] | None:
-    """A track of a work played with what phase cancelling removes at `level_db`; None where no arrangement is known.
+def without_middle(
+    work: Work, number: int, level_db: float, soundfont: Path, longest_s: float
+) -> NDArray[np.float32] | None:
+    """The beginning of a track of a work, played with what phase cancelling removes at `level_db`; None of files.
 
     The difference of the two channels has what is to the sides; what is in the middle, as tune, bass and drums are, is
     gone, or lowered where the middle is not quite even.
@@ -151,7 +153,7 @@ def without_middle(work: Work, number: int, level_db: float, soundfont: Path) ->
     song = song_of(work)
     if song is None:
         return None
-    return render_with_soundfont(lowered(arrange(song, number), level_db), soundfont, LONGEST_S)
+    return render_with_soundfont(lowered(arrange(song, number), level_db), soundfont, longest_s)
 
 
 def lowered(arrangement: Arrangement, level_db: float) -> Arrangement:

@@ -44,7 +44,7 @@ from bytecover2_milvus.cores import usable_cores
 from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.metrics import average_precision
 from bytecover2_milvus.processes import map_in_processes
-from bytecover2_milvus.songs.code import code_digest
+from bytecover2_milvus.songs import version
 from bytecover2_milvus.songs.soundfont import SOUNDFONTS, find_soundfont
 from bytecover2_milvus.writing import whole_file
 
@@ -119,8 +119,9 @@ def distorted(
         return distortion.change(clean, value, np.random.default_rng(zlib.crc32(f"{track_id} {kind}".encode())))
     if isinstance(work.source, tuple):
         return None
-    make = partial(without_middle, work, 0, value, soundfont)
-    return cached(folder / track_id / f"{kind} {value:g}.flac", make)[: len(clean)]
+    longest_s = len(clean) / SAMPLE_RATE
+    make = partial(without_middle, work, 0, value, soundfont, longest_s)
+    return cached(folder / track_id / f"{kind} {value:g}, {longest_s:.3f} s.flac", make)
 
 
 def _sound(waveform: Waveform, bundle: str) -> Sound:
@@ -226,7 +227,7 @@ def measure(
     workers: int,
 ) -> list[Score]:
     """The scores of a bundle over all works, by set; of each set, `asking` works ask, or all."""
-    folder = cache_folder / f"{code_digest()} {soundfont.stem}"
+    folder = cache_folder / f"{version.ALL} {soundfont.stem}"
     job = partial(hear, kinds=kinds, seconds=seconds, bundle=bundle, soundfont=soundfont, folder=folder)
     jobs = []
     for some in works.values():

@@ -1,4 +1,4 @@
-"""Two recordings, explained: where the same music runs in both, found by each group of chroma channels."""
+"""Two recordings, explained: where the same music runs in both, and what of it the embedding hears."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .errors import ChromaError, ShortChroma
 
 if TYPE_CHECKING:
     from .alignment.evidence import Evidence
+    from .attribution import Contributions, Part
 
 SAME_TEMPO = 0.015  # by which a tempo ratio may differ from 1 and still be called the same
 
@@ -51,6 +52,7 @@ class Explanation:
     similarity: float | None = None  # cosine of the embeddings
     score: float | None = None  # log odds that both are one work
     probability: float | None = None  # that both are one work
+    contributions: Contributions | None = None  # of the query's parts to the similarity
 
     @property
     def best(self) -> str | None:
@@ -93,6 +95,7 @@ def explain_pair(
     similarity: float | None = None,
     score: float | None = None,
     probability: float | None = None,
+    contributions: Contributions | None = None,
 ) -> Explanation:
     """The alignment of two recordings by each group of twelve chroma channels.
 
@@ -106,6 +109,8 @@ def explain_pair(
         Seconds from one frame to the next.
     similarity, score, probability : float, optional
         What is known of the pair besides; it is handed on.
+    contributions : Contributions, optional
+        As `attribution.contributions` gives them; likewise.
 
     Raises
     ------
@@ -128,7 +133,7 @@ def explain_pair(
                 f" {parameters.embedding * frame_s:.1f} s are needed"
             )
     found = {group: evidence(query.chroma, track.chroma, number, parameters) for number, group in enumerate(groups)}
-    return Explanation(query, track, frame_s, found, similarity, score, probability)
+    return Explanation(query, track, frame_s, found, similarity, score, probability, contributions)
 
 
 def in_words(explanation: Explanation, group: str | None = None) -> str:
@@ -157,6 +162,23 @@ def verdict_in_words(explanation: Explanation) -> str:
         )
     share = share_in_words(probability)
     return f"Probably one work ({share})." if probability >= 0.5 else f"Probably two works ({share} that it is one)."
+
+
+def contributions_in_words(known: Contributions) -> str:
+    """A sentence that says which part of the query the similarity of the embeddings rests on most."""
+    stretch, octave = (max(parts, key=lambda part: part.contribution) for parts in (known.times, known.bands))
+    told = []
+    if stretch.contribution > 0:
+        told.append(f"{clock(stretch.start)} to {clock(stretch.end)} ({_without(known, stretch)})")
+    if octave.contribution > 0:
+        told.append(f"what sounds between {octave.start:.0f} and {octave.end:.0f} Hz ({_without(known, octave)})")
+    if not told:
+        return "No part of the query makes the embeddings alike: without any of them they are no further apart."
+    return f"Of the query, the embeddings' similarity of {known.similarity:.2f} rests most on {' and on '.join(told)}."
+
+
+def _without(known: Contributions, part: Part) -> str:
+    return f"{known.similarity - part.contribution:.2f} without"
 
 
 def share_in_words(probability: float) -> str:

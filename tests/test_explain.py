@@ -21,16 +21,25 @@ from PIL import Image
 from written_tune import FRAME_S, GROUPS, chroma_of, played, slower, tune
 
 from bytecover2_milvus.alignment.chroma import fold, to_levels
+from bytecover2_milvus.attribution import Contributions, Part
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.cli.explain import path_of
 from bytecover2_milvus.cli.output import Place
 from bytecover2_milvus.collection import TrackCollection
-from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.config import SAMPLE_RATE, FrontEnd
 from bytecover2_milvus.contract import ChromaFacts
 from bytecover2_milvus.embedder import Embedder, Heard
 from bytecover2_milvus.errors import AudioError, BundleError, ChromaError, OutputError, ShortChroma
-from bytecover2_milvus.explain import Explanation, Recording, clock, explain_pair, in_words, verdict_in_words
+from bytecover2_milvus.explain import (
+    Explanation,
+    Recording,
+    clock,
+    contributions_in_words,
+    explain_pair,
+    in_words,
+    verdict_in_words,
+)
 from bytecover2_milvus.ingest import ingest
 from bytecover2_milvus.manifest import tracks_in
 from bytecover2_milvus.milvus import connected
@@ -44,6 +53,11 @@ QUERY_NAME = 'live </script><script>alert("1")</script> & loud.mp3'
 # The same 50 seconds, in the track 3 semitones higher and 1.25 times as fast, with other music around them.
 QUERY = [*tune(2, 15), *tune(1, 50), *tune(3, 10)]
 TRACK = [*tune(4, 10), *slower(tune(1, 50, transposition=3), 0.8), *tune(5, 20)]
+CONTRIBUTIONS = Contributions(
+    0.62,
+    (Part(0, 20, -0.02), Part(20, 40, 0.11), Part(40, 60, 0.08), Part(60, 75, 0.0)),
+    (Part(130.8, 261.6, 0.01), Part(261.6, 523.3, 0.31), Part(523.3, 1046.5, -0.04)),
+)
 STARTS_S = sum(duration for _, duration in tune(2, 15)), sum(duration for _, duration in tune(4, 10))
 
 
@@ -53,7 +67,8 @@ def recording(name: str, notes: list[tuple[int, float]], seed: int = 0) -> Recor
 
 @pytest.fixture(scope="module")
 def explanation() -> Explanation:
-    return explain_pair(recording(QUERY_NAME, QUERY), recording("cover.flac", TRACK, 1), GROUPS, FRAME_S)
+    pair = recording(QUERY_NAME, QUERY), recording("cover.flac", TRACK, 1)
+    return explain_pair(*pair, GROUPS, FRAME_S, contributions=CONTRIBUTIONS)
 
 
 # In words
@@ -108,6 +123,15 @@ def test_a_probability_becomes_a_verdict_that_is_never_certain(explanation, prob
     judged = replace(explanation, probability=probability, score=0.0)
     assert verdict_in_words(judged) == words
     assert words in explain_page(judged)
+
+
+def test_says_what_the_similarity_rests_on_most():
+    assert contributions_in_words(CONTRIBUTIONS) == (
+        "Of the query, the embeddings' similarity of 0.62 rests most on 0:20 to 0:40 (0.51 without) and on what sounds "
+        "between 262 and 523 Hz (0.31 without)."
+    )
+    nothing = Contributions(-0.1, (Part(0, 20, -0.02),), (Part(33, 65, 0.0),))
+    assert contributions_in_words(nothing).startswith("No part of the query makes the embeddings alike")
 
 
 def test_says_that_nothing_recurs():
@@ -169,7 +193,12 @@ class Ear:
     """Chroma by a Fourier transform: enough for sines."""
 
     def __init__(self) -> None:
-        self.contract = SimpleNamespace(sample_rate=SAMPLE_RATE, chroma=ChromaFacts("0" * 32, GROUPS, 10_240))
+        self.contract = SimpleNamespace(
+            sample_rate=SAMPLE_RATE,
+            silence_peak=1e-3,
+            front_end=FrontEnd(),
+            chroma=ChromaFacts("0" * 32, GROUPS, 10_240),
+        )
 
     def hear(self, waveform: NDArray[np.float32]) -> Heard:
         if len(waveform) < 2 * SAMPLE_RATE:
@@ -232,7 +261,9 @@ def test_the_command_writes_the_page_of_a_real_bundle(music, tmp_path, tiny_note
         ["explain", *files, "--out", str(out), "--no-audio", "--bundle", str(tiny_notes_bundle), "--device", "cpu"],
     )
     assert (done.exit_code, done.stdout) == (0, "")
-    words, told = done.stderr.splitlines()
+    words, rests, told = done.stderr.splitlines()
+    assert rests.startswith(("Of the query, the embeddings' similarity of ", "No part of the query makes"))
+    assert rests.replace("'", "&#x27;") in out.read_text(encoding="utf-8")
     assert re.match(r"From \d+:\d\d to \d+:\d\d the query runs as the track does from \d+:\d\d to \d+:\d\d; ", words)
     assert told == f"The page is {out}"
     assert words.partition(" Any two recordings")[0] in out.read_text(encoding="utf-8")
@@ -382,6 +413,31 @@ def test_each_group_of_channels_has_its_drawing(page, explanation):
     page.evaluate(f"document.querySelector('[name=group][value=\"{GROUPS.index(explanation.best)}\"]').click()")
 
 
+def test_bars_beside_the_path_say_what_each_stretch_contributes(page, explanation):
+    bars = page.evaluate(
+        "[...document.querySelectorAll('.view:not([hidden]) .times rect')].map((bar) => ["
+        " bar.classList.value, bar.y.baseVal.value, bar.height.baseVal.value, bar.width.baseVal.value,"
+        " bar.textContent])"
+    )
+    parts = explanation.contributions.times
+    assert [bar[0] for bar in bars] == ["against", "for", "for", "for"]
+    for bar, part in zip(bars, parts, strict=True):
+        assert bar[1:3] == pytest.approx([part.start / FRAME_S, (part.end - part.start) / FRAME_S], abs=0.01)
+        assert bar[3] == pytest.approx(100 * abs(part.contribution) / 0.11, abs=0.1)
+        assert bar[4] == f"{clock(part.start)} to {clock(part.end)}: {part.contribution:+.3f}"
+    boxes = [
+        page.evaluate(f"(({{top, height}}) => [top, height])(document.querySelector('{name}').getBoundingClientRect())")
+        for name in (MATRIX, ".view:not([hidden]) .times")
+    ]
+    assert boxes[0] == pytest.approx(boxes[1], abs=1)  # a bar stands beside its part of the path
+
+
+def test_the_octaves_are_listed_from_the_highest(page, explanation):
+    lines = page.evaluate("[...document.querySelectorAll('.bands [role=listitem]')].map((line) => line.textContent)")
+    assert lines == ["523 – 1046 Hz-0.040", "262 – 523 Hz+0.310", "131 – 262 Hz+0.010"]
+    assert page.text("p.heard") == contributions_in_words(explanation.contributions)
+
+
 def test_every_control_has_a_name_and_the_drawings_too(page):
     nodes = page.send("Accessibility.getFullAXTree")["nodes"]
     roles = ("button", "radio", "slider", "image", "checkbox")
@@ -426,6 +482,7 @@ def test_a_page_of_two_that_share_nothing_says_so(browser, tmp_path):
     browser.open(path.as_uri())
     assert browser.text(".words").startswith("Nothing recurs")
     assert browser.evaluate("document.querySelector('.matrix') === null")
+    assert browser.evaluate("document.querySelector('[aria-labelledby=heard]').hidden")  # contributions are not known
     browser.click("h1")  # browsers play nothing to who has not touched the page
     browser.evaluate("query.play()")  # each by itself
     browser.wait("query.currentTime > 0.2")

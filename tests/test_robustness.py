@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import distortions, held_out
+from benchmarks import held_out
 from benchmarks.distortions import DISTORTIONS, MIDDLE, SEVERITIES, lowered
 from benchmarks.robustness import BOTH, CLEAN, STORED, VECTOR, Heard, loss_interval, main, precisions, scores_of
 from bytecover2_milvus.config import SAMPLE_RATE
@@ -139,8 +139,7 @@ def test_the_interval_of_a_loss_draws_works() -> None:
 def test_the_command_writes_json_a_table_and_a_plot(
     tiny_notes_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (held_out, distortions):
-        monkeypatch.setattr(module, "LONGEST_S", 12.0)
+    monkeypatch.setattr(held_out, "LONGEST_S", 12.0)
     kinds = ("noise", "vocals removed")
     arguments = [*("--sets", "traditional", "--works", 2, "--tracks", 2, "--workers", 1, "--seconds", 10)]
     arguments += ["--bundle", tiny_notes_bundle, "--cache", tmp_path, "--soundfont", find_soundfont()]

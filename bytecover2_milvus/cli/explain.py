@@ -31,15 +31,16 @@ def explain(
     """Show where the same music runs in two recordings, in a page of one file.
 
     QUERY is an audio file, and TRACK is one, or the track_id of a track of the collection. The page has the
-    cross-similarity of both with the longest path through it, their chromagrams, and two players that jump to the
-    matched place together. It holds both recordings, small, and requests nothing.
+    cross-similarity of both with the longest path through it, their chromagrams, which stretches and octaves of the
+    query the similarity of the embeddings rests on, and two players that jump to the matched place together. It holds
+    both recordings, small, and requests nothing.
 
     \b
     Example:
       bytecover2-milvus explain cover.mp3 original.flac --out page.html
     """
     from ..embedder import Embedder
-    from ..explain import in_words, verdict_in_words
+    from ..explain import contributions_in_words, in_words, verdict_in_words
     from ..pages.explain import write_page
 
     if out.suffix.lower() not in (".html", ".htm"):
@@ -47,6 +48,8 @@ def explain(
     path = Path(track) if Path(track).exists() else path_of(track, milvus, collection)
     explanation = write_page(query, path, Embedder(bundle, device), out, sound=not no_audio)
     say(f"{in_words(explanation)} {verdict_in_words(explanation)}")
+    if explanation.contributions:
+        say(contributions_in_words(explanation.contributions))
     say(f"The page is {out}")
 
 

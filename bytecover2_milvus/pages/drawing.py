@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alignment.chroma import PITCH_CLASSES
-from ..explain import Explanation, clock, in_words
+from ..explain import Explanation, clock, contributions_in_words, in_words
 from .document import data_uri, escape, template
 from .image import of_chroma, of_recurrence
 
 if TYPE_CHECKING:
     from ..alignment.evidence import Evidence
+    from ..attribution import Contributions, Part
 
 TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 MOST_TICKS = 6
@@ -51,9 +52,46 @@ def drawing(explanation: Explanation, group: str, number: int, shown: bool) -> s
         track_frames=seen.candidate_end - seen.candidate_start,
         warped=data_uri("image/png", of_chroma(_in_time_of_track(query, seen))),
         matched=data_uri("image/png", of_chroma(track[seen.candidate_start : seen.candidate_end])),
+        times=_times_drawn(explanation),
         moved=escape(_moved(stretch.transposition)),
         words=escape(in_words(explanation, group)),
     )
+
+
+def _times_drawn(explanation: Explanation) -> str:
+    """A bar for each stretch of the query, beside it; nothing where contributions are not known."""
+    known = explanation.contributions
+    if known is None:
+        return ""
+    largest = max(abs(part.contribution) for part in known.times) or 1.0
+    bars = "".join(
+        f'<rect class="{_side(part)}" y="{part.start / explanation.frame_s:.2f}"'
+        f' height="{(part.end - part.start) / explanation.frame_s:.2f}"'
+        f' width="{100 * abs(part.contribution) / largest:.1f}">'
+        f"<title>{clock(part.start)} to {clock(part.end)}: {part.contribution:+.3f}</title></rect>"
+        for part in known.times
+    )
+    label = escape(contributions_in_words(known))
+    return (
+        f'<svg class="times" viewBox="0 0 100 {len(explanation.query.chroma)}" preserveAspectRatio="none" role="img"'
+        f' aria-label="{label}">{bars}</svg>'
+    )
+
+
+def bands_drawn(known: Contributions) -> str:
+    """A line for each octave, the highest first: its limits, a bar, and what it contributes."""
+    largest = max(abs(part.contribution) for part in known.bands) or 1.0
+    return "".join(
+        f'<div role="listitem"><span>{part.start:.0f} – {part.end:.0f} Hz</span>'
+        '<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect class="{_side(part)}" height="10" width="{100 * abs(part.contribution) / largest:.1f}"/></svg>'
+        f"<span>{part.contribution:+.3f}</span></div>"
+        for part in reversed(known.bands)
+    )
+
+
+def _side(part: Part) -> str:
+    return "for" if part.contribution >= 0 else "against"
 
 
 def points(seen: Evidence) -> NDArray[np.int32]:

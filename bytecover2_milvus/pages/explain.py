@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alignment.chroma import to_levels
+from ..attribution import contributions
 from ..errors import AudioError, BundleError
 from ..explain import (
     Explanation,
     Recording,
     clock,
+    contributions_in_words,
     explain_pair,
     in_words,
     pitch_in_words,
@@ -26,7 +28,7 @@ from ..explain import (
 )
 from ..writing import check_writable, whole_file
 from .document import document, escape, template
-from .drawing import drawing, points
+from .drawing import bands_drawn, drawing, points
 from .sound import compress
 
 if TYPE_CHECKING:
@@ -71,7 +73,9 @@ def write_page(query: Path, track: Path, embedder: Embedder, out: Path, *, sound
         raise AudioError(f"{track}: the same file as the query; name two recordings")
     (of_query, embedding, asking), (of_track, other, asked) = (_hear(path, embedder) for path in (query, track))
     frame_s = hears.frame_samples / embedder.contract.sample_rate
-    explanation = explain_pair(asking, asked, hears.groups, frame_s, similarity=float(embedding @ other))
+    similarity = float(embedding @ other)
+    heard = contributions(of_query, embedding, other, embedder)
+    explanation = explain_pair(asking, asked, hears.groups, frame_s, similarity=similarity, contributions=heard)
     sounds = (compress(of_query), compress(of_track)) if sound else (None, None)
     page = explain_page(explanation, sounds)
     with whole_file(out) as part:
@@ -121,6 +125,9 @@ def explain_page(explanation: Explanation, sounds: tuple[bytes | None, bytes | N
         track=escape(explanation.track.name),
         words=escape(in_words(explanation)),
         verdict=escape(verdict_in_words(explanation)),
+        heard_hidden="" if explanation.contributions else "hidden",
+        heard=escape(contributions_in_words(explanation.contributions)) if explanation.contributions else "",
+        bands=bands_drawn(explanation.contributions) if explanation.contributions else "",
         facts=_facts(explanation),
         choices=_choices(explanation, best),
         views=views,
