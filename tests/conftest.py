@@ -55,8 +55,8 @@ SLOW = {
     *("chroma_rows", "cli", "cluster", "collection", "collections_by_hand", "consumers", "decoding", "docker_compose"),
     *("embedding_function", "endings", "explain", "export", "faults", "groups", "groups_benchmark", "groups_page"),
     *("hostile_checkpoint", "installed", "layers", "note_map", "performing", "promotion", "qmax", "quantize", "rerank"),
-    *("recordings", "rerank_benchmark", "rest", "retrieval", "segments", "segments_benchmark", "soundfont"),
-    *("spectral", "table2", "telemetry", "throughput", "tokens", "training", "unlabelled", "validation"),
+    *("recordings", "rerank_benchmark", "rest", "retrieval", "robustness", "segments", "segments_benchmark"),
+    *("soundfont", "spectral", "table2", "telemetry", "throughput", "tokens", "training", "unlabelled", "validation"),
     *("vectors", "verdict", "verify"),
 }
 
