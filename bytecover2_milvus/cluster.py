@@ -28,6 +28,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
+from .alignment.verdict import Verdict
 from .bundle import default_bundle, open_bundle
 from .cores import usable_cores
 from .decoding import Decoded, Job, decode
@@ -147,7 +148,8 @@ class Cluster:
         if device not in DEVICES:
             raise DeviceError(f"device = {device!r}: choose one of {', '.join(DEVICES)}")
         self._bundle = None if bundle is None else Path(bundle).absolute()
-        self._contract = open_bundle(self._bundle or default_bundle()).contract
+        opened = open_bundle(self._bundle or default_bundle())
+        self._contract, self._verdict = opened.contract, opened.calibration
         self._address = address
         self._ray = _connected(address, workers)
         resources = self._ray.cluster_resources()
@@ -178,6 +180,10 @@ class Cluster:
     @property
     def chroma_id(self) -> str:
         return self._contract.chroma_id
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return self._verdict
 
     @property
     def chroma_channels(self) -> int:

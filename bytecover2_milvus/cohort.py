@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from .storing import Store
 
 SIZE = 40  # tracks; a random cohort of 20 normalises nearly as well
-# Of tracks of different works, before any has been measured: those of 300 rendered tracks of two minutes. A bundle has
-# its own in its calibration, for queries.
+# Of tracks of different works, before any has been measured: those of 300 rendered tracks of two minutes. They count
+# where there is no calibration, which has those of its bundle: a bundle without one, rows that come as vectors.
 BACKGROUNDS = {"vector": Background(0.02, 0.11), "notes": Background(2.3, 0.84), "lead": Background(2.9, 0.83)}
 ROWS_PER_RENEWAL = 100
 DIGITS = 6  # after the point, of a statistic
@@ -136,7 +136,9 @@ def with_statistics(rows: Sequence[Row], features: Sequence[Features], cohort: C
     ]
 
 
-def renew_statistics(store: Store, *, imported: bool = False) -> int:
+def renew_statistics(
+    store: Store, backgrounds: Mapping[str, Background] = BACKGROUNDS, *, imported: bool = False
+) -> int:
     """Compute the statistics again that a cohort of less than half of today's gave; how many tracks had such.
 
     These are the first tracks of a collection. Once there are `SIZE` tracks and none has such statistics, the store
@@ -147,14 +149,14 @@ def renew_statistics(store: Store, *, imported: bool = False) -> int:
     n_tracks = min(SIZE, store.count_chroma())
     ids = store.with_small_cohort(n_tracks / 2) if n_tracks > 1 else []
     if ids:
-        _renew(ids, store)
+        _renew(ids, store, backgrounds)
     if n_tracks == SIZE:
         store.note_full_cohort()
     return len(ids)
 
 
-def _renew(ids: Sequence[str], store: Store) -> None:
-    cohort = Cohort(store.cohort())
+def _renew(ids: Sequence[str], store: Store, backgrounds: Mapping[str, Background]) -> None:
+    cohort = Cohort(store.cohort(), backgrounds)
     for start in range(0, len(ids), ROWS_PER_RENEWAL):
         rows = store.rows_with(ids[start : start + ROWS_PER_RENEWAL], fresh=True)
         known = store.features_of([row.id for row in rows])

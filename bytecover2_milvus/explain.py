@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from .alignment.chroma import PITCH_CLASSES, to_levels
 from .alignment.qmax import Qmax
+from .alignment.recording import same_recording
+from .alignment.verdict import SAME_RECORDING, Verdict, probability
 from .errors import ChromaError, ShortChroma
 
 if TYPE_CHECKING:
@@ -134,6 +136,30 @@ def explain_pair(
             )
     found = {group: evidence(query.chroma, track.chroma, number, parameters) for number, group in enumerate(groups)}
     return Explanation(query, track, frame_s, found, similarity, score, probability, contributions)
+
+
+def judged(
+    explanation: Explanation, verdict: Verdict, query: NDArray[np.float64], track: NDArray[np.float64]
+) -> Explanation:
+    """The explanation with the score and the probability that `query` would give this pair.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        With a similarity.
+    verdict : Verdict
+        Of the bundle, for the groups of the explanation.
+    query, track : np.ndarray [shape=(kinds, 2)]
+        Their statistics, as `Verdict.statistics` gives them.
+    """
+    assert explanation.similarity is not None
+    first, second = explanation.query.chroma, explanation.track.chroma
+    aligned = [seen.score if seen else 0.0 for seen in explanation.evidence.values()]
+    frames = min(len(first), len(second))
+    score = float(verdict.scores(verdict.features(explanation.similarity, aligned, query, track, frames)))
+    if same_recording(explanation.similarity, first, second):
+        score = max(score, SAME_RECORDING)
+    return replace(explanation, score=score, probability=probability(score))
 
 
 def in_words(explanation: Explanation, group: str | None = None) -> str:

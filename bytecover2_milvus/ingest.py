@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from .cohort import renew_statistics
+from .cohort import BACKGROUNDS, renew_statistics
 from .config import SAMPLE_RATE
 from .decoding import Job, hash_content, mtime_ns
 from .embedder import Embedder
@@ -149,7 +149,8 @@ def ingest_with(
 def _ingest(
     tracks: Iterator[Track], reader: Reader, collection: Store, batch_size: int
 ) -> Generator[IngestRecord, None, None]:
-    batch = Batch(collection, batch_size)
+    backgrounds = reader.verdict.backgrounds if reader.verdict else BACKGROUNDS
+    batch = Batch(collection, batch_size, backgrounds)
     seen = _Seen()
     with reader:
         while chunk := list(islice(tracks, TRACKS_PER_LOOKUP)):
@@ -163,7 +164,7 @@ def _ingest(
             for listed, file in reader.read(jobs, collection.segments):
                 yield from batch.take(_read(listed, file, collection, batch))
         yield from batch.store()
-    renew_statistics(collection)
+    renew_statistics(collection, backgrounds)
     if batch.n_stored >= FLUSH_ROWS:
         collection.flush()
     if batch.n_stored:

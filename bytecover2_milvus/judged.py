@@ -113,7 +113,7 @@ class Judgements:
         track_ids: NDArray[np.str_],
         work_ids: NDArray[np.str_],
     ) -> NDArray[np.float64]:
-        """Similarities as the second stage ranks: those that it judges by score, before all others."""
+        """Similarities as the second stage ranks: those that it judges in its order, before all others."""
         ranked = similarity.astype(np.float64)
         closest = np.argsort(-similarity, kind="stable")[: self.candidates]
         closest = closest[closest != query]
@@ -121,14 +121,15 @@ class Judgements:
         one = work_ids == work_ids[query]
         self.n_same += int(one.sum()) - 1
         self.n_different += int((known & ~one).sum())
-        scores = self.reranker.stored_scores(
+        judged = self.reranker.stored_scores(
             str(track_ids[query]), track_ids[closest].tolist(), similarity[closest].tolist()
         )
-        if scores is None:
+        if judged is None:
             return ranked
+        scores, order = judged
         self.scores.append(scores[known[closest]])
         self.same.append(one[closest][known[closest]])
-        ranked[closest] = scores + (2.0 - scores.min())  # a cosine is at most 1
+        ranked[closest[order]] = 2.0 + np.arange(len(order), 0, -1)  # a cosine is at most 1
         return ranked
 
     def thresholds(self) -> Thresholds | None:

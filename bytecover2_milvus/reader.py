@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment.chroma import encode, to_levels
+from .alignment.verdict import Verdict
 from .decoding import Decoded, Decoder, Job
 from .embedder import Embedder
 from .errors import AudioError
@@ -40,6 +41,9 @@ class Reader(Protocol):
 
     @property
     def chroma_id(self) -> str: ...
+
+    @property
+    def verdict(self) -> Verdict | None: ...
 
     def __enter__(self) -> Reader: ...
 
@@ -76,6 +80,10 @@ class LocalReader:
     @property
     def chroma_id(self) -> str:
         return self._embedder.chroma_id
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return self._embedder.verdict
 
     def __enter__(self) -> LocalReader:
         return self

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .cohort import Cohort, CohortTrack, with_statistics
+from .alignment.score import Background
+from .cohort import BACKGROUNDS, Cohort, CohortTrack, with_statistics
 from .errors import InputRefused
 from .properties import SecondStage
 from .row import Features, Row, columns_of
@@ -93,9 +94,10 @@ class Outcome:
 class Batch:
     """Outcomes that wait to be stored together."""
 
-    def __init__(self, collection: Store, size: int) -> None:
+    def __init__(self, collection: Store, size: int, backgrounds: Mapping[str, Background] = BACKGROUNDS) -> None:
         self._collection = collection
         self._size = size
+        self._backgrounds = backgrounds
         self._outcomes: list[Outcome] = []
         self._since = 0.0  # when the first of them came
         self._cohort: Cohort | None = None  # once there is something to compare with it
@@ -157,5 +159,5 @@ class Batch:
 
     def _with_statistics(self, rows: Sequence[Row], features: Sequence[Features]) -> list[Features]:
         if self._cohort is None:
-            self._cohort = Cohort(self._collection.cohort())
+            self._cohort = Cohort(self._collection.cohort(), self._backgrounds)
         return with_statistics(rows, features, self._cohort, self._collection.chroma_channels)

@@ -18,6 +18,7 @@ class BandEmbedder:
     contract_version = 1
     chroma_id = ""
     chroma_channels = 0
+    verdict = None
 
     def embed(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         frames = waveform[: len(waveform) // 1024 * 1024].reshape(-1, 1024)

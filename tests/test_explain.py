@@ -24,7 +24,7 @@ from bytecover2_milvus.alignment.chroma import fold, to_levels
 from bytecover2_milvus.attribution import Contributions, Part
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.cli.explain import path_of
+from bytecover2_milvus.cli.explain import stored_track
 from bytecover2_milvus.cli.output import Place
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE, FrontEnd
@@ -199,6 +199,7 @@ class Ear:
             front_end=FrontEnd(),
             chroma=ChromaFacts("0" * 32, GROUPS, 10_240),
         )
+        self.verdict = None
 
     def hear(self, waveform: NDArray[np.float32]) -> Heard:
         if len(waveform) < 2 * SAMPLE_RATE:
@@ -289,9 +290,9 @@ def test_a_track_is_also_named_by_its_id(folder, tmp_path):
     with connected(uri) as client:
         collection = TrackCollection.open_or_create(client, "tracks", BandEmbedder())
         assert [record.status for record in ingest(tracks_in([folder]), BandEmbedder(), collection, workers=0)]
-    assert path_of("b", Place(uri), "tracks") == (folder / "b.wav").resolve()
+    assert stored_track("b", Place(uri), "tracks", BandEmbedder()) == ((folder / "b.wav").resolve(), None)
     with pytest.raises(ClickException, match=r"^e: no such file, and no track_id of tracks at .*catalogue\.db$"):
-        path_of("e", Place(uri), "tracks")
+        stored_track("e", Place(uri), "tracks", BandEmbedder())
 
 
 # In the browser

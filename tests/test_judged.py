@@ -84,6 +84,24 @@ def test_the_second_stage_ranks_and_its_verdicts_are_counted(collection):
     assert found.equal_error_rate == 0 and found.for_precision["0.99"].recall == 1
 
 
+def test_tracks_are_ranked_in_the_order_of_a_query(collection):
+    """An improbable jingle of nine seconds comes last, as in a query, though others have a lower score."""
+    stored = collection.fetch()
+    jingle = to_levels(chroma(tune(600, 30), 7))[:20]
+    resembling_nothing = {"n": 20, "vector": [0.0, 0.1], "notes": [-1.5, 0.8], "lead": [-1.5, 0.8]}
+    collection.upsert([row("jingle", 20 * FRAME_S)], near_query(0.99, 0)[None], [encode(jingle)], [resembling_nothing])
+    try:
+        second = Reranker(collection, VERDICT, FRAME_S)
+        judge, ids = Judgements(second, 100), np.array([*stored.track_ids, "jingle"])
+        similarity = np.linspace(0, 1, len(ids))
+        ranked = judge(0, similarity, ids, np.array([*stored.work_ids, ""]))
+        scores, order = second.stored_scores(ids[0], ids[1:].tolist(), similarity[1:].tolist())
+    finally:
+        collection.delete_tracks(["jingle"])
+    np.testing.assert_array_equal(np.argsort(-ranked)[:-1], np.array(order) + 1)
+    assert ids[order[-1] + 1] == "jingle" and scores.min() < scores[-1] < 0
+
+
 def test_what_is_not_judged_stays_behind_and_is_not_found(collection):
     """With one candidate each, only the track that the vector puts first is judged."""
     stored = collection.fetch()

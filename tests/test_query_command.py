@@ -17,8 +17,10 @@ from written_tune import played, slower, tune
 from bytecover2_milvus.alignment.score import Background, Calibration
 from bytecover2_milvus.alignment.verdict import Verdict
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.cohort import BACKGROUNDS
+from bytecover2_milvus.cohort import BACKGROUNDS, Cohort
+from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.milvus import connected
 
 # The bundle is untrained: copies are alike, and nothing else is known. Only what is as good as a copy is a cover.
 VERDICT = Verdict(
@@ -114,9 +116,39 @@ def test_a_query_that_is_too_short_is_ranked_by_its_embedding_and_says_so(query,
 
 def test_without_a_second_stage_it_is_as_before_and_says_so_once(query, music, tiny_notes_bundle):
     without = query(music / "stranger.wav", music / "inside.wav", "--json", "--rerank", 0)
-    assert without.stderr == "" and len(lines(without)) == 14
+    assert without.stderr == "note: --rerank 0: ranked by similarity alone, without a verdict\n"
+    assert len(lines(without)) == 14
+    assert all(match["score"] is match["probability"] is None for match in lines(without))
     plain = query(music / "stranger.wav", music / "inside.wav", "--json", "--bundle", tiny_notes_bundle)
     assert plain.stdout == without.stdout
     assert plain.stderr == "note: this bundle has a note map but no calibration.json, and so no second stage\n"
     refused = query(music / "inside.wav", "--distinct", "--rerank", 0)
     assert refused.exit_code == 2 and "--distinct needs the second stage" in refused.stderr
+
+
+def test_explain_tells_the_score_and_the_probability_that_query_does(query, music, db, bundle, tmp_path):
+    match = next(match for match in lines(query(music / "inside.wav", "--json")) if match["title"] == "song-3")
+
+    def explain(track: object) -> str:
+        out = ["--out", str(tmp_path / "page.html"), "--no-audio", "--uri", str(db), "--bundle", str(bundle)]
+        result = CliRunner().invoke(main, ["explain", str(music / "inside.wav"), str(track), *out])
+        assert result.exit_code == 0, result.output
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert "Probability of one work" in page and "Score, log odds" in page
+        return result.stderr
+
+    told = f"Score {match['score']:+.2f}, probability {match['probability']:.3f}, beside "
+    assert told + "the tracks of tracks.\n" in explain(match["track_id"])
+    alone = explain(music / "catalogue" / "song-3.wav")
+    assert "beside typical tracks.\n" in alone and told not in alone
+
+
+def test_the_statistics_of_an_ingest_count_the_background_of_the_bundle(db):
+    with connected(str(db)) as client:
+        collection = TrackCollection.open(client, "tracks")
+        tracks = collection.cohort()
+        stored = collection.stored_chroma([track.track_id for track in tracks])
+    expected = Cohort(tracks, VERDICT.backgrounds).all_statistics(tracks)
+    assert len(tracks) == 7
+    for track, statistics in zip(tracks, expected, strict=True):
+        assert stored[track.track_id].statistics == statistics

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 VECTOR = "vector"
 N_FEATURES = 4
 USUAL_FRAMES = 200
+SAME_RECORDING = 5.0  # least score (99 %) of another encoding of a recording: verdicts are fitted to covers
 SHORTEST, LONGEST = 40, 260  # frames: 20 s to two minutes, which calibrations are fitted to; beyond, these count
 
 

@@ -28,9 +28,9 @@ from .evaluate import evaluate
 from .explain import explain
 from .export import export
 from .groups import groups
+from .ingest import ingest
 from .output import InOrder, printable
 from .query import query
-from .search import ingest
 from .training import fit_pca, train
 from .verify import verify
 

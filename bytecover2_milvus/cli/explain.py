@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .output import Place, bundle_option, collection_option, device_option, milvus_options, open_milvus, say
+
+if TYPE_CHECKING:
+    from ..embedder import Embedder
+    from ..pages.explain import Beside
 
 
 @click.command()
@@ -45,24 +50,38 @@ def explain(
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--out {out}: its name must end in .html")
-    path = Path(track) if Path(track).exists() else path_of(track, milvus, collection)
-    explanation = write_page(query, path, Embedder(bundle, device), out, sound=not no_audio)
+    embedder = Embedder(bundle, device)
+    path, beside = (Path(track), None) if Path(track).exists() else stored_track(track, milvus, collection, embedder)
+    explanation = write_page(query, path, embedder, out, sound=not no_audio, beside=beside)
     say(f"{in_words(explanation)} {verdict_in_words(explanation)}")
     if explanation.contributions:
         say(contributions_in_words(explanation.contributions))
+    if explanation.score is not None:
+        others = f"the tracks of {collection}" if beside else "typical tracks"
+        say(f"Score {explanation.score:+.2f}, probability {explanation.probability:.3f}, beside {others}.")
     say(f"The page is {out}")
 
 
-def path_of(track_id: str, milvus: Place, collection: str) -> Path:
-    """The path of the file of a track of the collection."""
+def stored_track(track_id: str, milvus: Place, collection: str, embedder: Embedder) -> tuple[Path, Beside | None]:
+    """The path of the file of a track of the collection and beside what it is judged; None without a second stage."""
+    from ..cohort import Cohort
     from ..collection import TrackCollection
     from ..errors import CollectionError
+    from ..pages.explain import Beside
+    from ..rerank import QUERY_COHORT, why_no_verdict
 
+    beside = None
     try:
         with open_milvus(milvus) as client:
-            rows = TrackCollection.open(client, collection).rows_of([track_id])
+            tracks = TrackCollection.open(client, collection)
+            rows = tracks.rows_of([track_id])
+            verdict = embedder.verdict
+            if verdict and not why_no_verdict(tracks, embedder, verdict):
+                cohort = Cohort(tracks.cohort()[:QUERY_COHORT], verdict.backgrounds)
+                known = tracks.stored_chroma([track_id]).get(track_id)
+                beside = Beside(cohort, known.statistics) if known else None
     except CollectionError as error:
         raise click.ClickException(f"{track_id}: no such file, and not found as a track_id ({error})") from error
     if not rows:
         raise click.ClickException(f"{track_id}: no such file, and no track_id of {collection} at {milvus}")
-    return Path(rows[0].path)
+    return Path(rows[0].path), beside

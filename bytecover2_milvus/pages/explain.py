@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from ..explain import (
     contributions_in_words,
     explain_pair,
     in_words,
+    judged,
     pitch_in_words,
     share_in_words,
     tempo_in_words,
@@ -32,13 +35,24 @@ from .drawing import bands_drawn, drawing, points
 from .sound import compress
 
 if TYPE_CHECKING:
+    from ..cohort import Cohort
     from ..embedder import Embedder
 
 GROUPS = {"notes": "All notes", "lead": "The tune"}  # others go by their own name
 NARROWEST, WIDEST = 0.6, 1.9  # aspect ratios of the drawing: a short query beside a long track stays visible
 
 
-def write_page(query: Path, track: Path, embedder: Embedder, out: Path, *, sound: bool = True) -> Explanation:
+@dataclass(frozen=True)
+class Beside:
+    """The tracks of a catalogue beside which a pair is judged, as `query` judges it there."""
+
+    cohort: Cohort
+    statistics: Mapping[str, Any]  # that are stored with the track
+
+
+def write_page(
+    query: Path, track: Path, embedder: Embedder, out: Path, *, sound: bool = True, beside: Beside | None = None
+) -> Explanation:
     """The alignment of two audio files, its page written to `out`.
 
     Parameters
@@ -50,6 +64,9 @@ def write_page(query: Path, track: Path, embedder: Embedder, out: Path, *, sound
         Whole at the end, or as it was before.
     sound : bool
         Whether the recordings go into the page, small; those that `sound.MOST_BYTES` cannot hold are left out.
+    beside : Beside, optional
+        By default the pair is judged beside the typical tracks that the calibration of the bundle knows. A bundle
+        without one gives no probability.
 
     Raises
     ------
@@ -76,6 +93,11 @@ def write_page(query: Path, track: Path, embedder: Embedder, out: Path, *, sound
     similarity = float(embedding @ other)
     heard = contributions(of_query, embedding, other, embedder)
     explanation = explain_pair(asking, asked, hears.groups, frame_s, similarity=similarity, contributions=heard)
+    if verdict := embedder.verdict:
+        own = beside.cohort.statistics(embedding, explanation.query.chroma) if beside else {}
+        known = beside.statistics if beside else {}
+        statistics = verdict.statistics(own, query.name), verdict.statistics(known, track.name)
+        explanation = judged(explanation, verdict, *statistics)
     sounds = (compress(of_query), compress(of_track)) if sound else (None, None)
     page = explain_page(explanation, sounds)
     with whole_file(out) as part:

@@ -24,7 +24,6 @@ from ..model.network import ByteCover2
 from ..processes import Worker, WorkerDied
 from ..reading import DAMAGED, parse_json, read_text
 from ..writing import whole_file
-from .gradient import loss_terms
 from .optimizer import make_optimizer
 from .ranks import launched, torch_device
 
@@ -82,13 +81,15 @@ class Step:
         self.cqt = torch.rand(len(self.work), config.front_end.n_bins, self.frames, device=device)
 
     def __call__(self) -> float:
+        from .train import loss_terms
+
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16-mixed"):
             pooled = self.network.pooled(self.cqt)
         feature, embedding = self.network.head(pooled)
         terms = loss_terms(feature, embedding, self.classifier, self.work, self.training)
         loss = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.item()  # waits for a GPU
 
