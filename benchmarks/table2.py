@@ -23,6 +23,11 @@ Networks: ``bundle`` is the one that ships. ``paper-128`` and ``paper-1536`` are
 input frame, with random weights, which time does not depend on. Clips are composed songs, rendered. Vectors to search
 are those of `benchmarks/retrieval.py`.
 
+``second stage`` is a query as the bundle answers it, with a verdict: ``load``; the bundle's graph, which hears both the
+embedding and the chroma (``whole``); a search for the hundred closest of ``--tracks`` (``retrieval``); and their
+alignment (``rerank``), read from a collection of a hundred synthetic tracks of four minutes, none of which is probable
+enough to be shown. ``more_ms`` is what that takes more than ours with the graph in one.
+
 ``limits`` are what the parts could take at best here: their FLOPs (a multiplication and an addition are two) at the
 rate of a large matrix product, and the bytes of all vectors at the rate at which memory is read.
 """
@@ -35,8 +40,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +71,23 @@ from benchmarks.catalogue import (
 )
 from benchmarks.machine import Cores, processor
 from benchmarks.milvus_server import MilvusServer
+from benchmarks.rerank import track
+from bytecover2_milvus.alignment.chroma import encode
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.bundle import default_bundle, open_bundle
 from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import SAMPLE_RATE, Config, FrontEnd, Network
 from bytecover2_milvus.contract import INPUT, INPUT_CQT, OUTPUT
+from bytecover2_milvus.embedder import Embedder, Heard
 from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.export.fold import FromCQT, ShippedNetwork
 from bytecover2_milvus.export.graph import export_cqt_onnx, export_onnx
 from bytecover2_milvus.index import EXACT
+from bytecover2_milvus.match import Match
 from bytecover2_milvus.model.cqt import ConstantQ, pool_time, scale_magnitude
 from bytecover2_milvus.model.network import ByteCover2
+from bytecover2_milvus.rerank import CANDIDATES, Reranker
+from bytecover2_milvus.row import Row
 from bytecover2_milvus.songs.arrange import arrange
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.songs.render import render
@@ -95,6 +106,9 @@ HEADER = (
     f"{'network':10} {'file':4} {'ms':9} {'preprocessing':>15} {'inference':>13} {'retrieval':>13} {'total':>15} "
     f"{'of core':>7}"
 )
+
+SECOND_STAGE = ("load", "whole", "retrieval", "rerank")
+TRACK_FRAMES = 520  # of chroma: four minutes
 
 Seconds = list[float]  # two: by the clock, and of the core
 
@@ -201,6 +215,42 @@ def whole(name: str, config: Config, network: ByteCover2) -> Callable[[NDArray[n
     return lambda waveform: graph.run([OUTPUT], {INPUT: waveform[None]})[0][0]
 
 
+@contextmanager
+def second_stage(collection: TrackCollection) -> Iterator[dict[str, Callable[[Any], Any]]]:
+    """The parts of a query with a verdict, each taking what the one before gave; `collection` is searched."""
+    embedder = Embedder(default_bundle(), "cpu", threads=1)
+    assert embedder.verdict is not None
+    with tempfile.TemporaryDirectory() as folder, connected(str(Path(folder, "chroma.db"))) as client:
+        stored = TrackCollection.create(client, "chroma", embedder)
+        levels = [track(TRACK_FRAMES, embedder.chroma_channels, seed) for seed in range(CANDIDATES)]
+        vectors = np.random.default_rng(0).standard_normal((CANDIDATES, embedder.dim)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        length_s = TRACK_FRAMES * embedder.frame_s
+        rows = [Row(str(i), f"{i:064x}", length_s, 0.0, length_s) for i in range(CANDIDATES)]
+        stored.upsert(rows, vectors, [encode(own) for own in levels], [{}] * CANDIDATES)
+        reranker = Reranker(stored, embedder.verdict, embedder.frame_s)
+        names = [row.track_id for row in rows]
+
+        def found(heard: Heard) -> tuple[Heard, list[Match]]:
+            (matches,) = collection.search(heard.embedding, CANDIDATES)
+            return heard, [replace(match, track_id=name) for match, name in zip(matches, names, strict=True)]
+
+        yield {
+            "load": load_audio,
+            "whole": embedder.hear,
+            "retrieval": found,
+            "rerank": lambda asked: reranker.rerank(*asked, LIMIT, 0.5),
+        }
+
+
+def ask_in_turn(parts: dict[str, Callable[[Any], Any]], clip: Path, cores: Cores) -> tuple[Any, dict[str, Seconds]]:
+    """The answer of the last of several parts, and what each took."""
+    value, taken = clip, {}
+    for part, function in parts.items():
+        value, *taken[part] = cores.timed(function, value)
+    return value, taken
+
+
 def session(model: bytes) -> onnxruntime.InferenceSession:
     """With the options of `Embedder`, one thread."""
     options = onnxruntime.SessionOptions()
@@ -210,12 +260,19 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def measure(
-    pipelines: dict[str, Pipeline], whole: Callable[..., Any], clips: list[Path], queries: int, cores: Cores
+    pipelines: dict[str, Pipeline],
+    whole: Callable[..., Any],
+    clips: list[Path],
+    queries: int,
+    cores: Cores,
+    verdict: dict[str, Callable[[Any], Any]] | None = None,
 ) -> dict[str, Any]:
     """Both pipelines in turns, `queries` times, after a round that is not counted and shows that they agree."""
     for number, clip in zip(range(-1, queries), itertools.cycle(clips), strict=False):
         answers = {way: ask_once(pipeline, clip, cores) for way, pipeline in pipelines.items()}
         embedding, *seconds = cores.timed(whole, pipelines["ours"].load(clip))
+        if verdict:
+            judged, staged = ask_in_turn(verdict, clip, cores)
         if number < 0:
             (ours, our_tracks, _), (reference, their_tracks, _) = answers["ours"], answers["reference"]
             line = {
@@ -225,16 +282,31 @@ def measure(
             }
             taken: dict[str, dict[str, list[Seconds]]] = {way: {part: [] for part in PARTS} for way in pipelines}
             taken["ours"]["whole"] = []
+            if verdict:
+                taken["second_stage"] = {part: [] for part in SECOND_STAGE}
+                line["judged"] = len(judged)
             continue
+        if verdict:
+            for part, seconds_of_part in staged.items():
+                taken["second_stage"][part].append(seconds_of_part)
         taken["ours"]["whole"].append(seconds)
         for way, (_, _, parts) in answers.items():
             for part in PARTS:
                 taken[way][part].append(parts[part])
     for way, parts in taken.items():
         spent = {part: np.array(values) for part, values in parts.items()}  # (queries, 2)
-        spent["preprocessing"] = spent["load"] + spent["cqt"]
-        spent["total"] = spent["preprocessing"] + spent["inference"] + spent["retrieval"]
+        if way == "second_stage":
+            spent["total"] = np.sum([spent[part] for part in SECOND_STAGE], axis=0)
+        else:
+            spent["preprocessing"] = spent["load"] + spent["cqt"]
+            spent["total"] = spent["preprocessing"] + spent["inference"] + spent["retrieval"]
         line[way] = {part: statistics(values) for part, values in spent.items()}
+    if verdict:
+        line["second_stage"]["more_ms"] = {
+            kind: line["second_stage"]["total"][kind]
+            - sum(line["ours"][part][kind] for part in ("load", "whole", "retrieval"))
+            for kind in ("ms", "cpu_ms")
+        }
     line["ratios"] = {
         kind: {
             part: line["reference"][part][kind] / line["ours"][part][kind]
@@ -304,6 +376,15 @@ def rows_of(line: dict[str, Any]) -> Iterator[str]:
             f"{head} {way:9} {cells['preprocessing']:>15} {cells['inference']:>13} {cells['retrieval']:>13} "
             f"{cells['total']:>15} {line[way]['total']['cpu_ms']:7.1f}"
         )
+    if staged := line.get("second_stage"):
+        cells = {
+            part: f"{staged[part]['ms']:.1f} ± {staged[part]['ms_deviation']:.1f}" for part in (*SECOND_STAGE, "total")
+        }
+        yield (
+            f"{head} with second stage: load {cells['load']}, whole {cells['whole']}, retrieval {cells['retrieval']}, "
+            f"rerank {cells['rerank']}, total {cells['total']}, of core {staged['total']['cpu_ms']:.1f}, "
+            f"{staged['more_ms']['cpu_ms']:.1f} more"
+        )
     times = line["ratios"]["ms"]
     yield (
         f"{head} {'times':9} {times['preprocessing']:15.1f} {times['inference']:13.1f} {times['retrieval']:13.1f} "
@@ -370,12 +451,13 @@ def main(
                     }
                     graph = whole(name, config, network)
                     least = limits(config, network, index)
-                    for suffix in FORMATS:
-                        made = make_clips(Path(folder), clips, suffix)
-                        line = {"network": name, "dim": dim, "format": suffix} | run
-                        line |= measure(pipelines, graph, made, queries, cores) | {"limits": least}
-                        click.echo(json.dumps(line))
-                        click.echo("\n".join(rows_of(line)), err=True)
+                    with second_stage(collection) if name == "bundle" else nullcontext() as verdict:
+                        for suffix in FORMATS:
+                            made = make_clips(Path(folder), clips, suffix)
+                            line = {"network": name, "dim": dim, "format": suffix} | run
+                            line |= measure(pipelines, graph, made, queries, cores, verdict) | {"limits": least}
+                            click.echo(json.dumps(line))
+                            click.echo("\n".join(rows_of(line)), err=True)
     except BytecoverError as error:
         raise click.ClickException(str(error)) from error
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.table2 import CLIP_RATE, CLIP_S, FORMATS, PARTS, main, make_clips
+from benchmarks.table2 import CLIP_RATE, CLIP_S, FORMATS, PARTS, SECOND_STAGE, main, make_clips
 from bytecover2_milvus.audio import load_audio
 
 
@@ -35,6 +35,7 @@ def test_measures_every_part_of_both_ways(tmp_path):
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     assert [(line["network"], line["dim"], line["format"]) for line in lines] == [("bundle", 128, f) for f in FORMATS]
+    assert result.stderr.count("with second stage") == len(FORMATS)
     for line in lines:
         # Front end and network as two graphs are the bundle's one, but for weights that its checkpoint rounds.
         assert line["cosine_to_whole"] > 0.999
@@ -47,5 +48,11 @@ def test_measures_every_part_of_both_ways(tmp_path):
             for kind in ("ms", "cpu_ms"):
                 ratio = line["reference"][part][kind] / line["ours"][part][kind]
                 assert line["ratios"][kind][part] == pytest.approx(ratio)
+        staged = line["second_stage"]  # a hundred candidates were aligned for a verdict
+        assert line["judged"] == 100 and staged["rerank"]["cpu_ms"] > 1
+        for kind in ("ms", "cpu_ms"):
+            assert staged["total"][kind] == pytest.approx(sum(staged[part][kind] for part in SECOND_STAGE))
+            ours = sum(line["ours"][part][kind] for part in ("load", "whole", "retrieval"))
+            assert staged["more_ms"][kind] == pytest.approx(staged["total"][kind] - ours)
         assert line["limits"]["flat_bytes"] == 4 * 128 * 1_000
         assert line["limits"]["cqt_flops"] > 1e8 and line["limits"]["network_flops"] > 1e7
