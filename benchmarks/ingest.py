@@ -4,7 +4,8 @@ Tracks are one rendered song, made four minutes long, as stereo MP3 files (44.1 
 tag, so that each is decoded, embedded and stored. Measured one after the other, each in processes of its own:
 
 parts
-    On one core, one thread, nothing beside it: decoding to mono, resampling, inference, inserting into Milvus Lite.
+    On one core, one thread, nothing beside it: decoding to mono, resampling, inference, packing the chroma, the
+    statistics of the second stage (alignment with a whole cohort of tracks as long), inserting into Milvus Lite.
 ingest
     `bytecover2_milvus.ingest` as users call it, on so many cores: the rate of the second half of its tracks, when
     processes have started and caches are warm.
@@ -120,7 +121,9 @@ def copies(mp3: Path, folder: Path, count: int) -> list[Path]:
 
 def measure_parts(paths: Sequence[Path], uri: str, device: str) -> Parts:
     """The parts of ingest, track by track, in this process."""
+    from bytecover2_milvus.alignment.chroma import encode, to_levels
     from bytecover2_milvus.audio import _Recording, _resample
+    from bytecover2_milvus.cohort import SIZE, Cohort, CohortTrack
     from bytecover2_milvus.collection import TrackCollection
     from bytecover2_milvus.embedder import Embedder
     from bytecover2_milvus.limits import Limits
@@ -129,7 +132,8 @@ def measure_parts(paths: Sequence[Path], uri: str, device: str) -> Parts:
 
     embedder, client = Embedder(device=device, threads=1), connect(uri)
     collection = TrackCollection.create(client, "parts", embedder)
-    spent: dict[str, tuple[float, float]] = dict.fromkeys(("decode", "resample", "inference", "insert"), (0.0, 0.0))
+    parts = ("decode", "resample", "inference", "chroma", "statistics", "insert")
+    spent: dict[str, tuple[float, float]] = dict.fromkeys(parts, (0.0, 0.0))
 
     def timed(part: str, function: Callable[[], _Result]) -> _Result:
         wall, cpu = time.perf_counter(), time.process_time()
@@ -138,15 +142,23 @@ def measure_parts(paths: Sequence[Path], uri: str, device: str) -> Parts:
         spent[part] = before[0] + time.perf_counter() - wall, before[1] + time.process_time() - cpu
         return result
 
-    rows, embeddings = [], []
+    rows, heard, chromas, statistics = [], [], [], []
+    cohort = Cohort()
     for path in paths:
         blocks = timed("decode", lambda path=path: list(_Recording(path, Limits()).mono()))
         waveform = np.concatenate(timed("resample", lambda blocks=blocks: list(_resample(blocks))))
-        embeddings.append(timed("inference", lambda waveform=waveform: embedder.embed(waveform)))
+        heard.append(timed("inference", lambda waveform=waveform: embedder.hear(waveform)))
+        levels = to_levels(heard[-1].chroma)
+        if not cohort.tracks:
+            cohort.admit(CohortTrack(str(i), str(i), heard[0].embedding, levels) for i in range(SIZE))
+            cohort.statistics(heard[0].embedding, levels)  # compiled here, if it was not
+        chromas.append(timed("chroma", lambda: encode(to_levels(heard[-1].chroma))))
+        statistics.append(timed("statistics", lambda levels=levels: cohort.statistics(heard[-1].embedding, levels)))
         duration_s = len(waveform) / SAMPLE_RATE
         times = {"start_s": 0.0, "end_s": duration_s, "duration_s": duration_s}
         rows.append(Row(path.name, path=str(path), content_hash=f"{len(rows):064x}", **times))
-    timed("insert", lambda: collection.upsert(rows, np.stack(embeddings)))
+    embeddings = np.stack([one.embedding for one in heard])
+    timed("insert", lambda: collection.upsert(rows, embeddings, chromas, statistics))
     close(client)
     clock, cpu = ({part: seconds[way] / len(paths) for part, seconds in spent.items()} for way in (0, 1))
     return Parts(clock, cpu)
