@@ -6,7 +6,6 @@ which the metadata of the model repeats; ``SHA256SUMS`` lists every file. ``expo
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -166,7 +165,7 @@ def make_model_id(front_end: FrontEnd, weights: Mapping[str, NDArray[Any]]) -> s
 
     Weights in half precision count as float32, those of an int8 form as the integers that they are.
     """
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(front_end), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(front_end.facts(), sort_keys=True).encode())
     _add_weights(digest, weights)
     return digest.hexdigest()[:32]
 

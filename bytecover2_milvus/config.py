@@ -22,6 +22,7 @@ SAMPLE_RATE = 22_050  # Hz, section 3.1; every waveform in this package has it
 SHORTEST_FRAMES = 8  # input frames of the network below which a track is repeated: one column of the backbone's output
 CHROMA_GROUPS = ("notes", "lead")  # of twelve channels each, C first: all that sounds, and what carries the tune
 SCALES = ("linear", "sqrt", "log")
+SILENCES = ("kept", "skipped")
 PHASES = ("bytecover", "frozen", "joint", "notes")
 OPTIMIZERS = ("adam", "muon")
 AUTO = "auto"  # precision: the fastest that works where the training runs
@@ -52,10 +53,12 @@ class FrontEnd:
     fmin: float = 32.70319566257483  # Hz, C1
     time_pooling: int = 100  # CQT frames per input frame, section 3.1: 2.32 s
     scale: str = "linear"  # of the magnitude after division by the track's maximum
+    silence: str = "kept"  # at both ends of a recording; what is skipped is not embedded, chroma keeps it
 
     def __post_init__(self) -> None:
         _require(self.time_pooling >= 1, f"time_pooling = {self.time_pooling}: must be at least 1 frame")
         _require(self.scale in SCALES, f"scale = {self.scale!r}: choose one of {', '.join(SCALES)}")
+        _require(self.silence in SILENCES, f"silence = {self.silence!r}: choose one of {', '.join(SILENCES)}")
         for name, limit in (("hop_length", 8192), ("bins_per_octave", 120), ("n_octaves", 10)):
             _require(1 <= getattr(self, name) <= limit, f"{name} = {getattr(self, name)}: between 1 and {limit}")
         _require(self.fmin >= LOWEST_HZ, f"fmin = {self.fmin}: a frequency in Hz, {LOWEST_HZ:g} or above")
@@ -70,6 +73,13 @@ class FrontEnd:
             f"time_pooling = {self.time_pooling}: {SHORTEST_FRAMES} input frames last "
             f"{SHORTEST_FRAMES * self.frame_s:.4g} s, at most {LONGEST_MINIMUM_S:g} s",
         )
+
+    def facts(self) -> dict[str, Any]:
+        """The settings as a contract names them: `silence` only where it is skipped, as none did once."""
+        settings = dataclasses.asdict(self)
+        if self.silence == "kept":
+            del settings["silence"]
+        return settings
 
     @property
     def n_bins(self) -> int:

@@ -80,7 +80,7 @@ class Contract:
         return self.chroma.frame_samples / self.sample_rate if self.chroma else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        table = dataclasses.asdict(self)
+        table = dataclasses.asdict(self) | {"front_end": self.front_end.facts()}
         if self.chroma is None:
             del table["chroma"]
         else:

@@ -102,11 +102,14 @@ def write_bundle(
     ------
     ExportError
         If ONNX Runtime does not reproduce the network, half precision cannot hold a weight, int8 costs too much or is
-        asked for together with `cqt`, `folded` are those of an int8 form, whose checkpoint makes neither its own model
-        nor the float one's, or `out_dir` cannot be written or holds something else.
+        asked for together with `cqt`, `cqt` is asked for where silence is skipped, `folded` are those of an int8 form,
+        whose checkpoint makes neither its own model nor the float one's, or `out_dir` cannot be written or holds
+        something else.
     """
     if cqt and int8:
         raise ExportError(f"{MODEL_CQT} comes in float only: export int8 without it")
+    if cqt and config.front_end.silence == "skipped":
+        raise ExportError(f"{MODEL_CQT} takes a CQT in which no silence was skipped: export it with silence kept")
     out_dir = Path(out_dir).absolute()
     check_possible(out_dir, folded)
     shipped = ShippedNetwork(config.front_end, network, note_map)
@@ -329,6 +332,7 @@ def model_card(
         hop_length=front_end.hop_length,
         frame_s=f"{front_end.frame_s:.2f}",
         scale=front_end.scale,
+        silence=", silence at both ends skipped" if front_end.silence == "skipped" else "",
         transpositions=averaged,
         backbone=f"ResNet-IBN of {size} (the paper: 3, 4, 6, 3 and 64)" if reduced else "ResNet50-IBN",
         final="no further layer" if network.feature_dim is None else "one linear layer",

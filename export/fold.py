@@ -81,7 +81,7 @@ class ShippedNetwork(FromCQT):
 
     def pool_cqt(self, waveform: Tensor) -> Tensor:
         """The input of `FromCQT`, (B, n_bins, T), of waveform (B, n_samples)."""
-        return pool_time(self.front_end.constant_q(waveform), self.config.time_pooling)
+        return self.front_end.pooled(waveform, self.front_end.constant_q(waveform))
 
     def outputs(self, waveform: Tensor) -> tuple[Tensor, ...]:
         """Embedding and, with a note map, chroma."""
@@ -93,7 +93,7 @@ class ShippedNetwork(FromCQT):
             return super().forward(self.pool_cqt(waveform))
         cqt = self.front_end.constant_q(waveform)
         # First, so that its values have the names in the graph that they have without a note map: int8 hashes them.
-        embedding = super().forward(pool_time(cqt, self.config.time_pooling))
+        embedding = super().forward(self.front_end.pooled(waveform, cqt))
         return embedding, self.chroma(self.note_map(note_input(pool_time(cqt, NOTE_POOLING))))
 
 

@@ -49,7 +49,7 @@ settled=(  # what augments a crop costs more than it gives once a network has le
   "${bytecover2[@]}" fit-pca "$run/settled/best.safetensors" "${songs[@]}" --arrangements 2 --dim "$dim" \
     --out "$run/pca-$dim.safetensors"  # half as many tracks as there are songs are enough for the axes
 # pca-128 is the bundle that ships, as it validated best; on a backbone that has converged the next two steps should gain.
-"${bytecover2[@]}" export "$run/pca-$dim.safetensors" --out "$run/pca-$dim"
+"${bytecover2[@]}" export "$run/pca-$dim.safetensors" --silence skipped --out "$run/pca-$dim"
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" "${settled[@]}" \
   --init "$run/pca-$dim.safetensors" --set 'training.phase="frozen"' --set training.steps="${FROZEN_STEPS:-150}" \
   --set training.learning_rate=1e-3 --out "$run/frozen-$dim"
@@ -57,4 +57,4 @@ settled=(  # what augments a crop costs more than it gives once a network has le
 "${bytecover2[@]}" train "${songs[@]}" "${held_out[@]}" "${settings[@]}" "${settled[@]}" \
   --init "$run/frozen-$dim/last.safetensors" --set 'training.phase="joint"' --set training.steps="${JOINT_STEPS:-300}" \
   --set training.learning_rate=3e-4 --set training.triplet_weight=0.1 --out "$run/joined-$dim"
-"${bytecover2[@]}" export "$run/joined-$dim/best.safetensors" --out "$run/joint-$dim"
+"${bytecover2[@]}" export "$run/joined-$dim/best.safetensors" --silence skipped --out "$run/joint-$dim"

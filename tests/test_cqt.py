@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bytecover2_milvus.config import SAMPLE_RATE, FrontEnd
-from bytecover2_milvus.model.cqt import ConstantQ, WaveformToCQT, pool_time, scale_magnitude
+from bytecover2_milvus.model.cqt import ConstantQ, WaveformToCQT, pool_time, scale_magnitude, skip_silence
 
 
 def librosa_cqt(waveform: np.ndarray) -> np.ndarray:
@@ -64,6 +64,24 @@ def test_two_waveforms_together_equal_each_alone():
     pair = torch.from_numpy(np.stack([noise(4), noise(8)[-4 * SAMPLE_RATE :]]))
     front_end = WaveformToCQT(FrontEnd(time_pooling=20))
     torch.testing.assert_close(front_end(pair), torch.cat([front_end(row[None]) for row in pair]))
+
+
+def test_silence_at_both_ends_is_skipped_row_by_row_and_what_sounds_goes_on_from_its_beginning():
+    waveform = torch.tensor([[0.0, 0.0009, 0.0, 1.0, 0.0, 0.0, -0.5, 0.0, 0.0, 0.0], [0.002] + [1.0] * 9])
+    cqt = torch.arange(6.0).expand(2, 3, 6)  # frame 1 is of samples 2 and 3, frame 5 of what follows the last
+    taken = skip_silence(cqt, waveform, hop_length=2)
+    assert taken[0].tolist() == [[1.0, 2.0, 3.0, 1.0, 2.0, 3.0]] * 3
+    assert taken[1].tolist() == [[0.0, 1.0, 2.0, 3.0, 4.0, 0.0]] * 3
+    torch.testing.assert_close(skip_silence(cqt[:1], torch.zeros(1, 10), 2), cqt[:1])
+
+
+def test_a_recording_begins_with_its_first_sound_where_silence_is_skipped():
+    front_end, kept = (WaveformToCQT(FrontEnd(time_pooling=20, silence=silence)) for silence in ("skipped", "kept"))
+    music, silence = torch.from_numpy(noise(6))[None], torch.zeros(1, 100 * 512)
+    late, early = torch.cat([silence, music], dim=1), torch.cat([music, silence], dim=1)
+    torch.testing.assert_close(front_end(late), front_end(early), atol=0.02, rtol=0)
+    assert (kept(late) - kept(early)).abs().max() > 0.5
+    torch.testing.assert_close(front_end(late)[:, :, :12], kept(music)[:, :, :12], atol=0.02, rtol=0)
 
 
 def test_pooling_is_a_block_mean_that_drops_the_partial_block():

@@ -23,16 +23,16 @@ import soundfile
 import soxr
 import torch
 from click.testing import CliRunner
-from conftest import EXPORT, tiny_network
+from conftest import EXPORT, lively_note_map, tiny_network
 from packaging.requirements import Requirement
 
 from bytecover2_milvus.bundle import make_model_id, open_bundle
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.config import SAMPLE_RATE, Notes
 from bytecover2_milvus.embedder import Embedder
 from bytecover2_milvus.errors import BundleError, ExportError
 from bytecover2_milvus.export import exporter
-from bytecover2_milvus.export.exporter import as_arrays, half_checkpoint, vector_weights, write_bundle
+from bytecover2_milvus.export.exporter import as_arrays, half_checkpoint, make_contract, vector_weights, write_bundle
 from bytecover2_milvus.export.fold import Affine, ShippedNetwork, fold_backbone, fold_head
 from bytecover2_milvus.export.parity import check_cqt_parity, check_parity, melody, probes
 from bytecover2_milvus.model.cqt import WaveformToCQT
@@ -250,6 +250,26 @@ def test_model_id_changes_with_the_weights_and_with_the_front_end(tiny_bundle):
     )
     shipped.final.bias[0] += 1e-3
     assert make_model_id(config.front_end, as_arrays(vector_weights(shipped))) != model_id
+
+
+def test_a_bundle_that_skips_silence_embeds_what_is_between_and_keeps_the_time_of_its_chroma(tmp_path):
+    config, network = tiny_network()
+    notes = Notes(width=4, blocks=1)
+    skipping = replace(config, front_end=replace(config.front_end, silence="skipped"), notes=notes)
+    bundle = write_bundle(skipping, network, tmp_path / "skips", facts={}, note_map=lively_note_map(notes))
+    assert bundle.contract.front_end.silence == "skipped"
+    assert bundle.contract.model_id != make_contract(config, ShippedNetwork(config.front_end, network)).model_id
+    assert "silence at both ends skipped" in (bundle.path / "MODEL_CARD.md").read_text("utf-8")
+    assert not [finding for finding in verify(bundle.path) if finding.status == "failed"]
+    embedder = Embedder(bundle.path, "cpu", threads=1)
+    music, silence = melody(400_000, seed=0), np.zeros(200 * 512, dtype=np.float32)
+    late, early = embedder.hear_batch([np.concatenate([silence, music]), np.concatenate([music, silence])])
+    assert late.embedding @ early.embedding > 0.9999
+    frames = len(silence) // embedder.contract.chroma.frame_samples
+    np.testing.assert_allclose(late.chroma[frames + 2 : 40], early.chroma[2 : 40 - frames], atol=0.01)
+    assert load_checkpoint(bundle.path).config.front_end.silence == "skipped"
+    with pytest.raises(ExportError, match="no silence was skipped"):
+        write_bundle(skipping, network, tmp_path / "cqt", facts={}, cqt=True)
 
 
 def test_a_graph_that_differs_from_the_network_is_not_written(tiny_bundle, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..config import SILENCES
 from ..errors import ConfigError
 from .output import say
 
@@ -40,6 +41,11 @@ CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter, but for 
     help="File that python -m benchmarks.calibration wrote for this note map, which makes probabilities of scores. "
     "Of a bundle that keeps its note map, its own is kept.",
 )
+@click.option(
+    "--silence",
+    type=click.Choice(SILENCES),
+    help="Whether silence at both ends of a recording is embedded; by default as CHECKPOINT has it.",
+)
 @click.option("--cqt", is_flag=True, help="Add model_cqt.onnx, for those who have the pooled CQT already.")
 @click.option(
     "--int8", is_flag=True, help="Quantise the backbone to int8; refused if that costs more than 0.005 of MAP."
@@ -71,6 +77,7 @@ def export(
     with_checkpoint: bool,
     note_map: Path | None,
     calibration: Path | None,
+    silence: str | None,
     cqt: bool,
     int8: bool,
     songs: tuple[str, ...],
@@ -80,8 +87,9 @@ def export(
 ) -> None:
     """Write the ONNX bundle of a checkpoint: waveform in, unit embedding out, and chroma if it has a note map.
 
-    CHECKPOINT may be a bundle that carries one, whose model_id stays, except with --int8. The exported graph is
-    compared with the network at several lengths and batch sizes; where they differ, nothing is written.
+    CHECKPOINT may be a bundle that carries one, whose model_id stays, except with --int8 or another --silence. The
+    exported graph is compared with the network at several lengths and batch sizes; where they differ, nothing is
+    written.
 
     \b
     Example:
@@ -123,8 +131,9 @@ def export(
         check_possible(out.absolute(), folded)
         chosen = songs or (CALIBRATION,), validation_songs or (VALIDATION,)
         material = _render(*chosen, loaded.config.front_end, cache, workers)
+    front_end = replace(loaded.config.front_end, silence=silence or loaded.config.front_end.silence)
     bundle = write_bundle(
-        replace(loaded.config, notes=notes.config.notes),
+        replace(loaded.config, front_end=front_end, notes=notes.config.notes),
         loaded.network,
         out,
         facts=loaded.facts | named,

@@ -23,6 +23,7 @@ from ..config import SAMPLE_RATE, FrontEnd
 
 HALF_BAND_TAPS = 63  # 0.002 dB ripple up to the top bin of the next octave, 90 dB down where aliases fall on it
 DECIMATION_BLOCK = 64  # decimated samples per row of the block-Toeplitz kernel
+SILENCE_BELOW = 1e-3  # of the loudest sample: 60 dB, by which reverberation has faded by definition
 LOG_COMPRESSION = 100.0  # of the scale "log": log(1 + 100 x) / log(101)
 
 
@@ -104,6 +105,24 @@ class ConstantQ(nn.Module):
         return torch.sqrt(real.square() + imaginary.square())
 
 
+def skip_silence(cqt: Tensor, waveform: Tensor, hop_length: int) -> Tensor:
+    """The frames between the silences at both ends, from the first on, over and over until there are as many as before.
+
+    So a recording begins with its first sound, wherever silence put that on the grid of input frames, and a batch may
+    hold recordings with more and with less silence; cqt (B, n_bins, T) of waveform (B, n_samples) -> (B, n_bins, T).
+    Whether it is silent is told by samples: filters of low bins hear a sound a quarter of a second before it begins.
+    """
+    n_frames = cqt.shape[2]
+    padded = F.pad(waveform.abs(), (0, hop_length))[:, : n_frames * hop_length]
+    level = padded.unflatten(1, (n_frames, hop_length)).amax(dim=2)  # (B, T)
+    sounds = level >= SILENCE_BELOW * level.amax(dim=1, keepdim=True)
+    frame = torch.arange(n_frames, device=cqt.device)
+    first = torch.where(sounds, frame, n_frames).amin(dim=1, keepdim=True)
+    last = torch.where(sounds, frame, -1).amax(dim=1, keepdim=True)
+    taken = first + torch.remainder(frame, last - first + 1)  # (B, T)
+    return cqt.gather(2, taken[:, None].expand(-1, cqt.shape[1], -1))
+
+
 def pool_time(cqt: Tensor, frames: int) -> Tensor:
     """Mean over non-overlapping blocks, (B, n_bins, T) -> (B, n_bins, T // frames); the last partial one is dropped."""
     n_blocks = cqt.shape[2] // frames
@@ -129,4 +148,10 @@ class WaveformToCQT(nn.Module):
         self.constant_q = ConstantQ(config)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        return scale_magnitude(pool_time(self.constant_q(waveform), self.config.time_pooling), self.config.scale)
+        return scale_magnitude(self.pooled(waveform, self.constant_q(waveform)), self.config.scale)
+
+    def pooled(self, waveform: Tensor, cqt: Tensor) -> Tensor:
+        """The mean over `time_pooling` frames of a waveform's cqt (B, n_bins, n_frames), silence kept or skipped."""
+        if self.config.silence == "skipped":
+            cqt = skip_silence(cqt, waveform, self.config.hop_length)
+        return pool_time(cqt, self.config.time_pooling)
