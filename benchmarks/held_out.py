@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.sung import render_sung, voices
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import SongError
@@ -33,6 +34,7 @@ Waveform: TypeAlias = NDArray[np.float32]  # (n_samples,)
 HELD_OUT = {"pop909": (865, 909), "lieder": (1265, 1460), "cre": (1000, 1100)}
 IN_TRAINING = frozenset({"brahms-wiegenlied"})  # of the traditional songs: it is one of the lieder, too
 SETS = ("asap", *HELD_OUT, "traditional", "recordings")
+SUNG = "sung"  # the traditional songs, every other track sung by recorded voices
 LONGEST_S = 120.0  # of a track; a performance of ASAP may last a quarter of an hour
 
 
@@ -44,6 +46,7 @@ class Work:
     work_id: str
     source: Path | Song | tuple[Path, ...]  # a score, a song, or one file for every track
     n_tracks: int
+    voices: Path | None = None  # folder of sung syllables; they sing the lead of every other track
 
 
 def works_of(name: str, scores: Path, works: int, tracks: int) -> list[Work]:
@@ -54,9 +57,12 @@ def works_of(name: str, scores: Path, works: int, tracks: int) -> list[Work]:
     SongError
         If the set's folder is not in `scores`.
     """
-    if name == "traditional":
+    if name in ("traditional", SUNG):
+        folder = scores / "voices" if name == SUNG else None
+        if folder and not (folder / "index.csv").is_file():
+            raise SongError(f"{folder / 'index.csv'}: not there; leave the set {SUNG} out")
         songs = [song for song in traditional_songs() if song.song_id not in IN_TRAINING]
-        return [Work(name, song.song_id, song, tracks) for song in _drawn(songs, works)]
+        return [Work(name, song.song_id, song, tracks, folder) for song in _drawn(songs, works)]
     folder = scores / name
     if name in HELD_OUT:
         start, stop = HELD_OUT[name]
@@ -95,7 +101,10 @@ def clean_tracks(work: Work, soundfont: Path, folder: Path) -> Iterator[tuple[st
 def _waveform(work: Work, number: int, soundfont: Path) -> Waveform:
     """One track of a work."""
     if song := song_of(work):
-        return render_with_soundfont(arrange(song, number), soundfont, LONGEST_S)
+        arrangement = arrange(song, number)
+        if work.voices and number % 2 == 0:
+            return render_sung(arrangement, voices(work.voices), soundfont, LONGEST_S)
+        return render_with_soundfont(arrangement, soundfont, LONGEST_S)
     assert isinstance(work.source, tuple)
     path = work.source[number]
     if path.suffix != ".mid":

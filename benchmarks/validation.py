@@ -15,6 +15,8 @@ pop909, lieder, cre
     Arrangements of the songs of `held_out.HELD_OUT`.
 traditional
     Arrangements of the melodies of this package, but for those that are `held_out.IN_TRAINING`.
+sung, where it is named
+    The same, the lead of every other track sung by recorded voices, syllables of the folder ``voices``.
 recordings
     Five real recordings, each as a file of high and of low bit rate, among all tracks of the other sets of the run.
 
@@ -49,7 +51,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.fourier import fourier_embedding
-from benchmarks.held_out import SETS, Waveform, Work, cached, clean_tracks, works_of
+from benchmarks.held_out import SETS, SUNG, Waveform, Work, cached, clean_tracks, works_of
 from benchmarks.second_stage import by_scores, combined, similarities
 from benchmarks.validation_table import FLOOR, RANDOM, SHIPPED, Score, markdown
 from bytecover2_milvus.alignment.chroma import to_levels
@@ -292,7 +294,9 @@ def publish(scores: Sequence[Any], table: str, path: Path | None) -> None:
 @click.option("--bundle", "bundles", multiple=True, help="Exported model; the default is the one that ships.")
 @click.option("--checkpoint", "checkpoints", multiple=True, help="Checkpoint of training, as .safetensors.")
 @click.option("--floor", is_flag=True, help="Also the untrained floor; a second per track the first time.")
-@click.option("--sets", "names", multiple=True, type=click.Choice(SETS), default=SETS, help="By default all.")
+@click.option(
+    "--sets", "names", multiple=True, type=click.Choice((*SETS, SUNG)), default=SETS, help=f"By default all but {SUNG}."
+)
 @click.option(
     "--conditions",
     "chosen",
@@ -331,7 +335,7 @@ def main(
     """Score random, the floor, bundles and checkpoints on songs, performances and sounds that training has not met."""
     if quick:
         n_works, n_tracks = 10, 2
-    usual = dict.fromkeys(SETS, USUAL) | {"recordings": tuple(CONDITIONS)}
+    usual = dict.fromkeys((*SETS, SUNG), USUAL) | {"recordings": tuple(CONDITIONS)}
     conditions = {name: tuple(dict.fromkeys(("whole", *chosen))) if chosen else usual[name] for name in names}
     systems = (*(bundles or (() if checkpoints else ("",))), *checkpoints, *((FLOOR,) if floor else ()))
     try:

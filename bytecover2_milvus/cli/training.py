@@ -71,6 +71,14 @@ def corpus_options(command: Callable[..., object]) -> Any:
             help="Share of the arrangements that are drawn straight to a CQT: twenty times as fast as playing them.",
         ),
         click.option(
+            "--strangers",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Songs composed over the chords of each song and played by its bands, in the same batch: works of "
+            "their own, which only the tune tells apart.",
+        ),
+        click.option(
             "--arrangements",
             type=click.IntRange(2),
             default=4,

@@ -89,7 +89,7 @@ def arrange(song: Song, seed: int) -> Arrangement:
     song : Song
         Short tunes are repeated, long ones cut at a bar line.
     seed : int
-        Not negative.
+        Not negative. Of a stranger, what is drawn is what is drawn for the song that it is one to.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def arrange(song: Song, seed: int) -> Arrangement:
     """
     if not any(song.sections[i].n_beats > 0 for i in song.form):
         raise SongError(f"{song.song_id}: a form without beats cannot be arranged; check its sections")
-    rng = seeded(song.song_id, seed, "arrange")
+    rng = seeded(song.stranger_to or song.song_id, seed, "arrange")
     liberty = float(rng.random() ** 2)  # most covers keep to their song
     band = BANDS[rng.choice(len(BANDS), p=BAND_WEIGHTS)]
     if rng.random() < 0.03 * liberty:

@@ -40,10 +40,10 @@ def compose(seed: int) -> Song:
         One to three sections in a form of 1 to 4 minutes, ``song_id`` "composed-<seed>".
     """
     rng = np.random.default_rng([0xC0DE, seed])
-    return _Composer(rng).song(seed)
+    return Composer(rng).song(seed)
 
 
-class _Composer:
+class Composer:
     """The choices that hold for a whole song, and the rules that fill its sections."""
 
     def __init__(self, rng: np.random.Generator) -> None:

@@ -3,7 +3,8 @@
 A tone is read from two single-cycle wavetables, the spectrum of the attack and that of the steady sound, crossfaded
 over `fade_s`: struck and plucked strings lose their brightness, bowed and blown tones gain theirs, a voice moves from
 vowel to vowel. Resonances stand at fixed frequencies (formants, wooden bodies), so the spectrum changes with pitch as
-it does on the real thing.
+it does on the real thing. A singer who sings words reads the vowels of measured syllables instead, another for every
+note, and begins with their consonants.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import SAMPLE_RATE
+from .syllables import MOMENTS, Syllable, syllables
 
 _TABLE_BITS = 12  # wavetables of 4096 samples: reading without interpolation stays 60 dB clean
 _BREATH_SAMPLES = 2**13  # of noise, over and over: too long to be heard as a tone
@@ -58,6 +60,8 @@ class Instrument:
     breath: float = 0.0  # noise for as long as the tone lasts
     drive: float = 0.0  # overdrive of the whole part, in units of its RMS
     tract: float = 1.0  # of a singer: formants over those of `_VOWELS`, below 1 for large bodies, above for children
+    lyrics: float = 0.0  # chance that a singer sings words and no mere vowels
+    words: tuple[Syllable, ...] = ()  # what a singer sings them of
     glide_s: float = 0.05  # time constant of sliding into a tone
     steady_s: float = 0.2  # how long a tone speaks before it is shaken
 
@@ -73,7 +77,7 @@ class Instrument:
 
     def played_by(self, rng: np.random.Generator) -> Instrument:
         """This instrument as one more player and microphone have it: brightness, attack and vibrato are their own."""
-        return replace(
+        played = replace(
             self,
             attack_slope=self.attack_slope * rng.uniform(0.75, 1.3),
             steady_slope=self.steady_slope * rng.uniform(0.75, 1.3),
@@ -91,6 +95,13 @@ class Instrument:
             glide_s=rng.uniform(0.03, 0.12),
             steady_s=rng.uniform(0.1, 0.7),
         )
+        return played.with_words(rng) if self.lyrics and rng.random() < self.lyrics else played
+
+    def with_words(self, rng: np.random.Generator) -> Instrument:
+        """A singer who sings words, with one of the voices whose syllables were measured."""
+        voices = syllables()
+        voice = str(rng.choice(sorted(voices)))
+        return replace(self, words=voices[voice], tract=1 + 0.5 * (self.tract - 1))
 
     def tone(self, pitch: float, n_samples: int, glide: float, rng: np.random.Generator) -> NDArray[np.float32]:
         """One tone that has not been released yet.
@@ -111,6 +122,8 @@ class Instrument:
         tone : np.ndarray [shape=(n_samples,)]
             RMS near 1 where it is loudest.
         """
+        if self.words:
+            return self._sung(pitch, n_samples, glide, self.words[rng.integers(len(self.words))], rng)
         frequency = 440.0 * 2 ** ((pitch - 69) / 12)
         time_s = np.arange(n_samples, dtype=np.float32) / np.float32(SAMPLE_RATE)
         phase = self._phase(frequency, glide, time_s, rng)
@@ -134,6 +147,38 @@ class Instrument:
             chiff *= np.float32(self.noise) * np.linspace(1, 0, len(chiff), dtype=np.float32) ** 3
             tone[: len(chiff)] += chiff[:n_samples]
         return tone
+
+    def _sung(
+        self, pitch: float, n_samples: int, glide: float, syllable: Syllable, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """One syllable: the consonant, then the vowel as it sets in, is held, and moves on."""
+        frequency = 440.0 * 2 ** ((pitch - 69) / 12)
+        n_hiss = min(int(syllable.consonant_s * rng.uniform(0.6, 1.1) * SAMPLE_RATE), n_samples // 3)
+        n_vowel = n_samples - n_hiss
+        time_s = np.arange(n_vowel, dtype=np.float32) / np.float32(SAMPLE_RATE)
+        number = np.arange(1, max(1, min(60, int(_HIGHEST_PARTIAL_HZ / frequency))) + 1)
+        slope = number ** (0.5 * (1 - self.steady_slope))  # brighter or darker than the voice that was measured
+        phases = np.exp(2j * np.pi * rng.random(len(number)))
+        start, middle, end = (
+            _table(syllable.amplitudes(moment, number * frequency / self.tract) * slope, phases)
+            for moment in range(MOMENTS)
+        )
+        drift = np.linspace(0, 1, n_vowel, dtype=np.float32)
+        onset = np.exp(time_s * np.float32(-1 / rng.uniform(0.02, 0.08)))
+        singers = [(frequency, 1.0)]
+        if self.unison_cents:
+            singers = [(frequency, 0.7), (frequency * 2 ** (self.unison_cents / 1200), 0.7)]
+        vowel = np.zeros(n_vowel, dtype=np.float32)
+        for hz, gain in singers:
+            place = self._phase(hz, glide, time_s, rng) >> np.uint32(32 - _TABLE_BITS)
+            held = (1 - drift) * middle[place] + drift * end[place]
+            vowel += np.float32(gain) * (held + onset * (start[place] - held))
+        breath = syllable.breath(_BREATH_SAMPLES, rng) * np.float32(10 ** (syllable.noise_db / 20))
+        vowel = (vowel + np.resize(breath, n_vowel)) * self._envelope(pitch, time_s)
+        if n_hiss < 2:
+            return np.pad(vowel, (n_hiss, 0))
+        hiss = syllable.hiss(n_hiss, rng) * np.float32(10 ** (min(syllable.consonant_db, 0) / 20))
+        return np.concatenate([hiss * np.hanning(n_hiss).astype(np.float32) ** 0.5, vowel])
 
     def _phase(
         self, frequency: float, glide: float, time_s: NDArray[np.float32], rng: np.random.Generator
@@ -173,10 +218,7 @@ class Instrument:
                 amplitude *= 0.12 + sum(
                     gain * np.exp(-(((hz - centre) / (2 * width)) ** 2)) for centre, width, gain in body
                 )
-            amplitude *= np.sqrt(2 / np.sum(amplitude**2))
-            spectrum = np.zeros(2 ** (_TABLE_BITS - 1) + 1, dtype=np.complex128)
-            spectrum[1 : n_harmonics + 1] = amplitude * phases
-            tables.append(np.fft.irfft(spectrum * 2 ** (_TABLE_BITS - 1)).astype(np.float32))
+            tables.append(_table(amplitude, phases))
         return tables[0], tables[1]
 
     def _envelope(self, pitch: float, time_s: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -189,12 +231,31 @@ class Instrument:
         return envelope
 
 
+def _table(amplitude: NDArray[np.float64], phases: NDArray[np.complex128]) -> NDArray[np.float32]:
+    """One cycle, of RMS 1, of harmonics with these amplitudes."""
+    spectrum = np.zeros(2 ** (_TABLE_BITS - 1) + 1, dtype=np.complex128)
+    spectrum[1 : len(amplitude) + 1] = amplitude * np.sqrt(2 / np.sum(amplitude**2)) * phases
+    return np.fft.irfft(spectrum * 2 ** (_TABLE_BITS - 1)).astype(np.float32)
+
+
 INSTRUMENTS: dict[str, Instrument] = {
     instrument.name: instrument
     for instrument in (
         # name, lowest, highest, slopes of attack and steady sound, fade_s, attack_s
         Instrument(
-            "voice", 45, 81, 1.0, 1.0, 0.3, 0.06, sings=True, vibrato_cents=35, noise=0.3, noise_s=0.06, breath=0.02
+            "voice",
+            45,
+            81,
+            1.0,
+            1.0,
+            0.3,
+            0.06,
+            sings=True,
+            vibrato_cents=35,
+            noise=0.3,
+            noise_s=0.06,
+            breath=0.02,
+            lyrics=0.6,
         ),
         Instrument(
             "raw voice",
@@ -210,6 +271,7 @@ INSTRUMENTS: dict[str, Instrument] = {
             noise_s=0.08,
             breath=0.1,
             drive=1.2,
+            lyrics=0.6,
         ),
         Instrument("choir", 48, 79, 1.1, 1.1, 0.6, 0.15, release_s=0.25, sings=True, vibrato_cents=20, unison_cents=14),
         Instrument("flute", 60, 93, 2.6, 2.0, 0.15, 0.07, even=0.7, vibrato_cents=18, noise=0.1, breath=0.05),

@@ -18,6 +18,7 @@ from .instruments import INSTRUMENTS, Instrument
 from .patterns import DRUM_SOUNDS
 
 PEAK = 0.9
+_LYRICS = 32  # syllables that a singer has for each pitch
 _N_FFT = 2**17  # of the convolution with the room, block by block
 
 
@@ -71,7 +72,8 @@ def _stem(part: Part, tuning_cents: float, n_samples: int, rng: np.random.Genera
     release = _release(instrument)
     stop = np.minimum(start + held + len(release), n_samples)
     audible = start < n_samples
-    keys = np.stack([notes["pitch"], notes["glide"]], axis=1)[audible]
+    verse = rng.spawn(1)[0].integers(_LYRICS, size=len(notes)) * bool(instrument.words)
+    keys = np.stack([notes["pitch"], notes["glide"], verse], axis=1)[audible]
     if not len(keys):
         return stem
     distinct, group = np.unique(keys, axis=0, return_inverse=True)
@@ -80,8 +82,10 @@ def _stem(part: Part, tuning_cents: float, n_samples: int, rng: np.random.Genera
     np.maximum.at(longest, group, (stop - start)[audible])
     voice = int(rng.integers(2**32))  # a tone is the same in every excerpt of the track that holds it
     tones = [
-        instrument.tone(pitch + tuning_cents / 100, n, glide, np.random.default_rng([voice, round(100 * pitch)]))
-        for (pitch, glide), n in zip(distinct.tolist(), longest.tolist(), strict=True)
+        instrument.tone(
+            pitch + tuning_cents / 100, n, glide, np.random.default_rng([voice, round(100 * pitch), int(word)])
+        )
+        for (pitch, glide, word), n in zip(distinct.tolist(), longest.tolist(), strict=True)
     ]
     velocity = notes["velocity"].astype(np.float32)
     for which, i in zip(group.tolist(), np.flatnonzero(audible).tolist(), strict=True):

@@ -83,6 +83,7 @@ class Song:
     sections: tuple[Section, ...]
     form: tuple[int, ...]  # indices into sections, in playing order
     version_of: str = field(default="", repr=False)  # a work that it shares with others; not what it sounds like
+    stranger_to: str = field(default="", repr=False)  # the song_id of one whose chords and arrangements it has
 
     @property
     def work_id(self) -> str:
@@ -107,9 +108,10 @@ class Song:
         ValueError, TypeError
             If the text is anything else.
         """
-        song_id, title, origin, tonic, mode, beats_per_bar, bpm, sections, form, version_of = json.loads(text)
+        song_id, title, origin, tonic, mode, beats_per_bar, bpm, sections, form, *kinship = json.loads(text)
         read = tuple(_section(*section) for section in sections)
-        return cls(song_id, title, origin, tonic, mode, beats_per_bar, bpm, read, tuple(form), version_of)
+        version_of, stranger_to = kinship
+        return cls(song_id, title, origin, tonic, mode, beats_per_bar, bpm, read, tuple(form), version_of, stranger_to)
 
 
 def _section(name: str, n_beats: float, melody: list[list[Any]], chords: list[list[Any]]) -> Section:

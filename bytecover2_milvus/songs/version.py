@@ -10,10 +10,10 @@ Composed and traditional songs need no number: a song's notes are in the name of
 
 from __future__ import annotations
 
-READING = 2  # a score to a song: songs/readers.py and the readers of each form, transcript.py, phrases.py
+READING = 3  # a score to a song: songs/readers.py and the readers of each form, transcript.py, phrases.py
 ARRANGING = 1  # a song to an arrangement: songs/arrange.py and all that it draws from
-PLAYING = 1  # an arrangement to a waveform: songs/render.py, instruments.py, soundfont.py
-DRAWING = 1  # an arrangement to a CQT: training/spectral.py, tone_bank.py
+PLAYING = 2  # an arrangement to a waveform: songs/render.py, instruments.py, syllables.py, soundfont.py
+DRAWING = 2  # an arrangement to a CQT: training/spectral.py, tone_bank.py
 DEGRADING = 1  # a waveform to a degraded one: degrade.py
 ANALYSIS = 1  # an audio file to a CQT: audio.py, model/cqt.py
 

@@ -10,6 +10,8 @@ on from epoch to epoch; what is drawn first comes into the cache as it is needed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from torch.utils.data import Dataset
 from ..config import Training
 from ..errors import ConfigError
 from .augment import augment, stretch
-from .corpus import Corpus, CorpusTrack, FeatureCache
+from .corpus import Corpus, CorpusTrack, FeatureCache, SongSource
 
 _LOOK_BACK = 8  # epochs: a work that misses one, as some do, is rid of its old tracks in the next
 
@@ -27,8 +29,9 @@ _LOOK_BACK = 8  # epochs: a work that misses one, as some do, is rid of its old 
 class WorkSampler:
     """The tracks of each step: every epoch is a new permutation of the works, cut into groups of P.
 
-    A work with fewer than K tracks gives all it has, so a track is never its own positive. With `hearings`, tracks are
-    replaced after having been heard so often, on average; exactly so often, if works have K tracks.
+    Strangers to a song follow its work, so they meet in a batch. A work with fewer than K tracks gives all it has, so a
+    track is never its own positive. With `hearings`, tracks are replaced after having been heard so often, on average;
+    exactly so often, if works have K tracks.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class WorkSampler:
             raise ConfigError(f"{len(corpus.works)} work to train on: a triplet needs at least 2")
         self.works = list(corpus.works.values())
         self.origins = [len({track.source.origin for track in tracks}) for tracks in self.works]
+        self.families = _families(self.works)
         self.works_per_batch = min(works_per_batch, len(self.works))
         self.tracks_per_work = tracks_per_work
         self.seed = seed
@@ -63,14 +67,26 @@ class WorkSampler:
 
     def _works(self, step: int) -> list[int]:
         epoch, batch = divmod(step, self.batches_per_epoch)
-        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.works))
-        return order[batch * self.works_per_batch : (batch + 1) * self.works_per_batch].tolist()
+        families = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.families))
+        order = [work for family in families.tolist() for work in self.families[family]]
+        return order[batch * self.works_per_batch : (batch + 1) * self.works_per_batch]
 
     def _window(self, work: int, epoch: int) -> list[CorpusTrack]:
         tracks = self.works[work]
         heard = min(self.tracks_per_work, len(tracks))  # of them in an epoch
         replaced = int(epoch * heard / self.hearings / self.origins[work]) if self.hearings else 0
         return [track.later(replaced) for track in tracks]
+
+
+def _families(works: Sequence[Sequence[CorpusTrack]]) -> list[list[int]]:
+    """Indices of works: each work that is no stranger, and behind it those that are strangers to one of its songs."""
+    songs = [[track.source.song for track in work if isinstance(track.source, SongSource)] for work in works]
+    known = {song.song_id: index for index, of_work in enumerate(songs) for song in of_work if not song.stranger_to}
+    families: dict[int, list[int]] = {}
+    for index, of_work in enumerate(songs):
+        strange_to = next((song.stranger_to for song in of_work if song.stranger_to), "")
+        families.setdefault(known.get(strange_to, index), []).append(index)
+    return list(families.values())
 
 
 def crop(cqt: NDArray[np.floating], n_frames: int, rng: np.random.Generator) -> NDArray[np.floating]:

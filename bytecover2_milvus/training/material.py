@@ -10,6 +10,7 @@ from ..audio import find_audio
 from ..degrade import chosen_kinds
 from ..manifest import read_manifest
 from ..songs.select import select_songs
+from ..songs.strangers import stranger
 from .corpus import Corpus, FeatureCache
 from .rendering import Rendering
 
@@ -21,6 +22,7 @@ class Material:
     songs: tuple[str, ...] = ()  # as `select_songs` reads them
     manifest: str | Path | None = None  # as `read_manifest` reads it
     unlabelled: tuple[Path, ...] = ()  # audio files or folders: each recording is a work of its own
+    strangers: int = 0  # songs composed over the chords of each song, with its bands: works of their own
     arrangements: int = 4  # tracks of each song
     spectral: float = 0.0  # share of the arrangements that are drawn straight to a CQT
     degraded: float = 0.0  # share of the played ones that go through what recordings do
@@ -45,7 +47,8 @@ class Material:
         """
         kinds = tuple(chosen_kinds(self.degradations or None))
         rendering = Rendering(self.spectral, self.degraded, self.sound_fonts, features.folder, kinds)
-        chosen = (song for spec in self.songs for song in select_songs(spec, features.folder / "songs", workers))
+        chosen = [song for spec in self.songs for song in select_songs(spec, features.folder / "songs", workers)]
+        chosen += [stranger(song, number) for song in chosen for number in range(self.strangers)]
         corpus = Corpus.of_songs(chosen, self.arrangements, rendering)
         if self.songs:
             rendering.prepare(features.front_end)

@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from ..songs.arrange import Arrangement, Part, seeded
+from ..songs.instruments import INSTRUMENTS
 from ..songs.patterns import DRUM_SOUNDS
 from ..songs.performance import LOWEST_PITCH
-from .tone_bank import FRAME_HOPS, FRAME_S, LEAD_FRAMES, N_FRAMES, N_ROWS, ToneBank
+from .tone_bank import FRAME_HOPS, FRAME_S, LEAD_FRAMES, N_FRAMES, N_ROWS, SUNG, ToneBank
 
 FONT_SHARE = 0.5  # of the parts are played by a sound font, where the bank has one
+_SYLLABLES = 6  # that a singer's notes share
 _ROOM_FRAMES = 12  # 1.4 s of reverberation
 
 
@@ -33,7 +35,7 @@ class SpectralRenderer:
 
     def __init__(self, bank: ToneBank, weight: NDArray[np.float32]) -> None:
         self.bank, self.weight = bank, weight
-        self._tones: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        self._known: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
 
     def render(self, arrangement: Arrangement, pooling: int, max_duration_s: float) -> NDArray[np.float32]:
         """The arrangement's CQT magnitude, mean over `pooling` frames as `pool_time` takes it.
@@ -69,24 +71,35 @@ class SpectralRenderer:
         return magnitude.reshape(len(magnitude), -1, ratio).mean(axis=2)
 
     def _tone(self, sound: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if sound not in self._tones:
-            self._tones[sound] = self.bank.spectrum(sound), self.bank.envelope(sound)
-        return self._tones[sound]
+        if sound not in self._known:
+            self._known[sound] = self.bank.spectrum(sound), self.bank.envelope(sound)
+        return self._known[sound]
 
     def _part(self, part: Part, n_frames: int, fonts: float, rng: np.random.Generator) -> NDArray[np.float32]:
         """Power of one part alone, of unit loudness while it plays."""
-        candidates = self.bank.sounds.get((part.instrument, bool(rng.random() < fonts)), ())
+        from_font = bool(rng.random() < fonts)
+        candidates = self.bank.sounds.get((part.instrument, from_font), ())
         if not len(candidates):
             candidates = self.bank.sounds[part.instrument, False]
-        sound = int(rng.choice(candidates))
-        spectrum, envelope = self._tone(sound)
-        rolls = _roll(part.notes, envelope, float(self.bank.release_s[sound]), n_frames)  # (2, N_ROWS, n_frames)
-        played = np.flatnonzero(rolls.any(axis=(0, 2)))
-        power = _product(np.concatenate([*spectrum[:, :, played]], axis=1), np.concatenate([*rolls[:, played]]))
+        sounds = [int(rng.choice(candidates))]
+        lyrics = INSTRUMENTS[part.instrument].lyrics
+        if lyrics and rng.random() < lyrics:  # whatever plays the rest: a sound font has no words
+            syllables = self.bank.sounds.get((f"{part.instrument}{SUNG}", False), np.array(sounds))
+            sounds = rng.permutation(syllables)[:_SYLLABLES].tolist()
+        which = rng.integers(len(sounds), size=len(part.notes)) if len(sounds) > 1 else np.zeros(len(part.notes))
+        power = np.zeros((len(self.weight), n_frames), dtype=np.float32)
+        for i, sound in enumerate(sounds):
+            power += self._tones(part.notes[which == i], sound, n_frames)
         colour_db = np.interp(np.arange(len(power)), np.linspace(0, len(power) - 1, 6), rng.normal(0, 3, 6))
         power *= (10 ** (colour_db / 10)).astype(np.float32)[:, None]
         active = np.clip(part.notes["duration_s"].sum() / FRAME_S, 1, n_frames)
         return power / (np.float32((self.weight @ power).sum() / active) + np.float32(1e-20))
+
+    def _tones(self, notes: NDArray[np.void], sound: int, n_frames: int) -> NDArray[np.float32]:
+        spectrum, envelope = self._tone(sound)
+        rolls = _roll(notes, envelope, float(self.bank.release_s[sound]), n_frames)  # (2, N_ROWS, n_frames)
+        played = np.flatnonzero(rolls.any(axis=(0, 2)))
+        return _product(np.concatenate([*spectrum[:, :, played]], axis=1), np.concatenate([*rolls[:, played]]))
 
     def _drums(
         self, hits: NDArray[np.void], n_frames: int, fonts: float, rng: np.random.Generator

@@ -17,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from ..config import SAMPLE_RATE, FrontEnd
 from ..errors import ConfigError
 from ..model.cqt import ConstantQ, octave_kernels
 from ..reading import DAMAGED, read_npz
-from ..songs.instruments import INSTRUMENTS
+from ..songs.instruments import INSTRUMENTS, Instrument
 from ..songs.midi import DRUM_CHANNEL
 from ..songs.patterns import DRUM_SOUNDS
 from ..songs.performance import HIGHEST_PITCH, LOWEST_PITCH
@@ -43,6 +43,8 @@ FRAME_S = FRAME_HOPS * 512 / SAMPLE_RATE  # seconds
 LEAD_FRAMES = 2  # before the onset: the long windows of low bins see a tone before it begins
 N_FRAMES = 28  # of a measured tone, 3.25 s; a longer one goes on fading as it did at the end
 BANK_BYTES = 1 << 30  # of all tones, unpacked
+SYLLABLES = 16  # that each singer of words has
+SUNG = ", sung"  # behind the name of an instrument: its tones are syllables
 STEP = 4  # semitones between measured tones
 VARIANTS = 4  # players of each own instrument, and own drum kits
 RELEASE_S = 0.15  # of a sound font's tones
@@ -121,7 +123,7 @@ class ToneBank:
 def bank_path(folder: Path, front_end: FrontEnd, sound_fonts: Sequence[Path]) -> Path:
     """The path of the bank for these in a folder; the name tells banks of other instruments or fonts apart."""
     facts = [PLAYING, DRAWING, ANALYSIS, front_end.fmin, front_end.n_octaves, repr(INSTRUMENTS), repr(DRUM_RECIPES)]
-    facts += [VARIANTS, STEP, N_FRAMES]
+    facts += [VARIANTS, SYLLABLES, STEP, N_FRAMES]
     if sound_fonts:
         facts += [repr(PROGRAMS), repr(DRUM_KEYS), [[font.name, font.stat().st_size] for font in sound_fonts]]
     return folder / f"tones-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.npz"
@@ -179,16 +181,27 @@ def _power(constant_q: ConstantQ, waveforms: NDArray[np.float32]) -> NDArray[np.
 
 
 def _own_sounds(constant_q: ConstantQ) -> Iterator[tuple[str, bool, float, NDArray[np.float32]]]:
-    """Name, False, release and power (n_anchors, n_bins, N_FRAMES) of every own instrument and player."""
-    for name, plain in INSTRUMENTS.items():
+    """Name, False, release and power (n_anchors, n_bins, N_FRAMES) of every own instrument and player, and syllable."""
+    for name, instrument, rng in _players():
+        waveforms = np.zeros((len(ANCHORS), _N_SAMPLES), dtype=np.float32)
+        for waveform, pitch in zip(waveforms, ANCHORS.tolist(), strict=True):
+            tone = instrument.tone(pitch, _N_SAMPLES - _LEAD, 0.0, rng)
+            waveform[_LEAD:] = np.tanh(instrument.drive * tone) if instrument.drive else tone
+        yield name, False, instrument.release_s, _power(constant_q, waveforms)
+
+
+def _players() -> Iterator[tuple[str, Instrument, np.random.Generator]]:
+    """Who is measured, by name, and what draws the tones."""
+    for name, instrument in INSTRUMENTS.items():
+        plain = replace(instrument, lyrics=0.0)
         for variant in range(VARIANTS):
             rng = np.random.default_rng([variant, len(name), *name.encode()])
-            instrument = plain.played_by(rng)
-            waveforms = np.zeros((len(ANCHORS), _N_SAMPLES), dtype=np.float32)
-            for waveform, pitch in zip(waveforms, ANCHORS.tolist(), strict=True):
-                tone = instrument.tone(pitch, _N_SAMPLES - _LEAD, 0.0, rng)
-                waveform[_LEAD:] = np.tanh(instrument.drive * tone) if instrument.drive else tone
-            yield name, False, instrument.release_s, _power(constant_q, waveforms)
+            yield name, plain.played_by(rng), rng
+        for variant in range(SYLLABLES if instrument.lyrics else 0):
+            rng = np.random.default_rng([variant, len(name), *f"{name}{SUNG}".encode()])
+            singer = plain.played_by(rng).with_words(rng)
+            syllable = singer.words[rng.integers(len(singer.words))]  # one for all pitches
+            yield f"{name}{SUNG}", replace(singer, words=(syllable,)), rng
 
 
 def _own_drums(constant_q: ConstantQ) -> Iterator[tuple[str, bool, NDArray[np.float32]]]:
