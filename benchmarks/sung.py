@@ -71,7 +71,7 @@ def pitch_marks(waveform: NDArray[np.float32], period: float) -> NDArray[np.int6
     edges = np.flatnonzero(np.diff([0, *map(int, voiced), 0])).reshape(-1, 2)
     if not len(edges):
         return np.zeros(0, dtype=np.int64)
-    first, last = edges[np.diff(edges)[:, 0].argmax()] * _HOP
+    first, last = edges[np.diff(edges)[:, 0].argmax()] * _HOP + reach // 2  # half of the first window was no voice yet
     sign = 1 if waveform.max() > -waveform.min() else -1
     mark = int(first + np.argmax(sign * waveform[first : first + lag]))
     marks = []

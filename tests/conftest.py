@@ -196,7 +196,8 @@ def tone_folder(request: pytest.FixtureRequest) -> Path:
     """A folder with the measured tones of our own instruments, which takes twenty seconds: to read, not to change."""
     from bytecover2_milvus.training.tone_bank import ToneBank
 
-    sources = [*PACKAGE.glob("songs/*.py"), PACKAGE / "model" / "cqt.py", PACKAGE / "training" / "tone_bank.py"]
+    songs = [*PACKAGE.glob("songs/*.py"), *PACKAGE.glob("songs/*.csv")]
+    sources = [*songs, PACKAGE / "model" / "cqt.py", PACKAGE / "training" / "tone_bank.py"]
     return _kept(request, "tones", sources, lambda folder: ToneBank.open(folder, FrontEnd(time_pooling=20)))
 
 

@@ -46,7 +46,7 @@ def frequency(sound: NDArray[np.float32], near_hz: float) -> float:
 def test_a_mark_stands_in_every_period_of_the_voice_and_none_in_the_hiss() -> None:
     waveform = syllable(130.0)
     marks = pitch_marks(waveform, SAMPLE_RATE / 130)
-    assert abs(marks[0] / SAMPLE_RATE - 0.1) < 0.03
+    assert abs(marks[0] / SAMPLE_RATE - 0.1) < 0.02
     assert len(marks) > 0.5 * 130 and np.abs(np.diff(marks) - SAMPLE_RATE / 130).max() <= 1
     assert not len(pitch_marks(np.zeros(5000, dtype=np.float32), 100.0))
 
