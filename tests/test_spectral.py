@@ -114,3 +114,16 @@ def test_shares_decide_which_tracks_are_drawn(tone_folder):
     assert not np.array_equal(room.cqt(song, 0, FRONT_END, POOLING), degraded)
     renderings = (drawn, played, Rendering(degraded=1.0), room)
     assert len({rendering.fingerprint for rendering in renderings}) == 4
+
+
+def test_a_singer_who_sings_words_has_another_spectrum_from_note_to_note(renderer):
+    """The partials of middle C stand out each time, but not the same ones."""
+    notes = np.array([(1.0 + 2 * i, 1.8, 60.0, 1.0, 0.0) for i in range(8)], dtype=NOTE_DTYPE)
+    kinds = []
+    for seed in range(6):
+        line = replace(one_note(60), seed=seed, duration_s=20.0, parts=(Part("lead", "voice", "", notes, 1.0),))
+        cqt = renderer.render(line, POOLING, 20.0)
+        held = np.sqrt(np.stack([cqt[:, int((1.7 + 2 * i) / FRAME_S / 4)] for i in range(8)]))  # (8, n_bins)
+        assert set((held.argmax(axis=1) + 24).tolist()) <= {60, 72, 79, 84, 88}  # the first five partials
+        kinds.append(len(np.unique((np.corrcoef(held) > 0.995).argmax(axis=1))))
+    assert 1 in kinds and max(kinds) > 3
