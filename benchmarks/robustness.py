@@ -265,10 +265,11 @@ def markdown(scores: Sequence[Score]) -> str:
 
 def _told(score: Score) -> str:
     """The loss with its interval in per cent; bold where a moderate one is above the goal."""
-    loss = f"{100 * score.loss:.0f} %"
+    loss, low, high = (round(100 * value) for value in (score.loss, score.loss_low, score.loss_high))
+    told = f"{loss} %"
     if score.severity == MODERATE and score.loss > GOAL:
-        loss = f"**{loss}**"
-    return f"{loss} [{100 * score.loss_low:.0f}, {100 * score.loss_high:.0f}]"
+        told = f"**{told}**"
+    return f"{told} [{low}, {high}]"
 
 
 def plot(path: Path, scores: Sequence[Score]) -> None:
