@@ -40,9 +40,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.held_out import LONGEST_S, SETS, Waveform, cached, clean_tracks, works_of
-from benchmarks.second_stage import ALIGNMENT, alignments, normalised
+from benchmarks.second_stage import ALIGNMENT, normalised
 from benchmarks.validation import CHEAP, CONDITIONS
 from bytecover2_milvus.alignment.chroma import fold, to_levels
+from bytecover2_milvus.alignment.qmax import qmax_scores
 from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE, FrontEnd
 from bytecover2_milvus.degrade import degrade
@@ -105,7 +106,10 @@ def aligned(queries: Sequence[Levels], tracks: Sequence[Levels]) -> NDArray[np.f
     asked, clean = (
         [[np.ascontiguousarray(one[:, part]) for one in some] for part in parts] for some in (queries, tracks)
     )
-    return np.concatenate([alignments(*sides) for sides in zip(asked, clean, strict=True)], axis=2)
+    return np.concatenate(
+        [np.stack([qmax_scores(query, heard) for query in some]) for some, heard in zip(asked, clean, strict=True)],
+        axis=2,
+    )
 
 
 def by_system(
@@ -113,8 +117,7 @@ def by_system(
 ) -> dict[str, Score]:
     """The normalised scores of each system, of alignments of queries and of clean tracks with all clean tracks."""
     scores = {
-        system: normalised(np.stack([asked[..., i], clean[..., i]], axis=-1), ids, ALIGNMENT)
-        for i, system in enumerate((HAND_MADE, *names))
+        system: normalised(asked[..., i], clean[..., i], ids, ALIGNMENT) for i, system in enumerate((HAND_MADE, *names))
     }
     return scores | {LEARNED: np.sum([scores[name] for name in names], axis=0)}
 
