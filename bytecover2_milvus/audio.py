@@ -196,13 +196,13 @@ class _Recording:
                 if not self._limits.minimum_rate <= block.rate <= self._limits.maximum_rate:
                     raise UnreadableAudio(
                         f"{self._path}: states {block.rate} Hz, and {self._limits.minimum_rate} to "
-                        f"{self._limits.maximum_rate} are read; export it again"
+                        f"{self._limits.maximum_rate} are read (--rates); export it again"
                     )
                 self._decoded_s += len(block.samples) / block.rate
                 if self._decoded_s > self._limits.maximum_s:
                     raise UnreadableAudio(
-                        f"{self._path}: longer than {self._limits.maximum_s / 3600:g} hours; split it, or set "
-                        "BYTECOVER2_MAXIMUM_HOURS"
+                        f"{self._path}: longer than {self._limits.maximum_s / 3600:g} hours; split it, or raise "
+                        "--maximum-hours (BYTECOVER2_MAXIMUM_HOURS)"
                     )
                 yield Block(block.rate, self._mixdown.mix(block))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,12 +25,14 @@ from numpy.typing import NDArray
 from .errors import BytecoverError, OutputError
 from .extras import why_not_imported
 from .properties import Model
+from .reading import DAMAGED, parse_json, read_text, shorten
 from .row import FEATURES, STORED, Row, collection_schema
 from .staging import Staging
 from .writing import whole_file
 
 STAGING = "embedded.sqlite"  # what the next run goes on from
 CONTENTS = "files.json"
+_NAME = re.compile(r"[1-9]\d{0,8}\.parquet")
 PART = ".part"  # where files are until they are whole
 VALUES_PER_FILE = 3_200_000  # of embeddings, 25 000 of 128: the writer keeps a file's rows as Python numbers
 CHARACTERS_PER_VALUE = 32  # of chroma: a Python number takes the memory of as many
@@ -67,7 +70,7 @@ class BulkFolder(Staging):
         """Write all rows to files, unless they are there; which they are."""
         contents = self.folder / CONTENTS
         if contents.exists():
-            return [self.folder / name for name in json.loads(contents.read_text(encoding="utf-8"))["files"]]
+            return _listed(contents)
         with _written(self.folder):
             for old in self.folder.glob("*.parquet"):
                 if old.stem.isdecimal():
@@ -115,6 +118,23 @@ class BulkFolder(Staging):
                 raise OSError(f"{part} is not whole")
             os.replace(part, path)
         return path
+
+
+def _listed(contents: Path) -> list[Path]:
+    """The files that ``files.json`` names, all of them there."""
+    try:
+        told = parse_json(read_text(contents))
+        names = told["files"] if isinstance(told, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+            raise ValueError("it does not list files of this folder")
+        files = [contents.parent / name for name in names]
+        if missing := [file.name for file in files if not file.is_file()]:
+            raise ValueError(f"{missing[0]} is not there")
+    except DAMAGED as error:
+        raise OutputError(
+            f"{contents}: damaged ({shorten(error)}); delete it and run again, which writes the files anew"
+        ) from error
+    return files
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class Worker:
     def read(self, job: Job[None], segments: Segments) -> _Answer | AudioError:
         """Decode a file, and embed what is not stored of it."""
         try:
-            decoded = decode(job.path, job.known)
+            decoded = decode(job.path, job.known, limits=job.limits)
         except AudioError as error:
             return error
         waveform, decoded = decoded.waveform, replace(decoded, waveform=None)
@@ -234,7 +234,8 @@ class Cluster:
             if len(worker.owes) >= AHEAD:
                 return
             job = todo.popleft()
-            worker.owes.append((worker.actor.read.remote(Job(None, job.path, job.known, job.stored), segments), job))
+            asked = Job(None, job.path, job.known, job.stored, job.limits)
+            worker.owes.append((worker.actor.read.remote(asked, segments), job))
 
     def _take(
         self, worker: _Started, todo: deque[Job[_Key]], deaths: Counter[Path]

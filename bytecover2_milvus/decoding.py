@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from .audio import AudioWarning, load_audio, stream_audio
 from .cores import usable_cores
 from .errors import AudioError, UnreadableAudio
-from .limits import open_regular
+from .limits import Limits, open_regular
 from .processes import Worker, WorkerDied, uninterrupted
 from .segments import Span
 
@@ -55,6 +55,7 @@ class Job(Generic[_Key]):
     path: Path
     known: Sequence[str] = ()  # content hashes
     stored: Mapping[str, Sequence[Span]] = field(default_factory=dict)  # by content hash: what is embedded already
+    limits: Limits | None = None
 
 
 def hash_content(file: BufferedIOBase) -> str:
@@ -67,10 +68,11 @@ def mtime_ns(status: os.stat_result) -> int:
     return min(max(status.st_mtime_ns, -(2**63)), 2**63 - 1)
 
 
-def decode(path: Path, known: Sequence[str] = (), into: Path | None = None) -> Decoded:
+def decode(path: Path, known: Sequence[str] = (), into: Path | None = None, limits: Limits | None = None) -> Decoded:
     """The waveform of a file, unless the hash of its bytes is among `known`; both of the same bytes.
 
-    With `into`, the waveform goes to that file, float32 without a header, and memory holds a block of it.
+    With `into`, the waveform goes to that file, float32 without a header, and memory holds a block of it. `limits` are
+    as of `load_audio`.
 
     Raises
     ------
@@ -79,16 +81,16 @@ def decode(path: Path, known: Sequence[str] = (), into: Path | None = None) -> D
     """
     try:
         for _ in range(READINGS):
-            status, content_hash = _hash(path)
+            status, content_hash = _hash(path, limits)
             if content_hash in known:
                 return Decoded(content_hash, status.st_size, mtime_ns(status), None)
             try:
-                waveform, warning = _load(path, into)
+                waveform, warning = _load(path, into, limits)
             except AudioError:
-                if _is_as_before(path, status, content_hash):
+                if _is_as_before(path, status, content_hash, limits):
                     raise
                 continue
-            if _is_as_before(path, status, content_hash):
+            if _is_as_before(path, status, content_hash, limits):
                 return Decoded(content_hash, status.st_size, mtime_ns(status), waveform, warning)
     except AudioError:
         raise
@@ -98,39 +100,36 @@ def decode(path: Path, known: Sequence[str] = (), into: Path | None = None) -> D
         ) from error
     except MemoryError as error:
         raise UnreadableAudio(f"{path}: longer than this machine's memory holds; split it") from error
-    except Exception as error:  # codecs raise what they like, and no file may cost the others
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnreadableAudio(f"{path}: cannot be decoded ({reason}); convert it, or leave it out") from error
     raise UnreadableAudio(f"{path}: it changes while it is read; run again when it is whole")
 
 
-def _hash(path: Path) -> tuple[os.stat_result, str]:
+def _hash(path: Path, limits: Limits | None) -> tuple[os.stat_result, str]:
     """The status of the file, and the hash of its bytes."""
-    with open_regular(path) as file:
+    with open_regular(path, limits) as file:
         return os.fstat(file.fileno()), hash_content(file)
 
 
-def _load(path: Path, into: Path | None) -> tuple[NDArray[np.float32] | None, str]:
+def _load(path: Path, into: Path | None, limits: Limits | None) -> tuple[NDArray[np.float32] | None, str]:
     """The waveform, or None where it is in `into`; and what is to be said of it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         waveform = None
         if into is None:
-            waveform = load_audio(path)
+            waveform = load_audio(path, limits)
         else:
-            _write(path, into)
+            _write(path, into, limits)
     told = (str(entry.message) for entry in caught if issubclass(entry.category, AudioWarning))
     return waveform, "; ".join(told)
 
 
-def _is_as_before(path: Path, before: os.stat_result, content_hash: str) -> bool:
+def _is_as_before(path: Path, before: os.stat_result, content_hash: str, limits: Limits | None) -> bool:
     """True if a file is the one that was hashed, with the same bytes: others may have written it meanwhile."""
     now = os.stat(path)
     if any(getattr(now, name) != getattr(before, name) for name in _TELLING):
         return False
     if time.time_ns() - max(now.st_mtime_ns, now.st_ctime_ns) > CLOCK_TICK_NS:
         return True
-    return _hash(path)[1] == content_hash  # written so lately that its times need not tell
+    return _hash(path, limits)[1] == content_hash  # written so lately that its times need not tell
 
 
 @dataclass(eq=False)
@@ -185,7 +184,7 @@ class Decoder:
             If no worker can be started.
         """
         if self._n_workers == 0:
-            yield from ((job.key, _decode(job.path, job.known)) for job in jobs)
+            yield from ((job.key, _decode(job.path, job.known, job.limits)) for job in jobs)
             return
         if any(started.owes for started in self._started):  # of a run that was abandoned
             self.__exit__(None, None, None)
@@ -235,7 +234,7 @@ class Decoder:
         started = min(idle or self._started, key=lambda started: len(started.owes))
         file = folder / f"{next(self._numbers)}.f32"
         started.owes.append((job, file))
-        started.worker.ask(file, job.path, job.known)
+        started.worker.ask(file, job.path, job.known, job.limits)
         return started
 
     def _take(self, decoded: Decoded | AudioError, file: Path) -> Decoded | AudioError:
@@ -247,25 +246,25 @@ class Decoder:
         return replace(decoded, waveform=waveform)
 
 
-def _decode_into(file: Path, path: Path, known: Sequence[str]) -> Decoded | AudioError:
+def _decode_into(file: Path, path: Path, known: Sequence[str], limits: Limits | None) -> Decoded | AudioError:
     """As `_decode`, with the waveform in `file`, which is not there where there is none."""
-    decoded = _decode(path, known, file)
+    decoded = _decode(path, known, limits, file)
     if isinstance(decoded, AudioError):
         file.unlink(missing_ok=True)
     return decoded
 
 
-def _decode(path: Path, known: Sequence[str], into: Path | None = None) -> Decoded | AudioError:
+def _decode(path: Path, known: Sequence[str], limits: Limits | None, into: Path | None = None) -> Decoded | AudioError:
     try:
-        return decode(path, known, into)
+        return decode(path, known, into, limits)
     except AudioError as error:
         return error
 
 
-def _write(path: Path, into: Path) -> None:
+def _write(path: Path, into: Path, limits: Limits | None) -> None:
     try:
         with into.open("wb") as file:
-            for block in stream_audio(path):
+            for block in stream_audio(path, limits):
                 file.write(block.data)
     except OSError as error:  # of writing: what reading raises is an AudioError
         raise UnreadableAudio(

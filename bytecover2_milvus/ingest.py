@@ -27,7 +27,7 @@ from .config import SAMPLE_RATE
 from .decoding import Job, hash_content, mtime_ns
 from .embedder import Embedder
 from .errors import AudioError, ChromaError, CollectionMismatch, DeviceError, InputRefused
-from .limits import check_regular
+from .limits import Limits, check_regular
 from .manifest import Track
 from .reader import LocalReader, Reader, ReadFile
 from .row import WARNING, Row, check_features, check_row
@@ -73,11 +73,11 @@ class _Listed:
         """True if `rows`, of one content, are all that it should have, with chroma."""
         return _are_all(rows, segments) and self.unheard.isdisjoint(row.id for row in rows)
 
-    def job(self, segments: Segments) -> Job[_Listed]:
+    def job(self, segments: Segments, limits: Limits) -> Job[_Listed]:
         stored: defaultdict[str, list[Span]] = defaultdict(list)
         for row in (row for row in self.rows if row.id not in self.unheard):
             stored[row.content_hash].append(span_at(row.start_s, row.end_s))
-        return Job(self, self.track.path, self.known(segments), stored)
+        return Job(self, self.track.path, self.known(segments), stored, limits)
 
     def rows_with(self, content: str) -> list[Row]:
         return [row for row in self.rows if row.content_hash == content]
@@ -102,6 +102,7 @@ def ingest(
     collection: Store,
     *,
     workers: int | None = None,
+    limits: Limits | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Generator[IngestRecord, None, None]:
     """Embed tracks into a collection; one record per track, given when Milvus has acknowledged what it says.
@@ -115,6 +116,8 @@ def ingest(
         Which says how tracks are cut: `TrackCollection.cut_into` changes it.
     workers : int, optional
         Processes that decode; see `Decoder`.
+    limits : Limits, optional
+        Bounds on what a file may ask of the machine; by default `Limits.here()`.
     batch_size : int
         Tracks stored at once, or fewer every two seconds.
 
@@ -133,21 +136,26 @@ def ingest(
     DeviceError
         If ONNX Runtime fails, as where memory is short: the next track would hardly fare better.
     """
-    return ingest_with(LocalReader(embedder, workers), tracks, collection, batch_size=batch_size)
+    return ingest_with(LocalReader(embedder, workers), tracks, collection, limits=limits, batch_size=batch_size)
 
 
 def ingest_with(
-    reader: Reader, tracks: Iterable[Track], collection: Store, *, batch_size: int = BATCH_SIZE
+    reader: Reader,
+    tracks: Iterable[Track],
+    collection: Store,
+    *,
+    limits: Limits | None = None,
+    batch_size: int = BATCH_SIZE,
 ) -> Generator[IngestRecord, None, None]:
     """As `ingest`, with another way to decode and embed: a `Cluster`, which is left at the end."""
     if reader.model_id != collection.model_id:
         raise CollectionMismatch.of_model(collection.name, collection.model_id, reader.model_id)
     collection.check_chroma_of(reader)
-    return _ingest(iter(tracks), reader, collection, batch_size)
+    return _ingest(iter(tracks), reader, collection, limits or Limits.here(), batch_size)
 
 
 def _ingest(
-    tracks: Iterator[Track], reader: Reader, collection: Store, batch_size: int
+    tracks: Iterator[Track], reader: Reader, collection: Store, limits: Limits, batch_size: int
 ) -> Generator[IngestRecord, None, None]:
     backgrounds = reader.verdict.backgrounds if reader.verdict else BACKGROUNDS
     batch = Batch(collection, batch_size, backgrounds)
@@ -156,11 +164,11 @@ def _ingest(
         while chunk := list(islice(tracks, TRACKS_PER_LOOKUP)):
             jobs: list[Job[_Listed]] = []
             for listed in _look_up(chunk, collection, seen, bool(reader.chroma_id)):
-                outcome = listed.refused() or seen.again(listed) or _unread(listed, collection.segments)
+                outcome = listed.refused() or seen.again(listed) or _unread(listed, collection.segments, limits)
                 if outcome:
                     yield from batch.take(outcome)
                 else:
-                    jobs.append(listed.job(collection.segments))
+                    jobs.append(listed.job(collection.segments, limits))
             for listed, file in reader.read(jobs, collection.segments):
                 yield from batch.take(_read(listed, file, collection, batch))
         yield from batch.store()
@@ -274,11 +282,11 @@ def _taken(listed: _Listed, path: str) -> Outcome:
     return Outcome(listed.done("failed", f"{reason}; {remedy}"))
 
 
-def _unread(listed: _Listed, segments: Segments) -> Outcome | None:
+def _unread(listed: _Listed, segments: Segments, limits: Limits) -> Outcome | None:
     """The outcome of a track whose file need not be read; None where it must be."""
     try:
         status = os.stat(listed.path)
-        check_regular(listed.path, status)
+        check_regular(listed.path, status, limits)
     except OSError as error:
         return Outcome(listed.done("failed", f"{listed.path}: {error.strerror}; check the path and its permissions"))
     except AudioError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .errors import ConfigError, UnreadableAudio
 
-_HOURS, _GIB = "BYTECOVER2_MAXIMUM_HOURS", "BYTECOVER2_MAXIMUM_GIB"
+HOURS, GIB = "BYTECOVER2_MAXIMUM_HOURS", "BYTECOVER2_MAXIMUM_GIB"
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Limits:
 
     @classmethod
     def here(cls) -> Limits:
-        """Those of the environment: ``BYTECOVER2_MAXIMUM_HOURS`` and ``BYTECOVER2_MAXIMUM_GIB``, else the defaults.
+        """Those of ``BYTECOVER2_MAXIMUM_HOURS`` and ``BYTECOVER2_MAXIMUM_GIB`` in the environment, else the defaults.
 
         Raises
         ------
         ConfigError
             If one of them is no positive number.
         """
-        hours, gib = _number(_HOURS, cls.maximum_s / 3600), _number(_GIB, cls.maximum_bytes / 2**30)
+        hours, gib = _number(HOURS, cls.maximum_s / 3600), _number(GIB, cls.maximum_bytes / 2**30)
         return cls(maximum_s=hours * 3600, maximum_bytes=round(gib * 2**30))
 
 
@@ -74,7 +74,7 @@ def check_regular(path: Path | str, status: os.stat_result, limits: Limits | Non
     if status.st_size > limits.maximum_bytes:
         size, allowed = (n_bytes / 2**30 for n_bytes in (status.st_size, limits.maximum_bytes))
         raise UnreadableAudio(
-            f"{path}: a file of {size:.3g} GiB, and {allowed:.3g} are allowed; split it, or set {_GIB}"
+            f"{path}: a file of {size:.3g} GiB, and {allowed:.3g} are allowed; split it, or raise --maximum-gib ({GIB})"
         )
 
 

@@ -439,7 +439,7 @@ def test_a_file_may_not_state_any_rate_or_last_for_ever(tmp_path: Path) -> None:
 def test_the_environment_sets_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", sine(), RATE)
     monkeypatch.setenv("BYTECOVER2_MAXIMUM_HOURS", "0.0005")
-    with pytest.raises(UnreadableAudio, match=r"longer than 0\.0005 hours; split it, or set BYTECOVER2_MAXIMUM_HOURS"):
+    with pytest.raises(UnreadableAudio, match=r"longer than 0\.0005 hours; .* \(BYTECOVER2_MAXIMUM_HOURS\)"):
         load_audio(tmp_path / "a.wav")
     monkeypatch.setenv("BYTECOVER2_MAXIMUM_HOURS", "ever")
     with pytest.raises(ConfigError, match="BYTECOVER2_MAXIMUM_HOURS=ever: not a positive number"):

@@ -156,6 +156,25 @@ def test_bulk_files_hold_the_fields_of_the_collection(tmp_path: Path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.parquet", "embedded.sqlite", "files.json"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "{}", '{"files": 1}', '{"files": [1]}', "[" * 5_000, "\0" * 100, '{"files": ["' + "1" * 2_000_000),
+        *('{"files": ["2.parquet"]}', '{"files": ["../1.parquet"]}', '{"files": ["/etc/passwd"]}', '{"files": [NaN]}'),
+    ],
+)
+def test_a_list_of_bulk_files_is_not_believed_unseen(tmp_path: Path, content: str) -> None:
+    with BulkFolder(tmp_path, MODEL) as folder:
+        folder.upsert(ROWS, EMBEDDINGS[: len(ROWS)])
+        files = folder.write()
+        (tmp_path / "files.json").write_text(content)
+        with pytest.raises(OutputError, match=r"files.json: damaged \(.+\); delete it and run again") as refused:
+            folder.write()
+        assert "\n" not in str(refused.value) and len(str(refused.value)) < 600
+        (tmp_path / "files.json").unlink()
+        assert folder.write() == files
+
+
 def test_a_bulk_file_that_does_not_fit_is_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with BulkFolder(tmp_path, MODEL) as folder:

@@ -21,6 +21,8 @@ import jsonschema
 import numpy as np
 import pytest
 import soundfile
+from audio_files import write_tone
+from click.testing import CliRunner
 
 from bytecover2_milvus.bundle import write_sums
 from bytecover2_milvus.cli import main
@@ -181,6 +183,33 @@ def test_embed_writes_one_unit_vector_per_file(catalogue, tiny_bundle, tmp_path)
     assert vectors["embeddings"].shape == (2, 128) and vectors["embeddings"].dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors["embeddings"], axis=1), 1, atol=1e-5)
     assert [Path(path).name for path in vectors["paths"]] == ["0.flac", "1.flac"]
+
+
+def test_limits_are_options_wherever_audio_is_read(empty, tiny_bundle, tmp_path):
+    folder = tmp_path / "music"
+    folder.mkdir()
+    write_tone(folder / "good.flac", 0, duration_s=6)
+    soundfile.write(folder / "slow.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 9_000), 3_000)
+
+    def tried(command: str, *options: object) -> tuple[int, str]:
+        arguments = [command, folder, "--bundle", tiny_bundle, *options]
+        done = CliRunner().invoke(main, list(map(str, arguments)))
+        return done.exit_code, " ".join(done.output.split())
+
+    npz, parquet = (("--out", tmp_path / f"x.{suffix}") for suffix in ("npz", "parquet"))
+    code, said = tried("embed", *npz)
+    assert code == 1 and "slow.wav: states 3000 Hz, and 4000 to 2822400 are read" in said and "good" not in said
+    both = ("--rates", 3_000, 48_000)
+    assert tried("embed", *npz, *both)[0] == 0
+    code, said = tried("embed", *npz, *both, "--maximum-gib", 0.0001)
+    assert code == 1 and "good.flac: a file of" in said and "slow" not in said
+    short = (*both, "--maximum-hours", 0.001)
+    for command, *options in (("embed", *parquet), ("ingest", *empty, "--workers", 0), ("query", *empty)):
+        code, said = tried(command, *options, *short)
+        assert code == 1 and "good.flac: longer than 0.001 hours; split it, or raise --maximum-hours" in said
+        assert "slow.wav: " not in said
+    for wrong in (("--rates", 9, 8), ("--maximum-hours", 0), ("--maximum-gib", "nan")):
+        assert tried("ingest", *empty, *wrong)[0] == 2
 
 
 def test_one_bad_file_is_reported_and_the_rest_goes_in(catalogue, empty, tiny_bundle, tmp_path):

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from bytecover2_milvus.audio import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.decoding import Decoded, Decoder, Job, decode
 from bytecover2_milvus.errors import BytecoverError, SilentAudio, UnreadableAudio
+from bytecover2_milvus.limits import Limits
 
 
 @pytest.fixture
@@ -191,11 +193,11 @@ class _Writer:
         self.load = decoding._load
         monkeypatch.setattr(decoding, "_load", self)
 
-    def __call__(self, path: Path, into: Path | None) -> tuple[object, str]:
+    def __call__(self, *asked: Any) -> tuple[object, str]:
         if self.left:
             self.left -= 1
             self.write()
-        return self.load(path, into)
+        return self.load(*asked)
 
 
 @pytest.mark.parametrize(
@@ -234,12 +236,22 @@ def test_a_file_that_never_stops_changing_fails(paths: list[Path], monkeypatch: 
 
 
 def test_any_exception_over_a_file_is_of_that_file(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("of a codec")
 
-    _Writer(monkeypatch, fail, times=1)
-    with pytest.raises(UnreadableAudio, match=rf"{paths[0]}: cannot be decoded \(ZeroDivisionError: of a codec\)"):
-        decode(paths[0])
+    monkeypatch.setattr(soundfile.SoundFile, "read", fail)
+    for into in (None, paths[0].with_suffix(".f32")):
+        with pytest.raises(UnreadableAudio, match=rf"{paths[0]}: cannot be decoded \(ZeroDivisionError: of a codec\)"):
+            decode(paths[0], into=into)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_limits_hold_wherever_a_file_is_decoded(paths: list[Path], workers: int) -> None:
+    wanted = {1.5: Limits(maximum_s=1.5), 3.0: Limits(maximum_s=3.0)}  # of files of 2 s
+    jobs = [Job(seconds, paths[0], limits=limits) for seconds, limits in wanted.items()]
+    with Decoder(workers) as decoder:
+        done = dict(decoder.decode(jobs))
+    assert "longer than" in str(done[1.5]) and isinstance(done[3.0], Decoded)
 
 
 DECODE = """

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import about, bundle_option, device_option, progress_bar, say, segment_options, tracks_at
+from .output import about, bundle_option, device_option, limits_options, progress_bar, say, segment_options, tracks_at
 
 if TYPE_CHECKING:
     from ..embedder import Embedder
+    from ..limits import Limits
     from ..segments import Segments
 
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 )
 @bundle_option
 @device_option
+@limits_options
 @segment_options(
     "For .parquet: seconds of the segments to embed beside whole tracks; the default is whole tracks only."
 )
@@ -42,6 +44,7 @@ def embed(
     bundle: Path | None,
     device: str,
     segments: Segments | None,
+    limits: Limits,
     workers: int | None,
 ) -> None:
     """Write the embeddings of audio files, or all in folders, to a NumPy or Parquet file.
@@ -64,15 +67,17 @@ def embed(
         raise click.UsageError("--segment needs a .parquet file, where each segment has a row")
     embedder = Embedder(bundle, device)
     if out.suffix == ".parquet":
-        n_embedded, n_failed = _write_parquet(files, manifest, out, embedder, segments, workers)
+        n_embedded, n_failed = _write_parquet(files, manifest, out, embedder, segments, limits, workers)
     else:
-        n_embedded, n_failed = _write_npz(files, manifest, out, embedder)
+        n_embedded, n_failed = _write_npz(files, manifest, out, embedder, limits)
     say(f"{n_embedded} embeddings of {embedder.dim} values in {out}")
     if n_failed:
         sys.exit(1)
 
 
-def _write_npz(files: tuple[Path, ...], manifest: Path | None, out: Path, embedder: Embedder) -> tuple[int, int]:
+def _write_npz(
+    files: tuple[Path, ...], manifest: Path | None, out: Path, embedder: Embedder, limits: Limits
+) -> tuple[int, int]:
     """The numbers of files that were embedded and that failed."""
     import numpy as np
 
@@ -86,7 +91,7 @@ def _write_npz(files: tuple[Path, ...], manifest: Path | None, out: Path, embedd
         with progress_bar("embed", len(paths)) as bar:
             for path in paths:
                 try:
-                    embeddings.append(embedder.embed(load_audio(path)))
+                    embeddings.append(embedder.embed(load_audio(path, limits)))
                     embedded.append(str(path))
                 except AudioError as error:
                     bar.print(f"Error: {about(path, error)}")
@@ -103,6 +108,7 @@ def _write_parquet(
     out: Path,
     embedder: Embedder,
     segments: Segments | None,
+    limits: Limits,
     workers: int | None,
 ) -> tuple[int, int]:
     """The number of rows in the file, and of tracks that failed."""
@@ -115,7 +121,7 @@ def _write_parquet(
     listed = set()
     with staging_for(out, embedder) as staging:
         staging.cut_into(segments or WHOLE)  # whatever a run that was cut off was told
-        records = ingest(tracks, embedder, staging, workers=workers)
+        records = ingest(tracks, embedder, staging, workers=workers, limits=limits)
         with progress_bar("embed", len(tracks)) as bar, closing(records):
             for record in records:
                 statuses[record.status] += 1

@@ -19,6 +19,7 @@ from .output import (
     bundle_option,
     collection_option,
     device_option,
+    limits_options,
     milvus_options,
     open_milvus,
     print_json,
@@ -29,6 +30,7 @@ from .output import (
 )
 
 if TYPE_CHECKING:
+    from ..limits import Limits
     from ..manifest import Track
     from ..properties import Model
     from ..segments import Segments
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 @collection_option
 @bundle_option
 @device_option
+@limits_options
 @segment_options(
     "Seconds of the segments to store beside the whole track; 0 for none. The default is the collection's, at first 0."
 )
@@ -76,6 +79,7 @@ def ingest(
     bundle: Path | None,
     device: str,
     segments: Segments | None,
+    limits: Limits,
     workers: int | None,
     ray: str | None,
     vectors: Path | None,
@@ -119,7 +123,7 @@ def ingest(
             size, model, start = _of_vectors(vectors)
         else:
             tracks = tracks_at(paths, manifest)
-            size, (model, start) = len(tracks), _of_audio(tracks, bundle, device, workers, ray)
+            size, (model, start) = len(tracks), _of_audio(tracks, bundle, device, workers, ray, limits)
         with _store(milvus, collection, bulk, model, tracks) as store:
             if segments is not None:
                 store.cut_into(segments)
@@ -170,7 +174,7 @@ def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Generator[In
 
 
 def _of_audio(
-    tracks: list[Track], bundle: Path | None, device: str, workers: int | None, ray: str | None
+    tracks: list[Track], bundle: Path | None, device: str, workers: int | None, ray: str | None, limits: Limits
 ) -> tuple[Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
     """The model that embeds the tracks, and what ingests them into a store."""
     from ..cluster import Cluster
@@ -180,9 +184,9 @@ def _of_audio(
 
     if ray:
         cluster = Cluster(ray, bundle, device, workers)
-        return cluster, partial(ingest_with, cluster, tracks)
+        return cluster, partial(ingest_with, cluster, tracks, limits=limits)
     embedder = Embedder(bundle, device)
-    return embedder, partial(ingest_with, LocalReader(embedder, workers), tracks)
+    return embedder, partial(ingest_with, LocalReader(embedder, workers), tracks, limits=limits)
 
 
 @contextmanager

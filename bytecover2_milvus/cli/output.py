@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from ..limits import GIB, HOURS, Limits
 from ..milvus import without_password
 
 if TYPE_CHECKING:
@@ -185,6 +186,60 @@ def _segments(segment: float | None, hop: float | None) -> Segments | None:
         return Segments(segment, segment / 2 if hop is None else hop)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+
+
+def limits_options(command: Callable[..., object]) -> Any:
+    """What a file of audio may ask of this machine: the command takes `Limits` as `limits`."""
+    defaults = Limits()
+
+    @wraps(command)
+    def with_limits(
+        *args: Any, maximum_hours: float, maximum_gib: float, rates: tuple[int, int], **kwargs: Any
+    ) -> object:
+        if rates[0] > rates[1]:
+            raise click.UsageError(f"--rates {rates[0]} {rates[1]}: the lowest comes first")
+        limits = Limits(maximum_hours * 3600, round(maximum_gib * 2**30), *rates)
+        return command(*args, limits=limits, **kwargs)
+
+    for option in (
+        click.option(
+            "--rates",
+            nargs=2,
+            type=click.IntRange(1, 2**31 - 1),
+            default=(defaults.minimum_rate, defaults.maximum_rate),
+            show_default=True,
+            metavar="LOWEST HIGHEST",
+            help="Sample rates in Hz that are read.",
+        ),
+        click.option(
+            "--maximum-gib",
+            type=float,
+            callback=_positive,
+            envvar=GIB,
+            show_envvar=True,
+            default=defaults.maximum_bytes / 2**30,
+            show_default=True,
+            help="Size of the largest file of audio that is read.",
+        ),
+        click.option(
+            "--maximum-hours",
+            type=float,
+            callback=_positive,
+            envvar=HOURS,
+            show_envvar=True,
+            default=defaults.maximum_s / 3600,
+            show_default=True,
+            help="Duration of the longest recording that is read.",
+        ),
+    ):
+        with_limits = option(with_limits)
+    return with_limits
+
+
+def _positive(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not 0 < value < 1e9:  # click's own ranges hold NaN
+        raise click.BadParameter(f"{value:g} is not a positive number.")
+    return value
 
 
 def tracks_at(paths: Sequence[Path], manifest: Path | None = None) -> list[Track]:

@@ -18,6 +18,7 @@ from .output import (
     bundle_option,
     collection_option,
     device_option,
+    limits_options,
     milvus_options,
     open_milvus,
     print_json,
@@ -30,6 +31,7 @@ from .output import (
 )
 
 if TYPE_CHECKING:
+    from ..limits import Limits
     from ..match import Match
     from ..segments import Segments
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 @collection_option
 @bundle_option
 @device_option
+@limits_options
 @segment_options("Seconds of the segments of a longer query that also ask; the default is to ask with the whole only.")
 @click.option("--limit", type=click.IntRange(1, 16_384), default=10, show_default=True, help="Matches per query.")
 @click.option(
@@ -75,6 +78,7 @@ def query(
     bundle: Path | None,
     device: str,
     segments: Segments | None,
+    limits: Limits,
     limit: int,
     group_by: str,
     whole: bool,
@@ -122,7 +126,7 @@ def query(
         second = Reranker(covers, verdict, embedder.frame_s) if verdict else None
         for file in audio:
             try:
-                asked = embed_query(load_audio(file), embedder, segments or WHOLE)
+                asked = embed_query(load_audio(file, limits), embedder, segments or WHOLE)
                 wanted = limit if second is None else max(limit, rerank)
                 (found,) = covers.search([asked], wanted, group_by=group_by, filter=filter)
                 if second and asked.heard and (short := second.why_not(asked.heard)):
