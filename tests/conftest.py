@@ -53,6 +53,7 @@ SLOW = {
         "choices",
     ),
     *("chroma_rows", "cli", "cluster", "collection", "collections_by_hand", "consumers", "decoding", "docker_compose"),
+    *("continue", "precision"),
     *("embedding_function", "endings", "explain", "export", "faults", "groups", "groups_benchmark", "groups_page"),
     *("hostile_checkpoint", "installed", "layers", "note_map", "performing", "promotion", "qmax", "quantize", "rerank"),
     *("recordings", "rerank_benchmark", "rest", "retrieval", "robustness", "segments", "segments_benchmark"),
