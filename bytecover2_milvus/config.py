@@ -151,6 +151,7 @@ class Training:
     steps: int = 20_000  # 0: for as long as it is let, at a constant rate
     works_per_batch: int = 16  # P of P x K
     tracks_per_work: int = 4  # K
+    parts: int = 1  # in which a batch goes through the backbone: memory holds one of them, the losses see all
     hearings: float = 0.0  # of a track, on average, before another of its work takes its place; 0: none ever does
     crop_s: tuple[float, ...] = (100.0, 150.0, 200.0)  # seconds; one length per batch
     optimizer: str = "adam"  # muon: kernels by Muon, at Adam's learning rates
@@ -190,6 +191,7 @@ class Training:
         _require(self.phase in PHASES, f"phase = {self.phase!r}: choose one of {', '.join(PHASES)}")
         _require(2 <= self.works_per_batch <= 4096, "works_per_batch: a triplet needs at least 2 works; at most 4096")
         _require(2 <= self.tracks_per_work <= 256, "tracks_per_work: a triplet needs at least 2 of a work; at most 256")
+        _require(1 <= self.parts <= 1024, f"parts = {self.parts}: between 1 and 1024")
         _require(self.optimizer in OPTIMIZERS, f"optimizer = {self.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}")
         precisions = (*PRECISIONS, AUTO)
         _require(self.precision in precisions, f"precision = {self.precision!r}: choose one of {', '.join(precisions)}")

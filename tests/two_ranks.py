@@ -18,8 +18,9 @@ from bytecover2_milvus.training import train as training_module
 from bytecover2_milvus.training.batches import TrainingBatches
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, CorpusTrack, FeatureCache
+from bytecover2_milvus.training.gradient import loss_terms
 from bytecover2_milvus.training.ranks import gather, launch
-from bytecover2_milvus.training.train import initial_network, loss_terms, train
+from bytecover2_milvus.training.train import initial_network, train
 
 
 def uneven_corpus() -> Corpus:

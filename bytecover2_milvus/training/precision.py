@@ -24,6 +24,7 @@ from ..model.network import ByteCover2
 from ..processes import Worker, WorkerDied
 from ..reading import DAMAGED, parse_json, read_text
 from ..writing import whole_file
+from .gradient import loss_terms
 from .optimizer import make_optimizer
 from .ranks import launched, torch_device
 
@@ -81,8 +82,6 @@ class Step:
         self.cqt = torch.rand(len(self.work), config.front_end.n_bins, self.frames, device=device)
 
     def __call__(self) -> float:
-        from .train import loss_terms
-
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16-mixed"):
             pooled = self.network.pooled(self.cqt)
         feature, embedding = self.network.head(pooled)

@@ -27,8 +27,9 @@ from ..model.pca import fit_pca, principal_axes
 from .batches import TrainingBatches
 from .checkpoint import Checkpoint
 from .corpus import Corpus, FeatureCache
+from .gradient import loss_terms
 from .optimizer import make_optimizer
-from .train import initial_classifier, lasting_facts, learning_rate, loss_terms, set_phase, works_digest
+from .train import initial_classifier, lasting_facts, learning_rate, set_phase, works_digest
 
 
 def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float32]) -> Checkpoint:

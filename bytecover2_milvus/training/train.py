@@ -27,16 +27,16 @@ from ..config import AUTO, Config, Notes, Training
 from ..errors import CheckpointError, ConfigError, OutputError, TrainingError
 from ..metrics import Evaluation, evaluate
 from ..model.cqt import scale_magnitude
-from ..model.losses import batch_hard_triplet, supervised_contrastive
 from ..model.network import ByteCover2
 from .averaging import Averaged
 from .batches import TrainingBatches
 from .checkpoint import BEST, LAST, Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
 from .corpus import Corpus, FeatureCache, pool_track, same_files, text_digest
+from .gradient import backward
 from .journal import JOURNAL, Journal
 from .optimizer import make_optimizer
 from .precision import choose_precision
-from .ranks import gather, launch
+from .ranks import launch
 
 VALIDATION = "Validation MAP"  # the fact that says how good a checkpoint is
 OF_THESE_WEIGHTS = (VALIDATION, "Scores", "PCA-FC")  # facts that are not true of weights that follow from these
@@ -125,21 +125,6 @@ def set_phase(network: ByteCover2, phase: str) -> None:
     for part in (network.backbone, network.gem):
         part.requires_grad_(phase != "frozen")
         part.train(phase != "frozen")
-
-
-def loss_terms(
-    feature: Tensor, embedding: Tensor, classifier: nn.Linear, work: Tensor, training: Training
-) -> dict[str, Tensor]:
-    """The weighted terms of the loss, by name; their sum is what is minimised."""
-    terms = {
-        "cross_entropy": training.cross_entropy_weight
-        * F.cross_entropy(classifier(embedding), work, label_smoothing=training.label_smoothing),
-        "triplet": training.triplet_weight * batch_hard_triplet(feature, work, training.triplet_margin),
-    }
-    if training.contrastive_weight:
-        contrastive = supervised_contrastive(embedding, work, training.temperature)
-        terms["contrastive"] = training.contrastive_weight * contrastive
-    return terms
 
 
 def train(
@@ -271,11 +256,8 @@ def train(
             group["lr"] = learning_rate(step, training)
         cqt = scale_magnitude(cqt.to(fabric.device, non_blocking=True), config.front_end.scale)
         work = work.to(fabric.device, non_blocking=True)
-        feature, embedding = (gather(fabric, rows, len(work)) for rows in model(cqt))
-        terms = loss_terms(feature, embedding, classifier, work, training)
-        loss: Any = sum(terms.values())
         optimizer.zero_grad()
-        fabric.backward(loss)
+        terms = backward(fabric, model, cqt, work, classifier, training)
         assert classifier.weight.grad is not None
         fabric.all_reduce(classifier.weight.grad)  # equal on all ranks but for rounding
         optimizer.step()
