@@ -236,3 +236,39 @@ def test_all_are_aligned_by_one_group_and_the_best_by_the_others(collection, mon
     assert replace(partly[0], rank=1) == replace(fully["cover"], rank=1)
     same = [match.score == fully[match.track_id].score for match in partly]
     assert 3 <= sum(same) < N
+
+
+# Short queries
+
+
+def test_a_short_query_is_aligned_with_more_candidates_in_the_same_time():
+    def heard(n_frames: int) -> Heard:
+        return Heard(HEARD.embedding, np.zeros((n_frames, 24), np.float32))
+
+    assert rerank.candidates_for(Heard(HEARD.embedding)) == 100
+    for n_frames, candidates in ((1000, 100), (200, 100), (100, 200), (64, 312), (43, 400), (9, 400), (0, 400)):
+        assert rerank.candidates_for(heard(n_frames)) == candidates
+        assert n_frames * candidates <= max(n_frames, rerank.FULL_FRAMES) * 100  # of an alignment
+
+
+@pytest.mark.parametrize("n_frames", [60, 120])
+def test_the_closest_segment_counts_half_where_a_query_is_short(collection, second, n_frames):
+    """The first stage brings a stranger by a segment 0.4 nearer than the whole: 0.2 where the query is short."""
+    heard = Heard(HEARD.embedding, HEARD.chroma[:n_frames])
+    found = first_stage(collection)
+    chosen = next(match for match in found if match.track_id == "stranger 05")
+    nearer = [replace(m, similarity=m.similarity + 0.4) if m is chosen else m for m in found]
+    (before, after) = (
+        next(m for m in second.rerank(heard, matches) if m.track_id == "stranger 05") for matches in (found, nearer)
+    )
+    levels = to_levels(heard.chroma)
+    cohort = Cohort(collection.cohort()[: rerank.QUERY_COHORT], VERDICT.backgrounds)
+    spreads = [
+        VERDICT.statistics(known, "")[0, 1]
+        for known in (
+            cohort.statistics(heard.embedding, levels),
+            COHORT.statistics(*STRANGERS[5][1:], "stranger 05"),
+        )
+    ]
+    gain = 0.2 * sum(1 / spread for spread in spreads) * VERDICT.both.weights[0]
+    assert after.score - before.score == pytest.approx(gain if n_frames < rerank.SHORT else 0, abs=1e-3)

@@ -56,9 +56,8 @@ if TYPE_CHECKING:
 @click.option(
     "--rerank",
     type=click.IntRange(0, 16_384),
-    default=100,
-    show_default=True,
-    help="How many of the closest are aligned and judged by the second stage; 0 for none.",
+    help="How many of the closest are aligned and judged by the second stage; 0 for none. The default is 100, and up to"
+    " 400 for a query of less than a minute and a half.",
 )
 @click.option(
     "--min-probability",
@@ -82,7 +81,7 @@ def query(
     limit: int,
     group_by: str,
     whole: bool,
-    rerank: int,
+    rerank: int | None,
     min_probability: float,
     nearest: bool,
     distinct: bool,
@@ -107,7 +106,7 @@ def query(
     from ..embedder import Embedder
     from ..errors import AudioError, ChromaError
     from ..milvus import both
-    from ..rerank import Reranker, covers_among, why_no_verdict
+    from ..rerank import Reranker, candidates_for, covers_among, why_no_verdict
     from ..segments import WHOLE, embed_query
 
     audio = [track.path for track in tracks_at(files)]
@@ -117,17 +116,18 @@ def query(
     answers, failures = [], 0
     with open_milvus(milvus) as client, progress_bar("query", len(audio)) as bar:
         covers = TrackCollection.open(client, collection, embedder.model_id)
-        lack = why_no_verdict(covers, embedder, embedder.verdict) if rerank else "--rerank 0"
+        lack = why_no_verdict(covers, embedder, embedder.verdict) if rerank != 0 else "--rerank 0"
         if lack and distinct:
             raise click.UsageError(f"--distinct needs the second stage: {lack}")
         if lack:
-            bar.print(f"note: {lack}{'' if rerank else ': ranked by similarity alone, without a verdict'}")
+            bar.print(f"note: {lack}{'' if rerank != 0 else ': ranked by similarity alone, without a verdict'}")
         verdict = None if lack else embedder.verdict
         second = Reranker(covers, verdict, embedder.frame_s) if verdict else None
         for file in audio:
             try:
                 asked = embed_query(load_audio(file, limits), embedder, segments or WHOLE)
-                wanted = limit if second is None else max(limit, rerank)
+                aligned = 0 if second is None else candidates_for(asked.heard) if rerank is None else rerank
+                wanted = max(limit, aligned)
                 (found,) = covers.search([asked], wanted, group_by=group_by, filter=filter)
                 if second and asked.heard and (short := second.why_not(asked.heard)):
                     bar.print(f"note: {file}: {short}")
