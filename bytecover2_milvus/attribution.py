@@ -32,7 +32,7 @@ _EDGE = 1 / 12  # octaves over which a filter opens
 
 
 class Ear(Protocol):
-    """What is needed of an `Embedder`."""
+    """The part of an `Embedder` that contributions need."""
 
     @property
     def contract(self) -> Any: ...
@@ -51,7 +51,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Contributions:
-    """Where the similarity of two embeddings comes from."""
+    """The similarity of two embeddings, split over stretches and octaves."""
 
     similarity: float  # of the whole
     times: tuple[Part, ...]  # all of the query, in order
@@ -61,7 +61,7 @@ class Contributions:
 def contributions(
     query: NDArray[np.float32], whole: NDArray[np.float32], other: NDArray[np.float32], ear: Ear
 ) -> Contributions | None:
-    """What the stretches and octaves of a query contribute to the similarity with another recording.
+    """Contributions of the stretches and octaves of a query to the similarity with another recording.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def contributions(
 
 
 def _edges(n_samples: int, cell: int) -> list[int]:
-    """Where stretches begin and end, in samples: as even as whole cells allow."""
+    """Begins and ends of stretches, in samples: as even as whole cells allow."""
     count = int(np.clip(n_samples // (CELLS_PER_STRETCH * cell), 2, MOST_STRETCHES))
     inner = np.round(np.linspace(0, n_samples, count + 1)[1:-1] / cell).astype(int) * cell
     return [0, *sorted({int(edge) for edge in inner if 0 < edge < n_samples}), n_samples]

@@ -57,7 +57,19 @@ SLOW = {
     *("embedding_function", "endings", "explain", "export", "faults", "groups", "groups_benchmark", "groups_page"),
     *("hostile_checkpoint", "installed", "layers", "note_map", "performing", "promotion", "qmax", "quantize", "rerank"),
     *("recordings", "rerank_benchmark", "rest", "retrieval", "robustness", "segments", "segments_benchmark"),
-    *("soundfont", "spectral", "table2", "telemetry", "throughput", "tokens", "training", "unlabelled", "validation"),
+    *(
+        "fourier",
+        "soundfont",
+        "spectral",
+        "table2",
+        "telemetry",
+        "terminal",
+        "throughput",
+        "tokens",
+        "training",
+        "unlabelled",
+        "validation",
+    ),
     *("vectors", "verdict", "verify"),
 }
 

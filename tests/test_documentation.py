@@ -33,14 +33,6 @@ def test_every_file_in_the_picture_of_the_architecture_is_there() -> None:
     assert len(named) > 60 and not named - {Path(name).name for name in tracked()}
 
 
-def test_every_module_of_the_package_has_its_place_in_the_picture() -> None:
-    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
-    modules = {name for name in tracked() if re.fullmatch(r"bytecover2_milvus/[a-z0-9_]+\.py", name)}
-    beside = {"__init__.py", "__main__.py", "config.py", "errors.py"}  # on top of the layers
-    missing = {Path(name).name for name in modules} - beside - set(re.findall(r"[a-z0-9_]+\.py\b", page))
-    assert not missing - {"cores.py", "extras.py", "processes.py", "reading.py", "writing.py"}, missing
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))

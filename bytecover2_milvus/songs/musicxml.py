@@ -95,7 +95,7 @@ def read_musicxml(path: Path) -> Transcript:
 
 
 def _sings(name: str) -> bool:
-    """Whether a part of that name is a voice: an alto, but no alto saxophone."""
+    """True if a part of that name is a voice: an alto, but no alto saxophone."""
     return bool(MELODY_NAME.search(name) or (VOICE_NAME.search(name) and not INSTRUMENT_NAME.search(name)))
 
 

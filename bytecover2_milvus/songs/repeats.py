@@ -22,7 +22,7 @@ _HELD = ("divisions", "time")  # attributes that hold until others are written
 
 @dataclass(frozen=True)
 class Bar:
-    """What a bar says about the order of playing."""
+    """The marks of a bar about the order of playing."""
 
     opens: bool = False  # a repeat sign before it
     turns: int = 1  # how often the repeat that its end closes is played; 1: it closes none

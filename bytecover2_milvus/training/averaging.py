@@ -42,7 +42,7 @@ class Averaged(Generic[_Network]):
 
     @property
     def running(self) -> dict[str, Tensor]:
-        """What resuming needs beside `kept`: the weights in training, where these are others."""
+        """The weights in training, where they are others than `kept`: resuming needs them."""
         return {} if self._average is None else self.network.state_dict()
 
     def resume(self, running: dict[str, Tensor], steps: int) -> None:

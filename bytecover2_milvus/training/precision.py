@@ -88,7 +88,7 @@ class Step:
         terms = loss_terms(feature, embedding, self.classifier, self.work, self.training)
         loss = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         return loss.item()  # waits for a GPU
 
