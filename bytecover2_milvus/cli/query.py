@@ -126,7 +126,8 @@ def query(
         for file in audio:
             try:
                 asked = embed_query(load_audio(file, limits), embedder, segments or WHOLE)
-                aligned = 0 if second is None else candidates_for(asked.heard) if rerank is None else rerank
+                heard = asked.heard if second else None
+                aligned = 0 if heard is None else candidates_for(heard) if rerank is None else rerank
                 wanted = max(limit, aligned)
                 (found,) = covers.search([asked], wanted, group_by=group_by, filter=filter)
                 if second and asked.heard and (short := second.why_not(asked.heard)):

@@ -231,7 +231,7 @@ class Instrument:
         return envelope
 
 
-def _table(amplitude: NDArray[np.float64], phases: NDArray[np.complex128]) -> NDArray[np.float32]:
+def _table(amplitude: NDArray[np.floating], phases: NDArray[np.complex128]) -> NDArray[np.float32]:
     """One cycle, of RMS 1, of harmonics with these amplitudes."""
     spectrum = np.zeros(2 ** (_TABLE_BITS - 1) + 1, dtype=np.complex128)
     spectrum[1 : len(amplitude) + 1] = amplitude * np.sqrt(2 / np.sum(amplitude**2)) * phases

@@ -42,7 +42,7 @@ class Syllable:
     consonant: NDArray[np.float64]  # (LEVELS,) dB
     vowel: NDArray[np.float64]  # (MOMENTS, LEVELS) dB, of harmonics
 
-    def amplitudes(self, moment: int, hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    def amplitudes(self, moment: int, hz: NDArray[np.floating]) -> NDArray[np.float64]:
         """Linear amplitudes of partials at `hz`, of the loudest 1."""
         return _levels(self.vowel[moment], hz)
 
@@ -59,17 +59,17 @@ class Syllable:
 def syllables() -> dict[str, tuple[Syllable, ...]]:
     """All that were measured, by voice."""
     voices: dict[str, list[Syllable]] = {}
-    with files(__package__).joinpath("syllables.csv").open(encoding="utf-8", newline="") as file:
-        for voice, name, *numbers in list(csv.reader(file))[1:]:
-            length_ms, *levels = map(float, numbers)
-            consonant, vowel = np.array(levels[2 : 2 + LEVELS]), np.array(levels[2 + LEVELS :])
-            voices.setdefault(voice, []).append(
-                Syllable(voice, name, length_ms / 1000, *levels[:2], consonant, vowel.reshape(MOMENTS, LEVELS))
-            )
+    lines = files(__package__).joinpath("syllables.csv").read_text(encoding="utf-8").splitlines()
+    for voice, name, *numbers in list(csv.reader(lines))[1:]:
+        length_ms, consonant_db, noise_db, *levels = map(float, numbers)
+        consonant, vowel = np.array(levels[:LEVELS]), np.array(levels[LEVELS:]).reshape(MOMENTS, LEVELS)
+        voices.setdefault(voice, []).append(
+            Syllable(voice, name, length_ms / 1000, consonant_db, noise_db, consonant, vowel)
+        )
     return {voice: tuple(measured) for voice, measured in voices.items()}
 
 
-def _levels(levels_db: NDArray[np.float64], hz: NDArray[np.float64]) -> NDArray[np.float64]:
+def _levels(levels_db: NDArray[np.float64], hz: NDArray[np.floating]) -> NDArray[np.float64]:
     return 10 ** (np.interp(hz, BANDS_HZ, levels_db) / 20)
 
 
