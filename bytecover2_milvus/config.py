@@ -106,6 +106,7 @@ class Network:
     gem_exponent: float = 3.0  # initial value of the learned exponent
     gem_eps: float = 1e-6
     transpositions: tuple[int, ...] = (0,)  # bins; what is embedded is the mean of a track's pooled embeddings in these
+    maps: bool = False  # the note map's two maps are channels of the input beside the CQT; the paper has none
 
     def __post_init__(self) -> None:
         four = len(self.stage_blocks) == 4 and all(1 <= blocks <= MOST_BLOCKS for blocks in self.stage_blocks)

@@ -40,6 +40,7 @@ from ..contract import FIRST_STAGE, INPUT, SECOND_STAGE, ChromaFacts, Contract
 from ..errors import ExportError
 from ..mixdown import SILENCE
 from ..model.network import ByteCover2
+from ..model.network_input import NetworkInput
 from ..model.note_map import CHROMA_FRAME_HOPS, NoteMap
 from ..model_file import ModelFile, is_int8
 from ..training.checkpoint import Checkpoint
@@ -102,12 +103,16 @@ def write_bundle(
     ------
     ExportError
         If ONNX Runtime does not reproduce the network, half precision cannot hold a weight, int8 costs too much or is
-        asked for together with `cqt`, `cqt` is asked for where silence is skipped, `folded` are those of an int8 form,
-        whose checkpoint makes neither its own model nor the float one's, or `out_dir` cannot be written or holds
-        something else.
+        asked for together with `cqt`, `cqt` is asked for where silence is skipped, either is where the network takes
+        maps, `folded` are those of an int8 form, whose checkpoint makes neither its own model nor the float one's, or
+        `out_dir` cannot be written or holds something else.
     """
     if cqt and int8:
         raise ExportError(f"{MODEL_CQT} comes in float only: export int8 without it")
+    if config.network.maps and (cqt or int8):
+        raise ExportError(
+            f"a network that takes maps comes as a float {MODEL} only: export it without --int8 and --cqt"
+        )
     if cqt and config.front_end.silence == "skipped":
         raise ExportError(f"{MODEL_CQT} takes a CQT in which no silence was skipped: export it with silence kept")
     out_dir = Path(out_dir).absolute()
@@ -117,8 +122,11 @@ def write_bundle(
     contract = make_contract(config, shipped)
     model = export_onnx(shipped, contract.to_metadata())
 
+    network_input = NetworkInput(config.front_end, config.network, note_map)
+
     def embed(waveform: torch.Tensor) -> torch.Tensor:
-        return network.embed(shipped.front_end(waveform))
+        magnitude = shipped.front_end.constant_q(waveform)
+        return network.embed(network_input(shipped.front_end.pooled(waveform, magnitude, network_input.pooling)))
 
     compared = probes(contract.minimum_samples)
     parity = check_parity(embed, shipped, model, compared)
@@ -248,7 +256,9 @@ def keep_weights(shipped: ShippedNetwork, folded: Mapping[str, np.ndarray]) -> N
 
 
 def vector_weights(shipped: ShippedNetwork) -> dict[str, torch.Tensor]:
-    """All that makes the embedding: the weights but for those of the note map."""
+    """All that makes the embedding: the weights but for those of the note map, unless the network takes its maps."""
+    if shipped.maps:
+        return dict(shipped.state_dict())
     return {name: weight for name, weight in shipped.state_dict().items() if not name.startswith("note_map.")}
 
 

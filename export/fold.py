@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..config import FrontEnd
 from ..model.cqt import WaveformToCQT, pool_time, scale_magnitude
 from ..model.network import IBN, Bottleneck, ByteCover2, ResNetIBN, mean_over_transpositions, transposing_kernel
+from ..model.network_input import NetworkInput, beside_maps
 from ..model.note_map import NOTE_POOLING, Chroma, HarmonicBlock, NoteMap, note_input
 
 
@@ -56,7 +57,10 @@ class FromCQT(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, cqt: Tensor) -> Tensor:
-        cqt = scale_magnitude(cqt, self.config.scale)
+        return self.embed(scale_magnitude(cqt, self.config.scale))
+
+    def embed(self, cqt: Tensor) -> Tensor:
+        """Unit embedding (B, D) of the network's input, as `NetworkInput` gives it."""
         if self.transpositions == (0,):
             pooled = self._pooled(cqt)
         else:
@@ -70,12 +74,15 @@ class FromCQT(nn.Module):
 class ShippedNetwork(FromCQT):
     """Unit embedding (B, D) of waveform (B, n_samples): the front end, then `FromCQT`.
 
-    With a note map, embedding and chroma (B, n_frames, 24), both of one CQT.
+    With a note map, embedding and chroma (B, n_frames, 24), both of one CQT and, if the network takes maps, of the same
+    maps. Where silence is skipped for the embedding, maps are computed twice, as chroma keeps its time.
     """
 
     def __init__(self, front_end: FrontEnd, network: ByteCover2, note_map: NoteMap | None = None) -> None:
         super().__init__(front_end, network)
         self.front_end = WaveformToCQT(front_end)
+        self.maps = network.config.maps
+        NetworkInput(front_end, network.config, note_map)  # refuses maps without a note map
         self.note_map = fold_note_map(note_map) if note_map is not None else None
         self.chroma = Chroma(front_end.n_bins) if note_map is not None else None
 
@@ -92,6 +99,13 @@ class ShippedNetwork(FromCQT):
         if self.note_map is None or self.chroma is None:
             return super().forward(self.pool_cqt(waveform))
         cqt = self.front_end.constant_q(waveform)
+        if self.maps:
+            magnitude = pool_time(cqt, NOTE_POOLING)
+            logits = heard = self.note_map(note_input(magnitude))
+            if self.config.silence == "skipped":
+                magnitude = self.front_end.pooled(waveform, cqt, NOTE_POOLING)
+                heard = self.note_map(note_input(magnitude))
+            return self.embed(beside_maps(magnitude, heard, self.config)), self.chroma(logits)
         # First, so that its values have the names in the graph that they have without a note map: int8 hashes them.
         embedding = super().forward(self.front_end.pooled(waveform, cqt))
         return embedding, self.chroma(self.note_map(note_input(pool_time(cqt, NOTE_POOLING))))

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bytecover2_milvus.config import Config
-from bytecover2_milvus.model.cqt import scale_magnitude
+from bytecover2_milvus.model.network_input import NetworkInput
 from bytecover2_milvus.songs.compose import compose
 from bytecover2_milvus.training import train as training_module
 from bytecover2_milvus.training.batches import TrainingBatches
@@ -43,7 +43,7 @@ def gradients(fabric: Fabric, checkpoint: Checkpoint, corpus: Corpus, cache: Fea
     model = fabric.setup_module(network)
     batches = TrainingBatches(corpus, cache, config.training, fabric.global_rank, fabric.world_size)
     cqt, work = batches[0]
-    rows = model(scale_magnitude(cqt, config.front_end.scale))
+    rows = model(NetworkInput(config.front_end, config.network, None)(cqt))
     feature, embedding = (gather(fabric, part, len(work)) for part in rows)
     loss = sum(loss_terms(feature, embedding, classifier, work, config.training).values())
     fabric.backward(loss)

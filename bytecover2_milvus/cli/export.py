@@ -122,6 +122,8 @@ def export(
     notes = load_checkpoint(note_map) if note_map else loaded
     if note_map and notes.note_map is None:
         raise ConfigError(f'{note_map}: has no note map; train one with training.phase="notes"')
+    if note_map and loaded.config.network.maps:
+        raise ConfigError(f"{checkpoint}: its network takes the maps of its own note map: export it without --note-map")
     if calibration:
         if notes.note_map is None:
             raise ConfigError(f"{calibration}: calibrates a second stage, but {checkpoint} has no note map")

@@ -187,7 +187,6 @@ def train(
       torchrun --nproc-per-node 4 -m bytecover2_milvus train --songs composed@0-1000 \\
         --set 'network.feature_dim="none"' --out runs/bytecover
     """
-    from ..model.note_map import NOTE_POOLING
     from ..training.checkpoint import LAST, load_checkpoint
     from ..training.corpus import FeatureCache
     from ..training.material import Material
@@ -208,7 +207,7 @@ def train(
     of_notes = config.training.phase == "notes"
     if of_notes and go_on:
         raise ConfigError('--go-on is for the network for the vector; phase "notes" resumes its own run alone')
-    features = FeatureCache(cache, config.front_end, NOTE_POOLING if of_notes else None)
+    features = FeatureCache.of(cache, config)
     corpus, validation = material.corpus(features, workers), None
     if validation_songs or validation_manifest:
         held_out = Material(validation_songs, validation_manifest, arrangements=material.arrangements)
@@ -326,14 +325,16 @@ def fit_pca(
     check_reducible(start, dim)
     check_writable(out)
     on = torch_device(device)
-    features = FeatureCache(cache, start.config.front_end)
+    features = FeatureCache.of(cache, start.config)
     corpus = material.corpus(features, workers)
     _check_axes(corpus, dim)
     corpus = prepare(corpus, features, workers)
     _check_axes(corpus, dim)
     with progress_bar("embed", corpus.n_tracks) as bar:
         watch = partial(bar.update, advance=1)
-        pooled = pooled_embeddings(start.network.to(on), start.config, corpus, features, on, watch)
+        pooled = pooled_embeddings(
+            start.network.to(on), start.config, corpus, features, on, watch, note_map=start.note_map
+        )
     start.network.cpu()
     insert = {"embedding": insert_embedding_pca, "pooled": insert_pca_fc}[of]
     insert(start, pooled, dim, whitening).save(out)

@@ -150,8 +150,11 @@ class WaveformToCQT(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         return scale_magnitude(self.pooled(waveform, self.constant_q(waveform)), self.config.scale)
 
-    def pooled(self, waveform: Tensor, cqt: Tensor) -> Tensor:
-        """The mean over `time_pooling` frames of a waveform's cqt (B, n_bins, n_frames), silence kept or skipped."""
+    def pooled(self, waveform: Tensor, cqt: Tensor, frames: int | None = None) -> Tensor:
+        """The mean of a waveform's cqt (B, n_bins, n_frames) over so many frames, silence kept or skipped.
+
+        Without `frames`, over `time_pooling` of them.
+        """
         if self.config.silence == "skipped":
             cqt = skip_silence(cqt, waveform, self.config.hop_length)
-        return pool_time(cqt, self.config.time_pooling)
+        return pool_time(cqt, frames or self.config.time_pooling)

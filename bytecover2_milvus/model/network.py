@@ -1,6 +1,7 @@
 """ByteCover2: ResNet50-IBN, GeM, PCA-FC and BNNeck, one class for every D.
 
-Shapes: cqt (B, 84, T) -> backbone (B, 2048, 6, ceil(T / 8)) -> pooled (B, 2048) -> feature (B, D) -> embedding (B, D).
+Shapes: cqt (B, 84, T), or with the note map's maps (B, 3, 84, T) -> backbone (B, 2048, 6, ceil(T / 8)) -> pooled
+(B, 2048) -> feature (B, D) -> embedding (B, D).
 
 A network learns from a track as it is. What it embeds may be the mean of the pooled embeddings of the track in several
 transpositions: that takes away some of what the backbone still tells of the key.
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Network
+from .network_input import input_channels
 
 EXPANSION = 4  # of a bottleneck: its output has four times the channels of its 3 x 3 convolution
 
@@ -78,7 +80,7 @@ class ResNetIBN(nn.Module):
     def __init__(self, config: Network) -> None:
         super().__init__()
         width = config.base_width
-        self.conv1 = nn.Conv2d(1, width, 7, stride=(2, 2), padding=3, bias=False)
+        self.conv1 = nn.Conv2d(input_channels(config), width, 7, stride=(2, 2), padding=3, bias=False)
         self.norm1: nn.Module = nn.BatchNorm2d(width)  # an export folds it away
         self.max_pool = nn.MaxPool2d(3, stride=(2, 1), padding=1)
         groups, in_channels = [], width
@@ -94,7 +96,8 @@ class ResNetIBN(nn.Module):
         self.groups = nn.ModuleList(groups)
 
     def forward(self, cqt: Tensor) -> Tensor:
-        x = self.max_pool(F.relu(self.norm1(self.conv1(cqt[:, None]))))  # (B, 64, 21, ceil(T / 2))
+        x = cqt if cqt.ndim == 4 else cqt[:, None]
+        x = self.max_pool(F.relu(self.norm1(self.conv1(x))))  # (B, 64, 21, ceil(T / 2))
         for group in self.groups:
             x = group(x)
         return x  # (B, 2048, 6, ceil(T / 8))
@@ -124,8 +127,12 @@ def transposing_kernel(transpositions: tuple[int, ...], n_bins: int) -> Tensor:
 
 def mean_over_transpositions(pooled: Callable[[Tensor], Tensor], cqt: Tensor, kernel: Tensor) -> Tensor:
     """The mean over the transpositions of `kernel` of what `pooled` (B, n_bins, T) -> (B, C) makes of `cqt`."""
-    n_bins = cqt.shape[1]
-    moved = F.conv1d(cqt, kernel).split(n_bins, dim=1)  # K times (B, n_bins, T)
+    n_bins = cqt.shape[-2]
+    if cqt.ndim == 3:
+        moved = F.conv1d(cqt, kernel).split(n_bins, dim=1)  # K times (B, n_bins, T)
+    else:  # every channel moves as the CQT does
+        channels = F.conv1d(cqt.flatten(0, 1), kernel).split(n_bins, dim=1)
+        moved = tuple(channel.unflatten(0, (-1, cqt.shape[1])) for channel in channels)  # K times (B, C, n_bins, T)
     return pooled(torch.cat(moved)).unflatten(0, (len(moved), -1)).mean(dim=0)
 
 
@@ -159,7 +166,7 @@ class ByteCover2(nn.Module):
 
     def mean_pooled(self, cqt: Tensor) -> Tensor:
         """The mean of `pooled` over the transpositions, (B, n_bins, T) -> (B, 2048)."""
-        kernel = transposing_kernel(self.config.transpositions, cqt.shape[1]).to(cqt.device)
+        kernel = transposing_kernel(self.config.transpositions, cqt.shape[-2]).to(cqt.device)
         return mean_over_transpositions(self.pooled, cqt, kernel)
 
     def head(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,18 +185,20 @@ class ByteCover2(nn.Module):
     def fits(self, config: Network) -> bool:
         """True if `config` is this network, or one that `adapted` makes of it."""
         dim = None if config.feature_dim is None else self.config.feature_dim
-        blocks, transpositions = config.stage_blocks, config.transpositions
-        same = replace(self.config, stage_blocks=blocks, feature_dim=dim, transpositions=transpositions) == config
+        free = {"stage_blocks": config.stage_blocks, "feature_dim": dim, "transpositions": config.transpositions}
+        same = replace(self.config, **free, maps=self.config.maps or config.maps) == config
         return same and all(map(operator.ge, config.stage_blocks, self.config.stage_blocks))
 
     def adapted(self, config: Network) -> ByteCover2:
-        """A copy with the blocks per group and the transpositions of `config`, and without PCA-FC if it has none.
+        """A copy with the blocks per group, transpositions and maps of `config`, and without PCA-FC if it has none.
 
-        Blocks that are added start as their shortcut: the same function. In the place of PCA-FC and its BNNeck is a
-        BNNeck that has seen nothing.
+        Blocks that are added start as their shortcut, kernels over maps with zeros: the same function. In the place of
+        PCA-FC and its BNNeck is a BNNeck that has seen nothing.
         """
         network = ByteCover2(config)
         kept = self.state_dict()
+        added = input_channels(config) - input_channels(self.config)
+        kept["backbone.conv1.weight"] = F.pad(kept["backbone.conv1.weight"], (0, 0, 0, 0, 0, added))
         if config.feature_dim is None and self.config.feature_dim is not None:
             kept = {name: value for name, value in kept.items() if not name.startswith(("pca_fc.", "bnneck."))}
         network.load_state_dict(network.state_dict() | kept, strict=True)

@@ -100,11 +100,21 @@ def crop(cqt: NDArray[np.floating], n_frames: int, rng: np.random.Generator) -> 
 class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Batch number `step`: magnitude cqt (B, n_bins, T) float32, not yet scaled, and work (B,) int64.
 
+    T is in frames of `pooling` CQT frames, those of the front end unless said otherwise (`NetworkInput.pooling`).
+
     Of several ranks, each gets every `ranks`-th row of cqt, and work whole. Rows and not works are shared out, so the
     statistics of a rank's BatchNorm come from as many works as there are.
     """
 
-    def __init__(self, corpus: Corpus, cache: FeatureCache, training: Training, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        cache: FeatureCache,
+        training: Training,
+        rank: int = 0,
+        ranks: int = 1,
+        pooling: int | None = None,
+    ) -> None:
         self.sampler = WorkSampler(
             corpus, training.works_per_batch, training.tracks_per_work, training.seed, training.hearings
         )
@@ -117,6 +127,7 @@ class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.training = training
         self.rank = rank
         self.ranks = ranks
+        self.pooling = pooling or cache.front_end.time_pooling
 
     def __len__(self) -> int:
         return self.training.last_step
@@ -124,8 +135,9 @@ class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         training, front_end = self.training, self.cache.front_end
         crop_s = np.random.default_rng((training.seed, 2, step)).choice(training.crop_s)
-        ratio = front_end.time_pooling // self.cache.pooling  # cached frames per input frame
-        n_frames = max(1, round(float(crop_s) / front_end.frame_s)) * ratio
+        ratio = self.pooling // self.cache.pooling  # cached frames per frame of the batch
+        n_frames = max(1, round(float(crop_s) / front_end.frame_s)) * (front_end.time_pooling // self.cache.pooling)
+        frame_s = front_end.frame_s * self.pooling / front_end.time_pooling
         tracks = self.sampler.tracks(step)
         rows = []
         for row in range(self.rank, len(tracks), self.ranks):
@@ -134,7 +146,7 @@ class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             excerpt = crop(self.cache.load(tracks[row][1]), max(2, round(n_frames * speed)), rng).astype(np.float32)
             cqt = stretch(excerpt, n_frames)
             cqt = cqt.reshape(len(cqt), -1, ratio).mean(axis=2)
-            rows.append(augment(cqt, training, front_end.frame_s, rng))
+            rows.append(augment(cqt, training, frame_s, rng))
         if training.hearings:
             before, now = ({self.cache.path(track) for track in window} for window in self.sampler.windows(step))
             for path in before - now:

@@ -7,6 +7,7 @@ same thing, a fine-grained CQT magnitude (n_bins, T) in float16 in the cache; au
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 import zlib
 from collections import Counter
@@ -22,12 +23,14 @@ import torch
 from numpy.typing import NDArray
 
 from ..audio import AudioWarning, stream_audio
-from ..config import SAMPLE_RATE, SHORTEST_FRAMES, FrontEnd
+from ..config import SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd
 from ..decoding import hash_content
 from ..degrade import DEGRADATIONS, chosen_kinds, degrade
 from ..errors import AudioError, ManifestError, SongError, TrainingError
 from ..manifest import Track
 from ..model.cqt import pool_time
+from ..model.network_input import input_pooling
+from ..model.note_map import NOTE_POOLING
 from ..processes import map_in_processes
 from ..reading import DAMAGED, parse_npy, read_bytes
 from ..songs.score import Song
@@ -334,7 +337,20 @@ class FeatureCache:
         self.folder = Path(folder)
         self.front_end = front_end
         # CQT frames per cached frame
-        self.pooling = pooling or np.gcd(front_end.time_pooling, FINE_POOLING).item()
+        self.pooling = pooling or math.gcd(front_end.time_pooling, FINE_POOLING)
+
+    @classmethod
+    def of(cls, folder: str | Path, config: Config) -> FeatureCache:
+        """For a run of `config`: as fine as its network or, in phase "notes", its note map needs it.
+
+        Raises
+        ------
+        ConfigError
+            As `input_pooling`.
+        """
+        if config.training.phase == "notes":
+            return cls(folder, config.front_end, NOTE_POOLING)
+        return cls(folder, config.front_end, math.gcd(input_pooling(config.front_end, config.network), FINE_POOLING))
 
     def path(self, track: CorpusTrack) -> Path:
         front_end = self.front_end
@@ -394,9 +410,9 @@ class FeatureCache:
         return Prepared(track.track_id, warning="; ".join(damage))
 
 
-def pool_track(cqt: NDArray[np.float16], front_end: FrontEnd, pooling: int) -> torch.Tensor:
-    """A whole track, cached at `pooling` CQT frames per frame, as the network's front end pools it, (1, n_bins, T)."""
+def pool_track(cqt: NDArray[np.float16], front_end: FrontEnd, cached: int, pooling: int | None = None) -> torch.Tensor:
+    """A whole track (1, n_bins, T), cached at `cached` CQT frames per frame, at `pooling` or the front end's."""
     magnitude = torch.from_numpy(cqt.astype(np.float32))[None]
-    ratio = front_end.time_pooling // pooling  # cached frames per input frame
-    repeats = -(-SHORTEST_FRAMES * ratio // magnitude.shape[2])  # what is too short is repeated, as at inference
-    return pool_time(magnitude.repeat(1, 1, repeats), ratio)
+    shortest = SHORTEST_FRAMES * front_end.time_pooling // cached
+    repeats = -(-shortest // magnitude.shape[2])  # what is too short is repeated, as at inference
+    return pool_time(magnitude.repeat(1, 1, repeats), (pooling or front_end.time_pooling) // cached)

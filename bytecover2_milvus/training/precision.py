@@ -21,6 +21,7 @@ import torch
 from ..config import PRECISIONS, Config
 from ..errors import ConfigError
 from ..model.network import ByteCover2
+from ..model.network_input import input_channels
 from ..processes import Worker, WorkerDied
 from ..reading import DAMAGED, parse_json, read_text
 from ..writing import whole_file
@@ -79,7 +80,8 @@ class Step:
         self.optimizer = make_optimizer([*learned, self.classifier.weight], training)
         self.frames = max(1, round(median(training.crop_s) / config.front_end.frame_s))
         self.work = torch.arange(training.works_per_batch, device=device).repeat_interleave(training.tracks_per_work)
-        self.cqt = torch.rand(len(self.work), config.front_end.n_bins, self.frames, device=device)
+        shape = len(self.work), input_channels(config.network), config.front_end.n_bins, self.frames
+        self.cqt = torch.rand(shape, device=device)
 
     def __call__(self) -> float:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16-mixed"):

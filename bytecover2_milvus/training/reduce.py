@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..config import Training
 from ..errors import ConfigError
-from ..model.cqt import scale_magnitude
 from ..model.network import ByteCover2
+from ..model.network_input import NetworkInput
 from ..model.pca import fit_pca, principal_axes
 from .batches import TrainingBatches
 from .checkpoint import Checkpoint
@@ -139,8 +139,11 @@ def pooled_batches(
     device = torch.device(device)
     network = copy.deepcopy(checkpoint.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = []
-    for cqt, work in map(TrainingBatches(corpus, cache, training).__getitem__, range(training.steps)):
-        cqt = scale_magnitude(cqt.to(device), checkpoint.config.front_end.scale)
+    config = checkpoint.config
+    network_input = NetworkInput(config.front_end, config.network, checkpoint.note_map).to(device)
+    source = TrainingBatches(corpus, cache, training, pooling=network_input.pooling)
+    for magnitude, work in map(source.__getitem__, range(training.steps)):
+        cqt = network_input(magnitude.to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16-mixed"):
             batches.append((network.pooled(cqt).cpu(), work))
     return batches

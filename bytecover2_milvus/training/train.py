@@ -26,8 +26,9 @@ from torch.utils.data import DataLoader, Subset
 from ..config import AUTO, Config, Notes, Training
 from ..errors import CheckpointError, ConfigError, OutputError, TrainingError
 from ..metrics import Evaluation, evaluate
-from ..model.cqt import scale_magnitude
 from ..model.network import ByteCover2
+from ..model.network_input import NetworkInput
+from ..model.note_map import NoteMap
 from .averaging import Averaged
 from .batches import TrainingBatches
 from .checkpoint import BEST, LAST, Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
@@ -71,8 +72,13 @@ def check_start(config: Config, init: Checkpoint | None) -> None:
     Raises
     ------
     ConfigError
-        If the phase needs a checkpoint and there is none, the networks differ, or a new network has a PCA-FC.
+        If the phase needs a checkpoint and there is none, the networks differ, a new network has a PCA-FC, or the
+        network wants maps and there is no note map.
     """
+    if config.training.phase == "notes" and config.network.maps:
+        raise ConfigError('phase "notes" would change the maps that the network takes: start from one without')
+    if config.training.phase != "notes":
+        NetworkInput(config.front_end, config.network, init.note_map if init else None)
     if config.training.phase != "notes" and config.notes != (init.config.notes if init else Notes()):
         raise ConfigError('only phase "notes" trains a note map: leave the table [notes] out, or set training.phase')
     if init is not None:
@@ -227,10 +233,12 @@ def train(
         if fabric.is_global_zero:
             Checkpoint(config, averaged.kept, note_map, works=works, facts=facts | reached, **running).save(path)
 
+    network_input = NetworkInput(config.front_end, config.network, note_map).to(fabric.device).requires_grad_(False)
+
     def judge() -> Evaluation:
         """Validate; the weights are kept if none were better before."""
         nonlocal best
-        result = validate(averaged.kept, config, validation, cache, fabric.device)
+        result = validate(averaged.kept, config, validation, cache, fabric.device, note_map=note_map)
         fabric.log_dict({"validation/map": result.map, "validation/mr1": result.mr1}, step)
         set_phase(network, training.phase)
         journal.write(step, map=result.map, mr1=result.mr1, precision_at_10=result.precision_at_10)
@@ -242,7 +250,7 @@ def train(
     unjudged = best < 0 if resumed and go_on else init and not resumed
     if validation.works and unjudged and fabric.is_global_zero:
         report(Progress(step, math.nan, 0.0, judge()))
-    shares = TrainingBatches(corpus, cache, training, fabric.global_rank, fabric.world_size)
+    shares = TrainingBatches(corpus, cache, training, fabric.global_rank, fabric.world_size, network_input.pooling)
     batches = DataLoader(
         Subset(shares, range(step, training.last_step)),
         batch_size=None,
@@ -254,7 +262,8 @@ def train(
     for cqt, work in batches:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
-        cqt = scale_magnitude(cqt.to(fabric.device, non_blocking=True), config.front_end.scale)
+        with torch.no_grad():
+            cqt = network_input(cqt.to(fabric.device, non_blocking=True))
         work = work.to(fabric.device, non_blocking=True)
         optimizer.zero_grad()
         terms = backward(fabric, model, cqt, work, classifier, training)
@@ -409,12 +418,6 @@ def initial_classifier(config: Config, works: str, n_works: int, source: Checkpo
 
 
 @torch.inference_mode()
-def whole_track(cqt: NDArray[np.float16], config: Config, pooling: int, device: torch.device) -> Tensor:
-    """The network's input (1, n_bins, T) for one whole cached track."""
-    return scale_magnitude(pool_track(cqt, config.front_end, pooling), config.front_end.scale).to(device)
-
-
-@torch.inference_mode()
 def pooled_embeddings(
     network: ByteCover2,
     config: Config,
@@ -422,35 +425,51 @@ def pooled_embeddings(
     cache: FeatureCache,
     device: torch.device | str = "cpu",
     watch: Callable[[], object] = lambda: None,
+    *,
+    note_map: NoteMap | None = None,
 ) -> NDArray[np.float32]:
     """What is embedded of the whole tracks of a corpus in its order, `mean_pooled` (N, 2048), network in eval mode.
 
-    `watch` is called after each.
+    `watch` is called after each. A network with maps needs the note map.
     """
     network.eval()
+    network_input = NetworkInput(config.front_end, config.network, note_map).to(device)
     rows = []
     for _, track in corpus.tracks():
-        rows.append(network.mean_pooled(whole_track(cache.load(track), config, cache.pooling, torch.device(device))))
+        magnitude = pool_track(cache.load(track), config.front_end, cache.pooling, network_input.pooling)
+        rows.append(network.mean_pooled(network_input(magnitude.to(device))))
         watch()
     return torch.cat(rows).cpu().numpy()
 
 
 def validate(
-    network: ByteCover2, config: Config, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
+    network: ByteCover2,
+    config: Config,
+    corpus: Corpus,
+    cache: FeatureCache,
+    device: torch.device | str = "cpu",
+    *,
+    note_map: NoteMap | None = None,
 ) -> Evaluation:
     """Exact metrics of the corpus' whole tracks, each against all the others, in float32 whatever the run's precision.
 
     So the MAP of a checkpoint is the one its network has wherever it is evaluated.
     """
     tracks = list(corpus.tracks())
-    rows = embeddings(network, config, corpus, cache, device)
+    rows = embeddings(network, config, corpus, cache, device, note_map=note_map)
     return evaluate(rows, [work for work, _ in tracks], [track.track_id for _, track in tracks])
 
 
 @torch.inference_mode()
 def embeddings(
-    network: ByteCover2, config: Config, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
+    network: ByteCover2,
+    config: Config,
+    corpus: Corpus,
+    cache: FeatureCache,
+    device: torch.device | str = "cpu",
+    *,
+    note_map: NoteMap | None = None,
 ) -> NDArray[np.float32]:
     """The unit embeddings (N, D) of the whole tracks of a corpus in its order."""
-    pooled = torch.from_numpy(pooled_embeddings(network, config, corpus, cache, device)).to(device)
+    pooled = torch.from_numpy(pooled_embeddings(network, config, corpus, cache, device, note_map=note_map)).to(device)
     return F.normalize(network.head(pooled)[1], dim=1).cpu().numpy()
