@@ -15,6 +15,7 @@ import pytest
 import bytecover2_milvus
 from bytecover2_milvus import bundle as bundle_module
 from bytecover2_milvus.bundle import default_bundle, open_bundle, write_sums
+from bytecover2_milvus.config import FrontEnd
 from bytecover2_milvus.contract import Contract
 from bytecover2_milvus.errors import BundleError
 
@@ -65,7 +66,7 @@ def test_metadata_of_the_model_repeats_the_contract(tiny_bundle):
     contract = open_bundle(tiny_bundle).contract
     assert metadata == contract.to_metadata()
     assert metadata["model_id"] == contract.model_id
-    assert json.loads(metadata["front_end"]) == dataclasses.asdict(contract.front_end)
+    assert FrontEnd(**json.loads(metadata["front_end"])) == contract.front_end
 
 
 @pytest.mark.parametrize(

@@ -156,8 +156,10 @@ def test_the_melody_can_be_heard_over_the_band() -> None:
 
 
 def test_every_pitch_of_a_part_is_synthesised_once(synthesised) -> None:
-    """What makes rendering fast: a track has many more notes than tones."""
+    """What makes rendering fast: a track has many more notes than tones. Singers of words sing most notes anew."""
     arrangement = arrange(compose(3), 0)
+    parts = tuple(part for part in arrangement.parts if not INSTRUMENTS[part.instrument].lyrics)
+    arrangement = replace(arrangement, parts=parts)
     render(arrangement)
     tones = sum(len(np.unique(part.notes[["pitch", "glide"]])) for part in arrangement.parts)
     assert len(synthesised) == tones < 0.5 * sum(len(part.notes) for part in arrangement.parts)

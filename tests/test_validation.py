@@ -103,7 +103,7 @@ def test_a_checkpoint_embeds_as_its_bundle_does(duration_s: float, tiny_bundle: 
     path = tmp_path / "tiny.safetensors"
     Checkpoint(*tiny_network()).save(path)
     of_checkpoint, of_bundle = (
-        validation._embedder(str(system))(tone(duration_s))[0] for system in (path, tiny_bundle)
+        validation.embedder_of(str(system))(tone(duration_s))[0] for system in (path, tiny_bundle)
     )
     np.testing.assert_allclose(of_checkpoint, of_bundle, atol=1e-4)
 

@@ -119,8 +119,6 @@ def query(
         lack = why_no_verdict(covers, embedder, embedder.verdict) if rerank != 0 else "--rerank 0"
         if lack and distinct:
             raise click.UsageError(f"--distinct needs the second stage: {lack}")
-        if lack:
-            bar.print(f"note: {lack}{'' if rerank != 0 else ': ranked by similarity alone, without a verdict'}")
         verdict = None if lack else embedder.verdict
         second = Reranker(covers, verdict, embedder.frame_s) if verdict else None
         for file in audio:
@@ -151,6 +149,8 @@ def query(
                     bar.print(answer)
                 matches.clear()
                 answers.clear()
+        if lack and failures < len(audio):
+            bar.print(f"note: {lack}{'' if rerank != 0 else ': ranked by similarity alone, without a verdict'}")
     if not as_json and failures < len(audio):
         if matches or not answers:
             _print_matches(matches, stretches=bool(segments or covers.segments), judged=second is not None)
