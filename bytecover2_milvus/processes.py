@@ -26,6 +26,7 @@ from .errors import BytecoverError
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what ends this process, and goes to all of its group
 LOOK_S = 1.0  # between two looks at whether the parent is still there
+AGAIN_S = 0.1  # until an interruption that was lost comes again
 REAP_S = 0.5  # for a process that was killed; one that waits for a disk that is gone never ends
 _READY = "ready"  # a worker's first word
 DELETIONS = 100  # tries to delete a folder into which others may be writing yet
@@ -180,22 +181,33 @@ def ended_by_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP end the block as Ctrl-C does, then this process, by themselves: its status says so.
 
     For a program of its own: a handler belongs to a whole process. Ranks of `torchrun` keep theirs, as one that waits
-    for another one would not get to it.
+    for another one would not get to it. An interruption that comes where Python can raise nothing, as in a library's
+    callback, would be lost; it comes again a moment later.
     """
     numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
     if threading.current_thread() is not threading.main_thread() or "LOCAL_RANK" in os.environ:
         numbers = []
     came: list[int] = []
+    main = threading.main_thread().ident or 0  # whatever it waits for is interrupted, too
 
     def interrupt(number: int, _: object) -> None:
         came.append(number)
         raise KeyboardInterrupt
 
+    def again(unraisable: Any) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            number = came.pop() if came else signal.SIGINT
+            threading.Timer(AGAIN_S, signal.pthread_kill, [main, number]).start()
+        else:
+            hook(unraisable)
+
     for number in numbers:
         signal.signal(number, interrupt)
+    hook, sys.unraisablehook = sys.unraisablehook, again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
         if came:

@@ -156,6 +156,30 @@ def test_ctrl_c_waits_for_the_end_of_a_block() -> None:
     assert steps == [0, 1, 2] and signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
+LOST = """
+import os, signal, time
+from bytecover2_milvus.processes import ended_by_signals
+
+class Callback:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(0.01)  # the handler runs here, where nothing can be raised
+
+with ended_by_signals():
+    Callback()
+    time.sleep({patience})
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_that_comes_where_nothing_can_be_raised_comes_again(name: str) -> None:
+    program = LOST.format(name=name, patience=PATIENCE_S)
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == -getattr(signal, name) and "ignored" not in done.stderr
+    assert time.monotonic() - started < PATIENCE_S
+
+
 def test_handlers_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def own(*_: object) -> None:
         """Of a program that this package is a part of."""
