@@ -185,9 +185,9 @@ class ByteCover2(nn.Module):
     def fits(self, config: Network) -> bool:
         """True if `config` is this network, or one that `adapted` makes of it."""
         dim = None if config.feature_dim is None else self.config.feature_dim
-        free = {"stage_blocks": config.stage_blocks, "feature_dim": dim, "transpositions": config.transpositions}
-        same = replace(self.config, **free, maps=self.config.maps or config.maps) == config
-        return same and all(map(operator.ge, config.stage_blocks, self.config.stage_blocks))
+        blocks, transpositions, maps = config.stage_blocks, config.transpositions, config.maps or self.config.maps
+        same = replace(self.config, stage_blocks=blocks, feature_dim=dim, transpositions=transpositions, maps=maps)
+        return same == config and all(map(operator.ge, config.stage_blocks, self.config.stage_blocks))
 
     def adapted(self, config: Network) -> ByteCover2:
         """A copy with the blocks per group, transpositions and maps of `config`, and without PCA-FC if it has none.
