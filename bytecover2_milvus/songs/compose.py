@@ -63,7 +63,12 @@ class Composer:
         self.steps = _PENTATONIC[third] if pentatonic or idiom.blue else self.scale
         self.centre = int(rng.integers(60, 70))
         self.pulses = tuple(range(0, self.beats, 3)) if self.beats == 6 else tuple(range(self.beats))
-        self.melodist = Melodist(
+        self.melodist = self.draw_melodist()
+
+    def draw_melodist(self) -> Melodist:
+        """Habits of a melody in the idiom, for the metre and the scale as they are set."""
+        rng, idiom = self.rng, self.idiom
+        return Melodist(
             self.beats,
             self.step,
             self.pulses,

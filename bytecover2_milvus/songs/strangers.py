@@ -14,7 +14,6 @@ from statistics import median
 import numpy as np
 
 from .compose import Composer
-from .motifs import Melodist
 from .patterns import Metre
 from .score import SCALES, Song
 
@@ -32,23 +31,12 @@ def stranger(song: Song, number: int) -> Song:
     rng = np.random.default_rng([zlib.crc32(song.song_id.encode()), number])
     writer = Composer(rng)
     metre = Metre.of(song)
-    idiom = writer.idiom
     writer.beats, writer.step, writer.tonic, writer.mode = song.beats_per_bar, metre.step, song.tonic, song.mode
     writer.scale = writer.steps = SCALES[song.mode]
     writer.pulses = tuple(range(0, writer.beats, 3 if writer.beats == 6 else 1))
     pitches = [note.pitch for section in song.sections for note in section.melody]
     writer.centre = round(median(pitches)) if pitches else writer.centre
-    writer.melodist = Melodist(
-        writer.beats,
-        writer.step,
-        writer.pulses,
-        len(writer.steps),
-        density=rng.uniform(*idiom.density),
-        leaps=rng.uniform(0.03, 0.3),
-        repeats=rng.uniform(*idiom.repeats),
-        push=rng.uniform(*idiom.push),
-        rests=rng.uniform(*idiom.rests),
-    )
+    writer.melodist = writer.draw_melodist()
     sections = []
     for section in song.sections:
         n_bars = max(1, round(section.n_beats / writer.beats))
