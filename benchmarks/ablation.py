@@ -44,9 +44,10 @@ from torch.nn import functional as F
 from benchmarks.ablation_table import REDUCTIONS, TRAINED, Score, comparisons, plot, table_markdown
 from bytecover2_milvus.cli.output import device_option, progress_bar
 from bytecover2_milvus.cli.training import corpus_options, prepare
-from bytecover2_milvus.config import WHITENING, Training
+from bytecover2_milvus.config import WHITENING, Config, Training
 from bytecover2_milvus.errors import BytecoverError, CheckpointError, ConfigError
 from bytecover2_milvus.metrics import bootstrap_interval, evaluate
+from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.corpus import Corpus, FeatureCache
 from bytecover2_milvus.training.material import Material
@@ -112,7 +113,7 @@ class Ablation:
             network = self.checkpoint.network.to(self.device)
             config = self.checkpoint.config
             tensors = {
-                name: torch.from_numpy(pooled_embeddings(network, config, corpus, self.cache, self.device))
+                name: torch.from_numpy(self._pooled(network, config, corpus))
                 for name, corpus in (("tracks", self.corpus), ("validation", self.validation))
             }
             network.cpu()
@@ -124,6 +125,10 @@ class Ablation:
         tensors = load_file(path)
         batches = [(tensors[f"pooled.{step}"], tensors[f"work.{step}"]) for step in range(self.frozen.steps)]
         return Shared(tensors["tracks"].numpy(), batches, tensors["validation"].numpy())
+
+    def _pooled(self, network: ByteCover2, config: Config, corpus: Corpus) -> NDArray[np.float32]:
+        note_map = self.checkpoint.note_map
+        return pooled_embeddings(network, config, corpus, self.cache, self.device, note_map=note_map)
 
     def start(self, system: System, shared: Shared) -> Checkpoint:
         """Where `system` starts: the checkpoint with its layer inserted, nothing trained yet."""
@@ -163,7 +168,7 @@ class Ablation:
             )
             final = load_checkpoint(best)
             network = final.network.to(self.device)
-            pooled = pooled_embeddings(network, final.config, self.validation, self.cache, self.device)
+            pooled = self._pooled(network, final.config, self.validation)
             network.cpu()
         with torch.inference_mode():
             embeddings = F.normalize(final.network.head(torch.from_numpy(pooled))[1], dim=1).numpy()
@@ -296,7 +301,7 @@ def main(
         if start.config.network.feature_dim is not None:
             raise ConfigError(f"{checkpoint}: has a PCA-FC already; give the ByteCover that it was made from")
         training = start.config.with_settings(settings).training
-        features = FeatureCache(cache, start.config.front_end)
+        features = FeatureCache.of(cache, start.config)
         corpus = prepare(material.corpus(features, workers), features, workers)
         held_out = Material(validation_songs, validation_manifest, arrangements=material.arrangements)
         validation = prepare(held_out.corpus(features, workers), features, workers)

@@ -78,7 +78,7 @@ class Excerpts(FeatureCache):
     """The middle `excerpt_s` seconds of what another cache holds."""
 
     def __init__(self, cache: FeatureCache, excerpt_s: float) -> None:
-        super().__init__(cache.folder, cache.front_end)
+        super().__init__(cache.folder, cache.front_end, cache.pooling)
         self.n_frames = max(1, round(excerpt_s * SAMPLE_RATE / (cache.front_end.hop_length * self.pooling)))
 
     def load(self, track: CorpusTrack) -> NDArray[np.float16]:
@@ -89,10 +89,11 @@ class Excerpts(FeatureCache):
 
 def _evaluated(checkpoint: Checkpoint, corpus: Corpus, features: FeatureCache, queries: FeatureCache) -> Evaluation:
     works, tracks = zip(*corpus.tracks(), strict=True)
-    candidates = embeddings(checkpoint.network, checkpoint.config, corpus, features)
+    known, note_map = (checkpoint.network, checkpoint.config, corpus), checkpoint.note_map
+    candidates = embeddings(*known, features, note_map=note_map)
     asked = candidates
     if queries is not features:
-        asked = embeddings(checkpoint.network, checkpoint.config, corpus, queries)
+        asked = embeddings(*known, queries, note_map=note_map)
     return evaluate(candidates, works, [track.track_id for track in tracks], asked)
 
 
@@ -160,7 +161,7 @@ def _measure(
     training = (Config.from_toml(config_file) if config_file else start.config).training
     training = replace(training, phase="joint", steps=steps, learning_rate=learning_rate)
     config = replace(start.config, training=training)
-    features = FeatureCache(cache, config.front_end)
+    features = FeatureCache.of(cache, config)
 
     def of_songs(specs: Sequence[str]) -> Corpus:
         return Corpus.of_songs((song for spec in specs for song in select_songs(spec)), arrangements)

@@ -124,7 +124,7 @@ def main(
         training = (Config.from_toml(config_file) if config_file else start.config).training
         training = replace(training, steps=steps, learning_rate=learning_rate)
         configs = _configs(replace(start.config, training=training), choices)
-        features = FeatureCache(cache, start.config.front_end)
+        features = FeatureCache.of(cache, start.config)
         corpus = prepare(material.corpus(features, workers), features, workers)
         held_out = Material(validation_songs, arrangements=material.arrangements)
         sets = {
@@ -164,7 +164,8 @@ def main(
 
 
 def _scores(checkpoint: Checkpoint, sets: dict[str, Corpus], features: FeatureCache) -> dict[str, Evaluation]:
-    return {name: validate(checkpoint.network, checkpoint.config, corpus, features) for name, corpus in sets.items()}
+    known = checkpoint.network, checkpoint.config
+    return {name: validate(*known, corpus, features, note_map=checkpoint.note_map) for name, corpus in sets.items()}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..config import FrontEnd
 from ..model.cqt import WaveformToCQT, pool_time, scale_magnitude
 from ..model.network import IBN, Bottleneck, ByteCover2, ResNetIBN, mean_over_transpositions, transposing_kernel
-from ..model.network_input import NetworkInput, beside_maps
+from ..model.network_input import beside_maps, check_input
 from ..model.note_map import NOTE_POOLING, Chroma, HarmonicBlock, NoteMap, note_input
 
 
@@ -81,8 +81,8 @@ class ShippedNetwork(FromCQT):
     def __init__(self, front_end: FrontEnd, network: ByteCover2, note_map: NoteMap | None = None) -> None:
         super().__init__(front_end, network)
         self.front_end = WaveformToCQT(front_end)
+        check_input(front_end, network.config, note_map)
         self.maps = network.config.maps
-        NetworkInput(front_end, network.config, note_map)  # refuses maps without a note map
         self.note_map = fold_note_map(note_map) if note_map is not None else None
         self.chroma = Chroma(front_end.n_bins) if note_map is not None else None
 

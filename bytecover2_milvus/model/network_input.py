@@ -40,21 +40,40 @@ def input_pooling(front_end: FrontEnd, config: Network) -> int:
     return NOTE_POOLING
 
 
-class NetworkInput(nn.Module):
-    """What `ByteCover2` takes, of the magnitude of a CQT in frames of `pooling` CQT frames.
+def check_input(front_end: FrontEnd, config: Network, note_map: NoteMap | None) -> None:
+    """Make sure that there is all that a network's input is made of.
 
     Raises
     ------
     ConfigError
         If the network wants maps and there is no note map, or as `input_pooling`.
     """
+    input_pooling(front_end, config)
+    if config.maps and note_map is None:
+        raise ConfigError("network.maps is on and there is no note map: give --init a checkpoint that has one")
+
+
+class NetworkInput(nn.Module):
+    """The input of `ByteCover2`, of the magnitude of a CQT (B, n_bins, T) in frames of `pooling` CQT frames.
+
+    Parameters
+    ----------
+    front_end : FrontEnd
+    config : Network
+    note_map : NoteMap or None
+        In eval mode; not used by a network without maps.
+
+    Raises
+    ------
+    ConfigError
+        As `check_input`.
+    """
 
     def __init__(self, front_end: FrontEnd, config: Network, note_map: NoteMap | None) -> None:
         super().__init__()
+        check_input(front_end, config, note_map)
         self.front_end = front_end
         self.pooling = input_pooling(front_end, config)
-        if config.maps and note_map is None:
-            raise ConfigError("network.maps is on and there is no note map: give --init a checkpoint that has one")
         self.note_map = note_map if config.maps else None
 
     def forward(self, magnitude: Tensor) -> Tensor:

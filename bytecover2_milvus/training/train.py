@@ -27,7 +27,7 @@ from ..config import AUTO, Config, Notes, Training
 from ..errors import CheckpointError, ConfigError, OutputError, TrainingError
 from ..metrics import Evaluation, evaluate
 from ..model.network import ByteCover2
-from ..model.network_input import NetworkInput
+from ..model.network_input import NetworkInput, check_input
 from ..model.note_map import NoteMap
 from .averaging import Averaged
 from .batches import TrainingBatches
@@ -78,7 +78,7 @@ def check_start(config: Config, init: Checkpoint | None) -> None:
     if config.training.phase == "notes" and config.network.maps:
         raise ConfigError('phase "notes" would change the maps that the network takes: start from one without')
     if config.training.phase != "notes":
-        NetworkInput(config.front_end, config.network, init.note_map if init else None)
+        check_input(config.front_end, config.network, init.note_map if init else None)
     if config.training.phase != "notes" and config.notes != (init.config.notes if init else Notes()):
         raise ConfigError('only phase "notes" trains a note map: leave the table [notes] out, or set training.phase')
     if init is not None:
