@@ -93,7 +93,7 @@ def store(found: Sequence[Recording], embedder: Embedder, collection: TrackColle
         for row, one, own in zip(rows, heard, levels, strict=True)
         if row.is_whole
     ]
-    known = dict(zip((track.id for track in whole), Cohort(whole).all_statistics(whole), strict=True))
+    known = dict(zip((track.id for track in whole), Cohort(whole).statistics_in_turn(whole), strict=True))
     chromas = [encode(own) if row.is_whole else "" for row, own in zip(rows, levels, strict=True)]
     collection.upsert(
         rows, np.stack([one.embedding for one in heard]), chromas, [known.get(row.id, {}) for row in rows]

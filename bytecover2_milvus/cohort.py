@@ -101,10 +101,21 @@ class Cohort:
             told[name] = [round(float(v), DIGITS) for v in cohort_statistics(values, self._backgrounds[name])]
         return told
 
-    def all_statistics(self, tracks: Sequence[CohortTrack]) -> list[dict[str, Any]]:
-        """The statistics of several tracks, computed on all cores."""
+    def statistics_in_turn(self, tracks: Sequence[CohortTrack]) -> list[dict[str, Any]]:
+        """Admit tracks one after the other; the statistics of each with the cohort of that moment, on all cores.
+
+        So they are the same however an ingest, which stores what it has every few seconds, divides the tracks.
+        """
+        cohorts = []
+        for track in tracks:
+            self.admit([track])
+            cohorts.append(Cohort(self.tracks, self._backgrounds))
+
+        def of(cohort: Cohort, track: CohortTrack) -> dict[str, Any]:
+            return cohort.statistics(track.embedding, track.levels, track.track_id)
+
         with ThreadPoolExecutor(usable_cores()) as pool:
-            return list(pool.map(lambda track: self.statistics(track.embedding, track.levels, track.track_id), tracks))
+            return list(pool.map(of, cohorts, tracks))
 
 
 def cohort_tracks(rows: Iterable[tuple[str, str, Features]], channels: int) -> list[CohortTrack]:
@@ -123,13 +134,12 @@ def cohort_tracks(rows: Iterable[tuple[str, str, Features]], channels: int) -> l
 
 
 def with_statistics(rows: Sequence[Row], features: Sequence[Features], cohort: Cohort, channels: int) -> list[Features]:
-    """The features of rows, those with chroma with their statistics; they are admitted to the cohort first."""
+    """The features of rows, those with chroma with their statistics, for which they are admitted to the cohort."""
     tracks = cohort_tracks(
         ((row.id, row.track_id, known) for row, known in zip(rows, features, strict=True) if not known.statistics),
         channels,
     )
-    cohort.admit(tracks)
-    computed = dict(zip((track.id for track in tracks), cohort.all_statistics(tracks), strict=True))
+    computed = dict(zip((track.id for track in tracks), cohort.statistics_in_turn(tracks), strict=True))
     return [
         Features(known.embedding, known.chroma, computed.get(row.id, known.statistics))
         for row, known in zip(rows, features, strict=True)
@@ -139,15 +149,16 @@ def with_statistics(rows: Sequence[Row], features: Sequence[Features], cohort: C
 def renew_statistics(
     store: Store, backgrounds: Mapping[str, Background] = BACKGROUNDS, *, imported: bool = False
 ) -> int:
-    """Compute the statistics again that a cohort of less than half of today's gave; how many tracks had such.
+    """Compute the statistics again that fewer others gave than a cohort has today; how many tracks had such.
 
-    These are the first tracks of a collection. Once there are `SIZE` tracks and none has such statistics, the store
-    remembers that, and nobody looks again but after rows were `imported` with the statistics that they had elsewhere.
+    These are the first tracks of a collection, and all of one that is smaller than a cohort. Once there are `SIZE`
+    tracks and none has such statistics, the store remembers that, and nobody looks again but after rows were `imported`
+    with the statistics that they had elsewhere.
     """
     if not store.has_chroma or (store.has_full_cohort and not imported):
         return 0
     n_tracks = min(SIZE, store.count_chroma())
-    ids = store.with_small_cohort(n_tracks / 2) if n_tracks > 1 else []
+    ids = store.with_small_cohort(n_tracks - 1) if n_tracks > 1 else []
     if ids:
         _renew(ids, store, backgrounds)
     if n_tracks == SIZE:

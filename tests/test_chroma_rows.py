@@ -194,6 +194,22 @@ def test_statistics_follow_a_collection_that_grows(collection: TrackCollection, 
     assert collection.with_small_cohort(3) == []
 
 
+@ON_LITE
+def test_statistics_are_the_same_however_an_ingest_is_divided(client, name: str, music: Path, monkeypatch) -> None:
+    """Batches end when time is up, so they differ from run to run; here with a cohort that is soon full."""
+    for module in ("cohort", "chroma_rows"):
+        monkeypatch.setattr(f"bytecover2_milvus.{module}.SIZE", 3)
+    found = []
+    for number, batch_size in enumerate((1, 4, 64)):
+        collection = TrackCollection.create(client, f"{name}_{number}", ChromaEmbedder())
+        run([music], collection, batch_size=batch_size)
+        stored = collection.stored_chroma([*"abcde", "jingle"])
+        found.append({track: known.statistics for track, known in stored.items()})
+        drop_collection(client, f"{name}_{number}")
+    assert len(found[0]) == 6 and found[0] == found[1] == found[2]
+    assert min(known["n"] for known in found[0].values()) >= 2
+
+
 def test_the_cohort_are_the_smallest_ids(collection: TrackCollection, music: Path, monkeypatch) -> None:
     run([music], collection)
     ids = sorted(row.id for row in collection.rows_of([*"abcde", "jingle"]))

@@ -148,7 +148,7 @@ def test_the_statistics_of_an_ingest_count_the_background_of_the_bundle(db):
         collection = TrackCollection.open(client, "tracks")
         tracks = collection.cohort()
         stored = collection.stored_chroma([track.track_id for track in tracks])
-    expected = Cohort(tracks, VERDICT.backgrounds).all_statistics(tracks)
+    expected = Cohort(tracks, VERDICT.backgrounds).statistics_in_turn(tracks)
     assert len(tracks) == 7
     for track, statistics in zip(tracks, expected, strict=True):
         assert stored[track.track_id].statistics == statistics
