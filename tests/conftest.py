@@ -74,8 +74,10 @@ SLOW = {
 }
 
 os.environ.pop("COLUMNS", None)  # processes that pytest-xdist starts get 80, whoever sees the tables
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background; what tests start would ignore it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# In the background, or under nohup, these are ignored, and what tests start would ignore them too.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -81,14 +81,7 @@ class Ingest:
 
     def ended(self) -> tuple[int, list[str]]:
         """Its status and what it said, when nothing is left of it; of the long file no row is there."""
-        try:
-            errors = self.process.communicate(timeout=PATIENCE_S / 4)[1]
-        except (
-            subprocess.TimeoutExpired
-        ):  # a first Ctrl-C was seen to be lost among many tests; a user presses it again
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGINT)
-            errors = self.process.communicate(timeout=PATIENCE_S)[1]
+        errors = self.process.communicate(timeout=PATIENCE_S)[1]
         wait_for(lambda: not is_running(self.decoder))
         wait_for(lambda: not [path for path in self.temporary.iterdir() if path.name.startswith("bytecover2-")])
         with connected(self.uri) as client:
