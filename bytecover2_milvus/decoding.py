@@ -28,7 +28,7 @@ from .processes import Worker, WorkerDied, uninterrupted
 from .segments import Span
 
 MAX_WORKERS = 8  # one session embeds no faster than so many decode
-AHEAD = 2  # files that a worker has: one under way, and one that waits so that it need not
+AHEAD = 2  # files for each worker that are taken and not yet given back: one under way, and one that waits
 READINGS = 3  # of a file that changes while it is read
 CLOCK_TICK_NS = 2_000_000_000  # the coarsest times that file systems keep, FAT's
 _TELLING = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
@@ -133,11 +133,19 @@ def _is_as_before(path: Path, before: os.stat_result, content_hash: str, limits:
 
 
 @dataclass(eq=False)
+class _Task(Generic[_Key]):
+    """A job that was taken, and its result as soon as there is one."""
+
+    job: Job[_Key]
+    result: Decoded | AudioError | None = None
+
+
+@dataclass(eq=False)
 class _Started:
-    """A worker, and what it owes, the oldest first: jobs and the files for their waveforms."""
+    """A worker, and what it owes, the oldest first: tasks and the files for their waveforms."""
 
     worker: Worker
-    owes: deque[tuple[Job[Any], Path]] = field(default_factory=deque)
+    owes: deque[tuple[_Task[Any], Path]] = field(default_factory=deque)
 
 
 class Decoder:
@@ -173,10 +181,10 @@ class Decoder:
                 self._folder = None
 
     def decode(self, jobs: Iterable[Job[_Key]]) -> Iterator[tuple[_Key, Decoded | AudioError]]:
-        """Each file decoded, or the error that it gave, in the order in which they are done.
+        """Each file decoded, or the error that it gave, in the order of the jobs.
 
         At most two waveforms per worker wait to be taken. A file over which a worker dies is decoded once more, when
-        nothing else is: where memory was short, it may not have been that file's fault.
+        nothing else is, and comes last: where memory was short, it may not have been that file's fault.
 
         Raises
         ------
@@ -188,42 +196,46 @@ class Decoder:
             return
         if any(started.owes for started in self._started):  # of a run that was abandoned
             self.__exit__(None, None, None)
-        waiting, again, suspects = iter(jobs), deque[Job[_Key]](), deque[Job[_Key]]()
-        suspect: Job[_Key] | None = None
+        tasks = map(_Task[_Key], jobs)
+        taken, again, suspects = deque[_Task[_Key]](), deque[_Task[_Key]](), deque[_Task[_Key]]()
+        suspect: _Task[_Key] | None = None
         while True:
-            while self._has_room() and (job := again.popleft() if again else next(waiting, None)):
-                self._submit(job)
-            owing = {started.worker.connection: started for started in self._started if started.owes}
-            if not owing:
+            while again:
+                self._submit(again.popleft())
+            while len(taken) < AHEAD * self._n_workers and (task := next(tasks, None)):
+                taken.append(task)
+                self._submit(task)
+            if not taken:
                 if not suspects:
                     return
                 suspect = suspects.popleft()
-                started = self._submit(suspect)
-                owing = {started.worker.connection: started}
+                taken.append(suspect)
+                self._submit(suspect)
+            owing = {started.worker.connection: started for started in self._started if started.owes}
             for connection in wait(list(owing)):
                 assert isinstance(connection, Connection)
                 started = owing[connection]
                 try:
                     for answer in started.worker.answers():
-                        job, file = started.owes.popleft()
-                        yield job.key, self._take(answer, file)
+                        task, file = started.owes.popleft()
+                        task.result = self._take(answer, file)
                 except WorkerDied:
-                    (job, file), *others = started.owes
+                    (task, file), *others = started.owes
                     self._started.remove(started)
                     started.worker.end()
                     file.unlink(missing_ok=True)
-                    again.extend(job for job, _ in others)
-                    if job is suspect:
+                    again.extend(task for task, _ in others)
+                    if task is suspect:
                         reason = "its decoder died, out of memory or through a fault of the codec"
-                        yield job.key, UnreadableAudio(f"{job.path}: {reason}; convert or leave it out")
+                        task.result = UnreadableAudio(f"{task.job.path}: {reason}; convert or leave it out")
                     else:
-                        suspects.append(job)
+                        taken.remove(task)
+                        suspects.append(task)
+            while taken and (result := taken[0].result) is not None:
+                yield taken.popleft().job.key, result
 
-    def _has_room(self) -> bool:
-        return sum(len(started.owes) for started in self._started) < AHEAD * self._n_workers
-
-    def _submit(self, job: Job[Any]) -> _Started:
-        """Give a job to the worker that has least to do."""
+    def _submit(self, task: _Task[Any]) -> None:
+        """Give a task to the worker that has least to do."""
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="bytecover2-")
         folder = Path(self._folder.name)
@@ -233,9 +245,8 @@ class Decoder:
             self._started += idle
         started = min(idle or self._started, key=lambda started: len(started.owes))
         file = folder / f"{next(self._numbers)}.f32"
-        started.owes.append((job, file))
-        started.worker.ask(file, job.path, job.known, job.limits)
-        return started
+        started.owes.append((task, file))
+        started.worker.ask(file, task.job.path, task.job.known, task.job.limits)
 
     def _take(self, decoded: Decoded | AudioError, file: Path) -> Decoded | AudioError:
         """The answer of a worker, its waveform mapped from the file, which goes when nothing uses it any more."""

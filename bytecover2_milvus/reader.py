@@ -52,7 +52,7 @@ class Reader(Protocol):
     ) -> None: ...
 
     def read(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
-        """Each file read, or the error that it gave, in the order in which they are done.
+        """Each file read, or the error that it gave, in the order of the jobs.
 
         `ReadFile.hear` gives any span that is not among `Job.stored` of the content.
         """
