@@ -1,7 +1,7 @@
 """The configuration: frozen dataclasses with the paper's values as defaults, read from TOML.
 
-Sections refer to the ByteCover2 paper; a default without a section is a choice of this project, see the README's
-"Ambiguities and assumptions".
+Sections refer to the ByteCover2 paper; a default without a section is a choice of this project, see "Ambiguities and
+assumptions" in ``docs/paper.md``.
 """
 
 from __future__ import annotations
