@@ -101,73 +101,65 @@ def query(
     Example:
       bytecover2-milvus query cover.mp3 --uri bytecover2.db --limit 5
     """
+    from ..answer import Catalogue, Question
     from ..audio import load_audio
     from ..collection import WHOLE_TRACKS, TrackCollection
     from ..embedder import Embedder
     from ..errors import AudioError, ChromaError
     from ..milvus import both
-    from ..rerank import Reranker, candidates_for, covers_among, why_no_verdict
     from ..segments import WHOLE, embed_query
 
     audio = [track.path for track in tracks_at(files)]
     embedder = Embedder(bundle, device)
     filter = both(expression, WHOLE_TRACKS) if whole else expression
+    question = Question(limit, group_by, filter, rerank, 0.0 if nearest else min_probability, distinct)
     matches: list[tuple[Path, Match]] = []
     answers, failures = [], 0
     with open_milvus(milvus) as client, progress_bar("query", len(audio)) as bar:
-        covers = TrackCollection.open(client, collection, embedder.model_id)
-        lack = why_no_verdict(covers, embedder, embedder.verdict) if rerank != 0 else "--rerank 0"
+        catalogue = Catalogue(TrackCollection.open(client, collection, embedder.model_id), embedder)
+        lack = catalogue.lack if rerank != 0 else "--rerank 0"
         if lack and distinct:
             raise click.UsageError(f"--distinct needs the second stage: {lack}")
-        verdict = None if lack else embedder.verdict
-        second = Reranker(covers, verdict, embedder.frame_s) if verdict else None
         for file in audio:
             try:
                 asked = embed_query(load_audio(file, limits), embedder, segments or WHOLE)
-                heard = asked.heard if second else None
-                aligned = 0 if heard is None else candidates_for(heard) if rerank is None else rerank
-                wanted = max(limit, aligned)
-                (found,) = covers.search([asked], wanted, group_by=group_by, filter=filter)
-                if second and asked.heard and (short := second.why_not(asked.heard)):
-                    bar.print(f"note: {file}: {short}")
-                elif second and asked.heard:
-                    least = 0.0 if nearest else min_probability
-                    closest = second.rerank(asked.heard, found, limit, least, distinct)
-                    found = covers_among(closest, least)
-                    if not found:
-                        answers.append(_no_cover(file, closest))
+                answer = catalogue.answer(asked, question)
             except (AudioError, ChromaError) as error:
                 failures += 1
                 bar.print(f"Error: {about(file, error)}")
             else:
-                matches += ((file, match) for match in found[:limit])
+                matches += ((file, match) for match in answer.matches)
+                if answer.note:
+                    bar.print(f"note: {file}: {answer.note}")
+                if answer.judged and not answer.matches:
+                    answers.append(_no_cover(file, answer.nearest))
             bar.update(advance=1, note=file.name)
             if as_json:
                 for asking, match in matches:
                     print_json({"query": str(asking)} | asdict(match))
-                for answer in answers:
-                    bar.print(answer)
+                for line in answers:
+                    bar.print(line)
                 matches.clear()
                 answers.clear()
         if lack and failures < len(audio):
             bar.print(f"note: {lack}{'' if rerank != 0 else ': ranked by similarity alone, without a verdict'}")
     if not as_json and failures < len(audio):
         if matches or not answers:
-            _print_matches(matches, stretches=bool(segments or covers.segments), judged=second is not None)
-        for answer in answers:
-            click.echo(printable(answer))
+            stretches = bool(segments or catalogue.collection.segments)
+            _print_matches(matches, stretches=stretches, judged=not lack)
+        for line in answers:
+            click.echo(printable(line))
     if failures:
         sys.exit(1)
 
 
-def _no_cover(file: Path, closest: Sequence[Match]) -> str:
+def _no_cover(file: Path, nearest: Match | None) -> str:
     """The answer where nothing that was found is probable."""
     from ..alignment.verdict import probability
     from ..explain import share_in_words
 
-    if not closest:
+    if nearest is None:
         return f"{file}: no cover found, as there are no tracks to compare with"
-    nearest = closest[0]
     share = share_in_words(probability(nearest.score or 0.0))
     return f"{file}: no cover found; the nearest is {nearest.title or nearest.path} ({share}), --nearest shows it"
 
