@@ -28,7 +28,8 @@ STYLE = """
   main > * { margin: 0 !important } h1 { font-size: 20px } h1 span { display: block } .words { font-size: 15px }
   .facts { grid-template-columns: 1fr !important; gap: 5px !important } .facts > * { padding: 2px 12px !important }
   .facts dd { font-size: 15px }
-  .eyebrow, .players, .choices, .view h3, .strips, .hint, section[aria-labelledby=heard], section.card > p { display: none }
+  .eyebrow, .players, .choices, .view h3, .strips, .hint, section.card > p { display: none }
+  section[aria-labelledby=heard] { display: none }
 """
 
 demo = Path(sys.argv[1])
