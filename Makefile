@@ -33,7 +33,7 @@ coverage: $(DEVELOP)/.ready  ## the tests, and which lines no test runs
 	$(DEVELOP)/bin/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report term:skip-covered --cov-report xml
 
 docs: $(DEVELOP)/.ready  ## the documentation as pages, in site/; a warning is an error
-	$(DEVELOP)/bin/python -m mkdocs build --quiet --strict
+	$(DEVELOP)/bin/python -m mkdocs build --strict
 
 dist: $(DEVELOP)/.ready  ## wheel and source archive, in dist/, checked
 	rm -rf dist
