@@ -6,6 +6,8 @@ DEVELOP := .venv-dev
 TORCH := torch==2.13.0
 # Processes that test; more where there are more cores than two.
 JOBS ?= 2
+# A file to a process, in the order of tests/conftest.py.
+PYTEST := pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test coverage docs dist format clean
@@ -20,17 +22,17 @@ check: $(DEVELOP)/.ready  ## style, types and the fast tests: for every change, 
 	$(DEVELOP)/bin/python -m ruff check .
 	$(DEVELOP)/bin/python -m ruff format --check .
 	$(DEVELOP)/bin/python -m mypy
-	$(DEVELOP)/bin/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" -q
+	$(DEVELOP)/bin/python -m $(PYTEST) -m "not slow" -q
 
 test: $(DEVELOP)/.ready docs  ## everything that CI runs
 	$(DEVELOP)/bin/python -m pip check
 	$(DEVELOP)/bin/python -m ruff check .
 	$(DEVELOP)/bin/python -m ruff format --check .
 	$(DEVELOP)/bin/python -m mypy
-	$(DEVELOP)/bin/python -m pytest -n $(JOBS) --dist loadfile --durations 25
+	$(DEVELOP)/bin/python -m $(PYTEST) --durations 25
 
 coverage: $(DEVELOP)/.ready  ## the tests, and which lines no test runs
-	$(DEVELOP)/bin/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report term:skip-covered --cov-report xml
+	$(DEVELOP)/bin/python -m $(PYTEST) --cov --cov-report term:skip-covered --cov-report xml
 
 docs: $(DEVELOP)/.ready  ## the documentation as pages, in site/; a warning is an error
 	$(DEVELOP)/bin/python -m mkdocs build --strict

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -17,6 +16,7 @@ import pytest
 from audio_files import write_tone
 from band_embedder import BandEmbedder
 from chromium import Chromium
+from filelock import FileLock
 
 import bytecover2_milvus
 from benchmarks.milvus_server import MilvusServer
@@ -40,39 +40,25 @@ DATA = Path(os.environ.get("BYTECOVER2_TEST_SCORES", Path(__file__).parents[2] /
 EXPORT = Path(__file__).parents[1] / "export"
 PACKAGE = Path(bytecover2_milvus.__file__).parent
 
-# Files that `make check` leaves out: they train, export, start servers, clusters, browsers or other processes.
-SLOW = {
-    *(
-        "ablation",
-        "adaptation",
-        "audio_fuzz",
-        "audio_oddities",
-        "benchmarks_of_speed",
-        "bulk",
-        "calibration",
-        "choices",
-    ),
-    *("chroma_rows", "cli", "cluster", "collection", "collections_by_hand", "consumers", "decoding", "docker_compose"),
-    *("continue", "precision"),
-    *("embedding_function", "endings", "explain", "export", "faults", "groups", "groups_benchmark", "groups_page"),
-    *("hostile_checkpoint", "installed", "layers", "note_map", "performing", "promotion", "qmax", "quantize", "rerank"),
-    *("recordings", "rerank_benchmark", "rest", "retrieval", "robustness", "segments", "segments_benchmark"),
-    *(
-        "fourier",
-        "soundfont",
-        "spectral",
-        "table2",
-        "telemetry",
-        "terminal",
-        "throughput",
-        "tokens",
-        "training",
-        "unlabelled",
-        "validation",
-    ),
-    *("vectors", "verdict", "verify"),
-}
+# Files that take a minute or more: they are begun first, so that none is left for one of the processes at the end.
+LONG = ["cli", "export", "training", "promotion", "chroma_rows"]
+# Files that `make check` leaves out, and what they do that takes long.
+SLOW = set().union(
+    ["ablation", "adaptation", "calibration", "choices", "continue", "precision", "training", "unlabelled"],  # train
+    ["export", "hostile_checkpoint", "note_map", "quantize"],  # export
+    ["bulk", "chroma_rows", "collection", "collections_by_hand", "embedding_function", "faults"],  # start servers
+    ["groups", "promotion", "rerank", "rest", "segments", "tokens", "vectors", "verdict"],  # too
+    ["cli", "cluster", "consumers", "decoding", "docker_compose", "endings", "installed"],  # start other processes
+    ["layers", "telemetry", "terminal", "verify"],  # too
+    ["explain", "groups_page"],  # browsers
+    ["audio_fuzz", "audio_oddities", "fourier", "performing", "qmax", "recordings", "soundfont", "spectral"],  # compute
+    ["benchmarks_of_speed", "groups_benchmark", "rerank_benchmark", "retrieval", "robustness"],  # benchmarks
+    ["segments_benchmark", "table2", "throughput", "validation"],  # too
+)
 
+# One thread of torch in each process, as pytest-xdist runs one on every core: networks are so small that threads only
+# wait for each other. Processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("COLUMNS", None)  # processes that pytest-xdist starts get 80, whoever sees the tables
 # In the background, or under nohup, these are ignored, and what tests start would ignore them too.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -81,9 +67,15 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {file: rank for rank, file in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(_file(item), len(order)))
     for item in items:
-        if item.path.stem.removeprefix("test_") in SLOW or item.get_closest_marker("milvus"):
+        if _file(item) in SLOW or item.get_closest_marker("milvus"):
             item.add_marker(pytest.mark.slow)
+
+
+def _file(item: pytest.Item) -> str:
+    return item.path.stem.removeprefix("test_")
 
 
 @pytest.fixture(scope="session")
@@ -217,14 +209,15 @@ def tone_folder(request: pytest.FixtureRequest) -> Path:
 
 
 def _kept(request: pytest.FixtureRequest, name: str, sources: list[Path], make: Callable[[Path], object]) -> Path:
-    """A folder in pytest's cache, for as long as the `sources` of what makes it stay the same."""
+    """A folder in pytest's cache, for as long as the `sources` of what makes it stay the same; made by one process."""
     code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources)))
     path = request.config.cache.mkdir(name) / code.hexdigest()[:16]
-    if not path.is_dir():
-        made = path.with_suffix(f".{os.getpid()}")  # other processes may be making it too
-        make(made)
-        with contextlib.suppress(OSError):  # another one was faster
-            made.rename(path)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_dir():
+            unfinished = path.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            make(unfinished)
+            unfinished.rename(path)
     return path
 
 

@@ -62,4 +62,5 @@ def test_the_version_has_one_place() -> None:
 
 
 def test_slow_files_are_files() -> None:
-    assert {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")} >= conftest.SLOW
+    files = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    assert files >= conftest.SLOW >= set(conftest.LONG)
