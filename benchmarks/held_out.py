@@ -14,16 +14,16 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.sung import render_sung, voices
-from bytecover2_milvus.audio import load_audio
+from benchmarks.quality.sung import render_sung, voices
+from bytecover2_milvus.atomic import whole_file
+from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import SongError
-from bytecover2_milvus.songs.arrange import arrange
-from bytecover2_milvus.songs.readers import read_song, song_paths
+from bytecover2_milvus.songs.arrange.arrangement import arrange
+from bytecover2_milvus.songs.read.readers import read_song, song_paths
+from bytecover2_milvus.songs.read.traditional import traditional_songs
+from bytecover2_milvus.songs.render.soundfont import play, render_with_soundfont
 from bytecover2_milvus.songs.score import Song
-from bytecover2_milvus.songs.soundfont import play, render_with_soundfont
-from bytecover2_milvus.songs.traditional import traditional_songs
-from bytecover2_milvus.writing import whole_file
 
 logger = logging.getLogger("held_out")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import ConfigError
-from .reading import check_depth, read_text, shorten
+from .untrusted import check_depth, read_text, shorten
 
 WHITENING = 0.5  # of the axes that PCA-FC starts from, unless told otherwise; 0 is the paper's
 SAMPLE_RATE = 22_050  # Hz, section 3.1; every waveform in this package has it

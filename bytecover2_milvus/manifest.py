@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from .audio import find_audio
+from .audio.load import find_audio
 from .errors import ManifestError
 
 REQUIRED = ("path", "work_id")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import (
+from .embedding.bundle import (
     CARD,
     CHECKPOINT,
     CONTRACT,
@@ -40,12 +40,12 @@ from .bundle import (
     read_sums,
     unlisted_files,
 )
-from .contract import COPY_AGAIN, INPUT, INPUT_CQT, OUTPUT, OUTPUT_CHROMA, check_graph, check_metadata
-from .embedder import Embedder, onnx_runtime_errors
+from .embedding.contract import COPY_AGAIN, INPUT, INPUT_CQT, OUTPUT, OUTPUT_CHROMA, check_graph, check_metadata
+from .embedding.embedder import Embedder, onnx_runtime_errors
+from .embedding.onnx_file import ModelFile, is_int8
 from .errors import BundleError, BytecoverError, DeviceError
 from .extras import why_not_imported
-from .model_file import ModelFile, is_int8
-from .reading import DAMAGED, read_bytes, read_npz, read_text, shorten
+from .untrusted import DAMAGED, read_bytes, read_npz, read_text, shorten
 
 GOLDEN_BYTES = 256 << 20  # of the golden vectors, unpacked: some minutes of audio
 TRAINING_ONLY = {"BatchNormalization", "Dropout"}  # folded, and without effect: a graph for inference has neither

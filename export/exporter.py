@@ -20,8 +20,10 @@ import torch
 
 from .. import __version__
 from ..alignment.verdict import Verdict
-from ..audio import MINIMUM_S
-from ..bundle import (
+from ..audio.load import MINIMUM_S
+from ..audio.mixdown import SILENCE
+from ..config import CHROMA_GROUPS, SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd, Network
+from ..embedding.bundle import (
     CALIBRATION,
     CHECKPOINT,
     CONTRACT,
@@ -35,14 +37,12 @@ from ..bundle import (
     open_bundle,
     write_sums,
 )
-from ..config import CHROMA_GROUPS, SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd, Network
-from ..contract import FIRST_STAGE, INPUT, SECOND_STAGE, ChromaFacts, Contract
+from ..embedding.contract import FIRST_STAGE, INPUT, SECOND_STAGE, ChromaFacts, Contract
+from ..embedding.onnx_file import ModelFile, is_int8
 from ..errors import ExportError
-from ..mixdown import SILENCE
 from ..model.network import ByteCover2
 from ..model.network_input import NetworkInput
 from ..model.note_map import CHROMA_FRAME_HOPS, NoteMap
-from ..model_file import ModelFile, is_int8
 from ..training.checkpoint import Checkpoint
 from ..verify import CHROMA_TOLERANCE
 from .fold import FromCQT, ShippedNetwork

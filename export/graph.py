@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES
-from ..contract import INPUT, INPUT_CQT, OUTPUT, OUTPUT_CHROMA
+from ..embedding.contract import INPUT, INPUT_CQT, OUTPUT, OUTPUT_CHROMA
 from ..errors import ExportError
 from .fold import FromCQT, ShippedNetwork
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import SAMPLE_RATE
-from ..contract import INPUT, INPUT_CQT, OUTPUT
+from ..embedding.contract import INPUT, INPUT_CQT, OUTPUT
 from ..errors import ExportError
 from .fold import ShippedNetwork
 

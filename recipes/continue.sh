@@ -66,7 +66,7 @@ elif [ "$gpu" = 1 ]; then
     --set 'network.stage_blocks=[3, 4, 6, 3]' --set network.base_width=64
   )
 else
-  settings+=(--init "$("$python" -c 'from bytecover2_milvus.bundle import default_bundle; print(default_bundle())')")
+  settings+=(--init "$("$python" -c 'from bytecover2_milvus.embedding.bundle import default_bundle; print(default_bundle())')")
 fi
 [ "$gpu" = 0 ] || settings+=(--set training.works_per_batch=256 --set training.tracks_per_work=4)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bytecover2_milvus.embedder import Heard
+from bytecover2_milvus.embedding.embedder import Heard
 
 
 class BandEmbedder:
@@ -50,3 +50,10 @@ class ChromaEmbedder(BandEmbedder):
         frames = waveform[: len(waveform) // 10_240 * 10_240].reshape(-1, 10_240)
         loudest = np.abs(np.fft.rfft(frames, axis=1))[:, 1:].argmax(axis=1)  # (n_frames,)
         return np.tile(np.eye(12, dtype=np.float32)[loudest % 12], 2)
+
+
+class NoEmbedder(BandEmbedder):
+    """For runs that must not embed anything."""
+
+    def embed(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise AssertionError("embedded again")

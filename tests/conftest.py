@@ -20,16 +20,16 @@ from filelock import FileLock
 
 import bytecover2_milvus
 from benchmarks.milvus_server import MilvusServer
-from bytecover2_milvus.collection import TrackCollection
 from bytecover2_milvus.config import Config, FrontEnd, Network, Notes
-from bytecover2_milvus.milvus import close, connect
-from bytecover2_milvus.naming import drop_collection
+from bytecover2_milvus.milvus.alias import drop_collection
+from bytecover2_milvus.milvus.collection import TrackCollection
+from bytecover2_milvus.milvus.connection import close, connect
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
     from torch.nn import Module
 
-    from bytecover2_milvus.bundle import Bundle
+    from bytecover2_milvus.embedding.bundle import Bundle
     from bytecover2_milvus.export.quantize import CalibrationSet
     from bytecover2_milvus.model.network import ByteCover2
     from bytecover2_milvus.model.note_map import NoteMap
@@ -47,7 +47,7 @@ SLOW = set().union(
     ["ablation", "adaptation", "calibration", "choices", "continue", "precision", "training", "unlabelled"],  # train
     ["export", "hostile_checkpoint", "note_map", "quantize"],  # export
     ["bulk", "chroma_rows", "collection", "collections_by_hand", "embedding_function", "faults"],  # start servers
-    ["groups", "promotion", "rerank", "rest", "segments", "tokens", "vectors", "verdict"],  # too
+    ["groups", "promotion", "rerank", "rest", "segments", "tokens", "parquet", "verdict"],  # too
     ["cli", "cluster", "consumers", "decoding", "docker_compose", "endings", "installed"],  # start other processes
     ["layers", "telemetry", "terminal", "verify"],  # too
     ["explain", "groups_page"],  # browsers
@@ -201,7 +201,7 @@ def _kept_bundle(request: pytest.FixtureRequest, name: str, write: Callable[[Pat
 @pytest.fixture(scope="session")
 def tone_folder(request: pytest.FixtureRequest) -> Path:
     """A folder with the measured tones of our own instruments, which takes twenty seconds: to read, not to change."""
-    from bytecover2_milvus.training.tone_bank import ToneBank
+    from bytecover2_milvus.training.data.tone_bank import ToneBank
 
     songs = [*PACKAGE.glob("songs/*.py"), *PACKAGE.glob("songs/*.csv")]
     sources = [*songs, PACKAGE / "model" / "cqt.py", PACKAGE / "training" / "tone_bank.py"]

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from bytecover2_milvus.config import Config
 from bytecover2_milvus.model.network_input import NetworkInput
-from bytecover2_milvus.songs.compose import compose
+from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training import train as training_module
-from bytecover2_milvus.training.batches import TrainingBatches
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
-from bytecover2_milvus.training.corpus import Corpus, CorpusTrack, FeatureCache
+from bytecover2_milvus.training.data.batches import TrainingBatches
+from bytecover2_milvus.training.data.corpus import Corpus, CorpusTrack, FeatureCache
+from bytecover2_milvus.training.distributed import gather, launch
 from bytecover2_milvus.training.gradient import loss_terms
-from bytecover2_milvus.training.ranks import gather, launch
 from bytecover2_milvus.training.train import initial_network, train
 
 

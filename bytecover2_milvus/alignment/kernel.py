@@ -26,7 +26,7 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from ..writing import whole_file
+from ..atomic import whole_file
 
 _INNER = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "nnan", "ninf"}}
 _TILE = 16  # columns whose channels lie together in memory

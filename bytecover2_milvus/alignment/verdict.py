@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import BundleError, ChromaError
-from ..reading import parse_json, shorten
+from ..untrusted import parse_json, shorten
 from .score import Background, Calibration, s_norm
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import click
 from .. import __version__
 from ..errors import BytecoverError
 from ..extras import DISTRIBUTION, why_not_imported
-from ..processes import ended_by_signals
+from ..parallel import ended_by_signals
 from .collections import collections_group
 from .demo import demo
 from .doctor import doctor

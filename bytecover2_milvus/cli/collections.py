@@ -25,8 +25,8 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..segments import Segments
-    from ..storing import IngestRecord
+    from ..audio.segments import Segments
+    from ..ingest.batch import IngestRecord
 
 
 def _shown(value: object) -> object:
@@ -70,8 +70,8 @@ def list_(milvus: Place, as_json: bool) -> None:
     Example:
       bytecover2-milvus collections list --uri http://localhost:19530
     """
-    from ..collection import TrackCollection
-    from ..naming import list_collections
+    from ..milvus.alias import list_collections
+    from ..milvus.collection import TrackCollection
 
     with open_milvus(milvus) as client:
         found = [TrackCollection.open(client, name, load=False).describe() for name in list_collections(client)]
@@ -94,8 +94,8 @@ def describe(name: str, milvus: Place, as_json: bool) -> None:
     Example:
       bytecover2-milvus collections describe tracks --uri bytecover2.db
     """
-    from ..collection import TrackCollection
-    from ..index import outgrown
+    from ..milvus.collection import TrackCollection
+    from ..milvus.index import outgrown
 
     with open_milvus(milvus) as client:
         description = TrackCollection.open(client, name, load=False).describe()
@@ -121,8 +121,8 @@ def export(name: str, milvus: Place, out: Path, expression: str, as_json: bool) 
     Example:
       bytecover2-milvus collections export tracks --out tracks.parquet --uri bytecover2.db
     """
-    from ..collection import TrackCollection
-    from ..vectors import write_vectors
+    from ..ingest.parquet import write_vectors
+    from ..milvus.collection import TrackCollection
 
     if out.suffix != ".parquet":
         raise click.UsageError(f"--out {out}: its name must end in .parquet")
@@ -154,7 +154,7 @@ def delete_tracks(
     Example:
       bytecover2-milvus collections delete-tracks tracks song-1 song-2 --uri bytecover2.db
     """
-    from ..collection import TrackCollection
+    from ..milvus.collection import TrackCollection
 
     if bool(track_ids) == bool(expression.strip()):
         raise click.UsageError("which tracks? Give track_ids, or --filter")
@@ -189,8 +189,8 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
     Example:
       bytecover2-milvus collections drop tracks --uri bytecover2.db
     """
-    from ..collection import TrackCollection
-    from ..naming import aliases_of, drop_collection
+    from ..milvus.alias import aliases_of, drop_collection
+    from ..milvus.collection import TrackCollection
 
     with open_milvus(milvus) as client:
         collection = TrackCollection.open(client, name, load=False)
@@ -215,9 +215,9 @@ def create(name: str, milvus: Place, bundle: Path | None, segments: Segments | N
     Example:
       bytecover2-milvus collections create tracks --uri http://localhost:19530
     """
-    from ..collection import TrackCollection
-    from ..embedder import Embedder
+    from ..embedding.embedder import Embedder
     from ..errors import CollectionError
+    from ..milvus.collection import TrackCollection
 
     embedder = Embedder(bundle, "cpu")
     with open_milvus(milvus, make=True) as client:
@@ -256,10 +256,10 @@ def promote(
     Example:
       bytecover2-milvus collections promote tracks --bundle bytecover2-new/ --uri bytecover2.db
     """
-    from ..collection import WHOLE_TRACKS, TrackCollection
-    from ..embedder import Embedder
-    from ..naming import has_collection
-    from ..promotion import promote as run
+    from ..embedding.embedder import Embedder
+    from ..ingest.promote import promote as run
+    from ..milvus.alias import has_collection
+    from ..milvus.collection import WHOLE_TRACKS, TrackCollection
 
     embedder = Embedder(bundle, device)
     with open_milvus(milvus) as client:
@@ -300,7 +300,7 @@ def rollback(name: str, milvus: Place, as_json: bool) -> None:
     Example:
       bytecover2-milvus collections rollback tracks --uri bytecover2.db
     """
-    from ..promotion import roll_back
+    from ..ingest.promote import roll_back
 
     with open_milvus(milvus) as client:
         done = roll_back(client, name)

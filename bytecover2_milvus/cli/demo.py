@@ -23,12 +23,12 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..collection import TrackCollection
-    from ..embedder import Embedder
-    from ..judged import Judgements
+    from ..embedding.embedder import Embedder
     from ..manifest import Track
-    from ..match import Match
-    from ..rerank import Reranker
+    from ..milvus.collection import TrackCollection
+    from ..milvus.search import Match
+    from ..second_stage.judgements import Judgements
+    from ..second_stage.rerank import Reranker
 
 SHOWN = 3  # matches of each query
 DURATION_S = 60.0  # of a track at most, which with MP3 keeps the folder small
@@ -53,8 +53,8 @@ def demo(out: Path, arrangements: int, songs: int, bundle: Path | None, device: 
     Example:
       bytecover2-milvus demo --out demo
     """
-    from ..collection import TrackCollection
-    from ..embedder import Embedder
+    from ..embedding.embedder import Embedder
+    from ..milvus.collection import TrackCollection
 
     embedder = Embedder(bundle, device)
     tracks = _render(out, arrangements, songs)
@@ -96,10 +96,10 @@ def demo(out: Path, arrangements: int, songs: int, bundle: Path | None, device: 
 
 def _render(out: Path, arrangements: int, songs: int) -> list[Track]:
     """All tracks, song after song, as audio files with a manifest beside them."""
-    from ..cores import usable_cores
+    from ..cpu import usable_cores
     from ..manifest import write_manifest
+    from ..songs.read.traditional import traditional_songs
     from ..songs.tracks import render_tracks
-    from ..songs.traditional import traditional_songs
 
     chosen = traditional_songs()[:songs]
     tracks = []
@@ -116,7 +116,7 @@ def _render(out: Path, arrangements: int, songs: int) -> list[Track]:
 
 def _ingest(tracks: Sequence[Track], embedder: Embedder, covers: TrackCollection) -> None:
     from ..errors import AudioError
-    from ..ingest import ingest
+    from ..ingest.pipeline import ingest
 
     with progress_bar("ingest", len(tracks)) as bar:
         for record in ingest(tracks, embedder, covers):
@@ -127,8 +127,8 @@ def _ingest(tracks: Sequence[Track], embedder: Embedder, covers: TrackCollection
 
 def _judgements(embedder: Embedder, covers: TrackCollection) -> Judgements | None:
     """The second stage, if the bundle has one."""
-    from ..judged import Judgements
-    from ..rerank import CANDIDATES, Reranker, why_no_verdict
+    from ..second_stage.judgements import Judgements
+    from ..second_stage.rerank import CANDIDATES, Reranker, why_no_verdict
 
     if embedder.verdict is None or why_no_verdict(covers, embedder, embedder.verdict):
         return None
@@ -138,9 +138,9 @@ def _judgements(embedder: Embedder, covers: TrackCollection) -> Judgements | Non
 def _query(
     queries: Sequence[Track], embedder: Embedder, covers: TrackCollection, second: Reranker | None
 ) -> list[list[Match]]:
-    from ..audio import load_audio
-    from ..rerank import CANDIDATES
-    from ..segments import embed_query
+    from ..audio.load import load_audio
+    from ..embedding.query import embed_query
+    from ..second_stage.rerank import CANDIDATES
 
     results = []
     with progress_bar("query", len(queries)) as bar:

@@ -66,8 +66,8 @@ def _installed() -> Iterator[Check]:
 
 
 def _bundle(path: Path | None) -> Iterator[Check]:
-    from ..bundle import default_bundle, open_bundle
-    from ..embedder import Embedder
+    from ..embedding.bundle import default_bundle, open_bundle
+    from ..embedding.embedder import Embedder
     from ..errors import BundleError, DeviceError
 
     try:
@@ -84,11 +84,11 @@ def _bundle(path: Path | None) -> Iterator[Check]:
 
 
 def _milvus(milvus: Place, collection: str, bundle: Path | None) -> Iterator[Check]:
-    from ..bundle import default_bundle, open_bundle
-    from ..collection import TrackCollection
+    from ..embedding.bundle import default_bundle, open_bundle
     from ..errors import BundleError, CollectionError, CollectionMissing, MilvusUnavailable
-    from ..index import outgrown
-    from ..milvus import is_folder
+    from ..milvus.collection import TrackCollection
+    from ..milvus.connection import is_folder
+    from ..milvus.index import outgrown
 
     try:
         if is_folder(milvus.uri) and not Path(milvus.uri).expanduser().exists():  # then it is made elsewhere, to see

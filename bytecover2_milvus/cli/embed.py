@@ -13,9 +13,9 @@ import click
 from .output import about, bundle_option, device_option, limits_options, progress_bar, say, segment_options, tracks_at
 
 if TYPE_CHECKING:
-    from ..embedder import Embedder
-    from ..limits import Limits
-    from ..segments import Segments
+    from ..audio.limits import Limits
+    from ..audio.segments import Segments
+    from ..embedding.embedder import Embedder
 
 
 @click.command()
@@ -57,7 +57,7 @@ def embed(
     Example:
       bytecover2-milvus embed music/ --out vectors.parquet
     """
-    from ..embedder import Embedder
+    from ..embedding.embedder import Embedder
 
     if not (files or manifest):
         raise click.UsageError("nothing to embed: give files, folders or --manifest")
@@ -81,9 +81,9 @@ def _write_npz(
     """The numbers of files that were embedded and that failed."""
     import numpy as np
 
-    from ..audio import load_audio
+    from ..atomic import whole_file
+    from ..audio.load import load_audio
     from ..errors import AudioError
-    from ..writing import whole_file
 
     paths = [track.path for track in tracks_at(files, manifest)]
     embeddings, embedded = [], []
@@ -112,9 +112,9 @@ def _write_parquet(
     workers: int | None,
 ) -> tuple[int, int]:
     """The number of rows in the file, and of tracks that failed."""
-    from ..ingest import ingest
-    from ..segments import WHOLE
-    from ..vectors import staging_for, write_vectors
+    from ..audio.segments import WHOLE
+    from ..ingest.parquet import staging_for, write_vectors
+    from ..ingest.pipeline import ingest
 
     tracks = tracks_at(files, manifest)
     statuses: Counter[str] = Counter()

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..collection import TrackCollection
-    from ..judged import Judgements, Thresholds
     from ..metrics import Evaluation
+    from ..milvus.collection import TrackCollection
+    from ..second_stage.judgements import Judgements, Thresholds
 
 
 @click.command()
@@ -65,9 +65,9 @@ def evaluate(
     Example:
       bytecover2-milvus evaluate --uri bytecover2.db --collection tracks --rerank 100
     """
-    from ..collection import WHOLE_TRACKS, TrackCollection
     from ..errors import ManifestError
     from ..manifest import read_manifest
+    from ..milvus.collection import WHOLE_TRACKS, TrackCollection
 
     tracks = read_manifest(manifest) if manifest else []
     with open_milvus(milvus) as client:
@@ -116,9 +116,9 @@ def _summary(result: Evaluation) -> dict[str, Any]:
 
 def _judgements(covers: TrackCollection, bundle: Path | None, rerank: int) -> Judgements:
     """The second stage that judges, of the bundle; its network is not needed, as chroma is stored."""
-    from ..bundle import default_bundle, open_bundle
-    from ..judged import Judgements
-    from ..rerank import Reranker, why_no_verdict
+    from ..embedding.bundle import default_bundle, open_bundle
+    from ..second_stage.judgements import Judgements
+    from ..second_stage.rerank import Reranker, why_no_verdict
 
     opened = open_bundle(default_bundle() if bundle is None else bundle)
     verdict = opened.calibration

@@ -10,7 +10,7 @@ import click
 from .output import Place, bundle_option, collection_option, device_option, milvus_options, open_milvus, say
 
 if TYPE_CHECKING:
-    from ..embedder import Embedder
+    from ..embedding.embedder import Embedder
     from ..pages.explain import Beside
 
 
@@ -44,9 +44,9 @@ def explain(
     Example:
       bytecover2-milvus explain cover.mp3 original.flac --out page.html
     """
-    from ..embedder import Embedder
-    from ..explain import contributions_in_words, in_words, verdict_in_words
+    from ..embedding.embedder import Embedder
     from ..pages.explain import write_page
+    from ..second_stage.explain import contributions_in_words, in_words, verdict_in_words
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise click.UsageError(f"--out {out}: its name must end in .html")
@@ -64,11 +64,11 @@ def explain(
 
 def stored_track(track_id: str, milvus: Place, collection: str, embedder: Embedder) -> tuple[Path, Beside | None]:
     """The path of the file of a track of the collection and beside what it is judged; None without a second stage."""
-    from ..cohort import Cohort
-    from ..collection import TrackCollection
     from ..errors import CollectionError
+    from ..milvus.cohort import Cohort
+    from ..milvus.collection import TrackCollection
     from ..pages.explain import Beside
-    from ..rerank import QUERY_COHORT, why_no_verdict
+    from ..second_stage.rerank import QUERY_COHORT, why_no_verdict
 
     beside = None
     try:

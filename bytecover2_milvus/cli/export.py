@@ -38,8 +38,8 @@ CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter, but for 
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="File that python -m benchmarks.calibration wrote for this note map, which makes probabilities of scores. "
-    "Of a bundle that keeps its note map, its own is kept.",
+    help="File that python -m benchmarks.quality.calibration wrote for this note map, which makes probabilities of "
+    "scores. Of a bundle that keeps its note map, its own is kept.",
 )
 @click.option(
     "--silence",
@@ -97,10 +97,10 @@ def export(
       bytecover2-milvus export bundles/mine --int8 --out bundles/mine-int8
       bytecover2-milvus export bundles/mine --note-map runs/notes/best.safetensors --out bundles/with-second-stage
     """
-    from ..bundle import open_bundle, read_calibration
     from ..config import CHROMA_GROUPS
+    from ..embedding.bundle import open_bundle, read_calibration
+    from ..embedding.onnx_file import ModelFile
     from ..export.exporter import check_possible, write_bundle
-    from ..model_file import ModelFile
     from ..training.checkpoint import load_checkpoint
 
     for fact in facts:
@@ -155,8 +155,8 @@ def _render(
 ) -> CalibrationSet:
     """The tracks for int8: two of each song to calibrate on, four of each to judge by."""
     from ..export.quantize import CalibrationSet
-    from ..training.corpus import FeatureCache
-    from ..training.material import Material
+    from ..training.data.corpus import FeatureCache
+    from ..training.data.sources import Material
     from .training import prepare
 
     features = FeatureCache(cache, front_end)

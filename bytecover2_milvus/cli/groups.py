@@ -23,7 +23,7 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..groups import Groups
+    from ..groups.find import Groups
 
 SHOWN = 20  # groups of the table on stdout
 WORDS = {
@@ -93,14 +93,14 @@ def groups(
     Example:
       bytecover2-milvus groups --out works.jsonl --out works.html --uri bytecover2.db
     """
-    from ..bundle import default_bundle, open_bundle
-    from ..collection import TrackCollection
+    from ..atomic import check_writable
+    from ..embedding.bundle import default_bundle, open_bundle
     from ..errors import BundleError, CollectionError
-    from ..group_files import WRITERS, lines_of
-    from ..groups import find_groups
-    from ..work_ids import count_changes
-    from ..work_ids import write_work_ids as write
-    from ..writing import check_writable
+    from ..groups.find import find_groups
+    from ..groups.work_ids import count_changes
+    from ..groups.work_ids import write_work_ids as write
+    from ..milvus.collection import TrackCollection
+    from ..pages.group_files import WRITERS, lines_of
 
     if overwrite and not write_work_ids:
         raise click.UsageError("--overwrite needs --write-work-ids")

@@ -30,11 +30,11 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..limits import Limits
+    from ..audio.limits import Limits
+    from ..audio.segments import Segments
+    from ..ingest.batch import IngestRecord
     from ..manifest import Track
-    from ..properties import Model
-    from ..segments import Segments
-    from ..storing import IngestRecord
+    from ..milvus.properties import Model
 
 
 @click.command()
@@ -99,11 +99,11 @@ def ingest(
     Example:
       bytecover2-milvus ingest music/ --uri bytecover2.db
     """
-    from ..collection import TrackCollection
+    from ..atomic import check_writable
     from ..errors import OutputError
-    from ..index import outgrown
-    from ..prometheus import IngestRun
-    from ..writing import check_writable
+    from ..ingest.prometheus import IngestRun
+    from ..milvus.collection import TrackCollection
+    from ..milvus.index import outgrown
 
     if vectors and (paths or manifest or bulk):
         raise click.UsageError("--vectors takes the place of files, folders and --manifest, and goes into a Milvus")
@@ -167,7 +167,7 @@ def _counts(tracks: Mapping[str, int]) -> str:
 
 def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
     """The number of tracks, their model, and the function that ingests them into a store."""
-    from ..vectors import Vectors, ingest_vectors
+    from ..ingest.parquet import Vectors, ingest_vectors
 
     source = Vectors(vectors)
     return source.count_tracks(), source, partial(ingest_vectors, source)
@@ -177,10 +177,10 @@ def _of_audio(
     tracks: list[Track], bundle: Path | None, device: str, workers: int | None, ray: str | None, limits: Limits
 ) -> tuple[Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
     """The model that embeds the tracks, and what ingests them into a store."""
-    from ..cluster import Cluster
-    from ..embedder import Embedder
-    from ..ingest import ingest_with
-    from ..reader import LocalReader
+    from ..embedding.embedder import Embedder
+    from ..ingest.pipeline import ingest_with
+    from ..ingest.ray import Cluster
+    from ..ingest.reader import LocalReader
 
     if ray:
         cluster = Cluster(ray, bundle, device, workers)
@@ -197,11 +197,11 @@ def _store(
 
     A Milvus Lite is made for `tracks` only if there is a file of one: what fails then is told without.
     """
-    from ..bulk import BulkFolder
-    from ..collection import TrackCollection
-    from ..milvus import is_folder
-    from ..naming import check_name, name_for
-    from ..staging import Staging
+    from ..ingest.bulk import BulkFolder
+    from ..ingest.sqlite import Staging
+    from ..milvus.alias import check_name, name_for
+    from ..milvus.collection import TrackCollection
+    from ..milvus.connection import is_folder
 
     if bulk:
         with BulkFolder(bulk, model) as folder:

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ..limits import GIB, HOURS, Limits
-from ..milvus import without_password
+from ..audio.limits import GIB, HOURS, Limits
+from ..milvus.connection import without_password
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
+    from ..audio.segments import Segments
     from ..manifest import Track
-    from ..match import Match
-    from ..segments import Segments
+    from ..milvus.search import Match
 
 ASK = "\0"  # what --token without a value stands for; no command line can hold it
 # Control characters of ASCII and Latin-1, what turns the direction of writing, ends of lines, bytes that are no UTF-8.
@@ -175,8 +175,8 @@ def segment_options(told: str) -> Callable[[Callable[..., object]], Any]:
 
 
 def _segments(segment: float | None, hop: float | None) -> Segments | None:
+    from ..audio.segments import Segments
     from ..errors import ConfigError
-    from ..segments import Segments
 
     if segment is None:
         if hop is not None:
@@ -261,7 +261,7 @@ def about(path: Path, error: Exception) -> str:
 def open_milvus(place: Place, *, make: bool = False) -> Iterator[MilvusClient]:
     """A connected client, closed at the end so that others may open the folder; `make` makes a missing folder."""
     from ..errors import CollectionMissing
-    from ..milvus import connected, is_folder
+    from ..milvus.connection import connected, is_folder
 
     uri = place.uri
     if not make and is_folder(uri) and not Path(uri).expanduser().exists():
@@ -327,7 +327,7 @@ def progress_bar(title: str, total: int | None, *, quiet: bool = False) -> Itera
 
 def verdict_cells(match: Match) -> dict[str, str]:
     """Cells of a table with the verdict on a match, as `VERDICT_CELLS`; empty where there is none."""
-    from ..explain import clock, share_in_words
+    from ..second_stage.explain import clock, share_in_words
 
     def stretch(start_s: float | None, end_s: float | None) -> str:
         return "" if start_s is None or end_s is None else f"{clock(start_s)}-{clock(end_s)}"

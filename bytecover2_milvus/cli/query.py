@@ -31,9 +31,9 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from ..limits import Limits
-    from ..match import Match
-    from ..segments import Segments
+    from ..audio.limits import Limits
+    from ..audio.segments import Segments
+    from ..milvus.search import Match
 
 
 @click.command()
@@ -101,13 +101,14 @@ def query(
     Example:
       bytecover2-milvus query cover.mp3 --uri bytecover2.db --limit 5
     """
-    from ..answer import Catalogue, Question
-    from ..audio import load_audio
-    from ..collection import WHOLE_TRACKS, TrackCollection
-    from ..embedder import Embedder
+    from ..audio.load import load_audio
+    from ..audio.segments import WHOLE
+    from ..embedding.embedder import Embedder
+    from ..embedding.query import embed_query
     from ..errors import AudioError, ChromaError
-    from ..milvus import both
-    from ..segments import WHOLE, embed_query
+    from ..milvus.collection import WHOLE_TRACKS, TrackCollection
+    from ..milvus.connection import both
+    from ..second_stage.answer import Catalogue, Question
 
     audio = [track.path for track in tracks_at(files)]
     embedder = Embedder(bundle, device)
@@ -156,7 +157,7 @@ def query(
 def _no_cover(file: Path, nearest: Match | None) -> str:
     """The answer where nothing that was found is probable."""
     from ..alignment.verdict import probability
-    from ..explain import share_in_words
+    from ..second_stage.explain import share_in_words
 
     if nearest is None:
         return f"{file}: no cover found, as there are no tracks to compare with"

@@ -17,8 +17,8 @@ from .output import device_option, print_json, progress_bar, say
 if TYPE_CHECKING:
     from ..config import Config
     from ..training.checkpoint import Checkpoint
-    from ..training.corpus import Corpus, FeatureCache
-    from ..training.material import Material
+    from ..training.data.corpus import Corpus, FeatureCache
+    from ..training.data.sources import Material
 
 
 def corpus_options(command: Callable[..., object]) -> Any:
@@ -28,7 +28,7 @@ def corpus_options(command: Callable[..., object]) -> Any:
     def with_material(*args: Any, **kwargs: Any) -> object:
         if not (kwargs["songs"] or kwargs["manifest"] or kwargs["unlabelled"]):
             raise click.UsageError("nothing to learn from: give --songs, --manifest or --unlabelled")
-        from ..training.material import Material
+        from ..training.data.sources import Material
 
         material = Material(**{field.name: kwargs.pop(field.name) for field in fields(Material)})
         return command(*args, material=material, **kwargs)
@@ -187,15 +187,15 @@ def train(
       torchrun --nproc-per-node 4 -m bytecover2_milvus train --songs composed@0-1000 \\
         --set 'network.feature_dim="none"' --out runs/bytecover
     """
+    from ..atomic import check_writable
     from ..training.checkpoint import LAST, load_checkpoint
-    from ..training.corpus import FeatureCache
-    from ..training.material import Material
+    from ..training.data.corpus import FeatureCache
+    from ..training.data.sources import Material
+    from ..training.distributed import launched, torch_device
     from ..training.precision import choose_precision
-    from ..training.ranks import launched, torch_device
     from ..training.train import VALIDATION, check_apart, check_start
     from ..training.train import train as run
     from ..training.train_notes import NOTE_VALIDATION, train_notes
-    from ..writing import check_writable
 
     initial = load_checkpoint(init) if init else None
     config = _config(config_file, settings, initial.config if initial else None)
@@ -314,12 +314,12 @@ def fit_pca(
       bytecover2-milvus fit-pca runs/bytecover/best.safetensors --songs composed@0-1000 --dim 128 \\
         --out runs/pca.safetensors
     """
+    from ..atomic import check_writable
     from ..training.checkpoint import load_checkpoint
-    from ..training.corpus import FeatureCache
-    from ..training.ranks import torch_device
-    from ..training.reduce import check_reducible, insert_embedding_pca, insert_pca_fc
+    from ..training.data.corpus import FeatureCache
+    from ..training.distributed import torch_device
+    from ..training.insert_pca import check_reducible, insert_embedding_pca, insert_pca_fc
     from ..training.train import pooled_embeddings
-    from ..writing import check_writable
 
     start = load_checkpoint(checkpoint)
     check_reducible(start, dim)
@@ -365,7 +365,7 @@ def _config(path: Path | None, settings: tuple[str, ...], initial: Config | None
 
 def prepare(corpus: Corpus, features: FeatureCache, workers: int) -> Corpus:
     """The works of `corpus` with every CQT in the cache, without what gives none; each file's fault is said once."""
-    from ..training.ranks import launched
+    from ..training.distributed import launched
 
     rank, ranks = launched()
     usable, said = [], set()

@@ -26,7 +26,7 @@ def verify(bundles: tuple[Path, ...], device: str, trust: bool, as_json: bool) -
     Example:
       bytecover2-milvus verify bundles/mine
     """
-    from ..bundle import default_bundle
+    from ..embedding.bundle import default_bundle
     from ..verify import verify as verify_bundle
 
     failed = False

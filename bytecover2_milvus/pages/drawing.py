@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alignment.chroma import PITCH_CLASSES
-from ..explain import Explanation, clock, contributions_in_words, in_words
+from ..second_stage.explain import Explanation, clock, contributions_in_words, in_words
 from .document import data_uri, escape, template
 from .image import of_chroma, of_recurrence
 
 if TYPE_CHECKING:
     from ..alignment.evidence import Evidence
-    from ..attribution import Contributions, Part
+    from ..second_stage.attribution import Contributions, Part
 
 TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 MOST_TICKS = 6

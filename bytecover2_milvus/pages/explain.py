@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alignment.chroma import to_levels
-from ..attribution import contributions
+from ..atomic import check_writable, whole_file
 from ..errors import AudioError, BundleError
-from ..explain import (
+from ..second_stage.attribution import contributions
+from ..second_stage.explain import (
     Explanation,
     Recording,
     clock,
@@ -29,14 +30,13 @@ from ..explain import (
     tempo_in_words,
     verdict_in_words,
 )
-from ..writing import check_writable, whole_file
 from .document import document, escape, template
 from .drawing import bands_drawn, drawing, points
 from .sound import compress
 
 if TYPE_CHECKING:
-    from ..cohort import Cohort
-    from ..embedder import Embedder
+    from ..embedding.embedder import Embedder
+    from ..milvus.cohort import Cohort
 
 GROUPS = {"notes": "All notes", "lead": "The tune"}  # others go by their own name
 NARROWEST, WIDEST = 0.6, 1.9  # aspect ratios of the drawing: a short query beside a long track stays visible
@@ -107,7 +107,7 @@ def write_page(
 
 def _hear(path: Path, embedder: Embedder) -> tuple[NDArray[np.float32], NDArray[np.float32], Recording]:
     """The waveform of a file, its embedding, and what the alignment needs; errors name the file."""
-    from ..audio import load_audio
+    from ..audio.load import load_audio
 
     waveform = load_audio(path)
     try:

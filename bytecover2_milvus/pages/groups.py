@@ -9,8 +9,8 @@ from pathlib import Path
 from string import Template
 from urllib.parse import quote
 
-from ..explain import clock, pitch_in_words, share_in_words, tempo_in_words
-from ..group import Group, GroupedTrack, Link, in_order
+from ..groups.group import Group, GroupedTrack, Link, in_order
+from ..second_stage.explain import clock, pitch_in_words, share_in_words, tempo_in_words
 from .document import document, escape, template
 
 MOST_GROUPS = 2_000  # of one page: browsers take a second or two for as many

@@ -37,22 +37,22 @@ def select_songs(spec: str, cache: Path | None = None, workers: int = 1) -> list
     source, start = match["source"], int(match["start"] or 0)
     stop = int(match["stop"]) if match["stop"] else None
     if source == "composed":
-        from .compose import compose
+        from .compose.composer import compose
 
         if stop is None:
             raise SongError("composed: there are endlessly many, say which, as composed@0-1000")
         songs = [compose(seed) for seed in range(start, stop)]
     elif source == "traditional":
-        from .traditional import traditional_songs
+        from .read.traditional import traditional_songs
 
         songs = list(traditional_songs()[start:stop])
     elif re.search(r"\.(csv|jsonl)(@[^/]*)?$", spec, re.IGNORECASE):
         from ..manifest import read_manifest
-        from .readers import read_listed
+        from .read.readers import read_listed
 
         songs = list(read_listed(read_manifest(spec), cache, workers))
     else:
-        from .readers import read_songs, song_paths
+        from .read.readers import read_songs, song_paths
 
         songs = list(read_songs(song_paths(source)[start:stop], cache, workers))
     if not songs:

@@ -13,8 +13,8 @@ from statistics import median
 
 import numpy as np
 
-from .compose import Composer
-from .patterns import Metre
+from .arrange.patterns import Metre
+from .compose.composer import Composer
 from .score import SCALES, Song
 
 

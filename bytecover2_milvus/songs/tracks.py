@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from ..atomic import whole_file
 from ..config import SAMPLE_RATE
 from ..manifest import Track
-from ..processes import map_in_processes
-from ..writing import whole_file
-from .arrange import arrange
-from .render import render
+from ..parallel import map_in_processes
+from .arrange.arrangement import arrange
+from .render.renderer import render
 from .score import Song
 
 

@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from ..bundle import open_bundle
+from ..atomic import whole_file
 from ..config import Config
+from ..embedding.bundle import open_bundle
 from ..errors import CheckpointError, ConfigError
 from ..model.network import ByteCover2
 from ..model.note_map import NoteMap
-from ..reading import DAMAGED, open_regular, parse_json, shorten
-from ..writing import whole_file
+from ..untrusted import DAMAGED, open_regular, parse_json, shorten
 
 LAST = "last.safetensors"  # of a run: all that resuming needs
 BEST = "best.safetensors"  # of a run: the network of the best validation so far; of the end, without validation

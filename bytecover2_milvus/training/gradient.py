@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from ..config import Training
 from ..errors import ConfigError
 from ..model.losses import batch_hard_triplet, supervised_contrastive
-from .ranks import gather
+from .distributed import gather
 
 
 def loss_terms(

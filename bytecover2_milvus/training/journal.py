@@ -6,8 +6,8 @@ import json
 import time
 from pathlib import Path
 
+from ..atomic import whole_file
 from ..errors import OutputError
-from ..writing import whole_file
 
 JOURNAL = "log.jsonl"  # in the folder of a run
 

@@ -18,16 +18,16 @@ from typing import Any
 
 import torch
 
+from ..atomic import whole_file
 from ..config import PRECISIONS, Config
 from ..errors import ConfigError
 from ..model.network import ByteCover2
 from ..model.network_input import input_channels
-from ..processes import Worker, WorkerDied
-from ..reading import DAMAGED, parse_json, read_text
-from ..writing import whole_file
+from ..parallel import Worker, WorkerDied
+from ..untrusted import DAMAGED, parse_json, read_text
+from .distributed import launched, torch_device
 from .gradient import loss_terms
 from .optimizer import make_optimizer
-from .ranks import launched, torch_device
 
 TRIED = "precision.json"  # in the folder of a run
 _TRIED_BYTES = 1 << 16

@@ -30,14 +30,14 @@ from ..model.network import ByteCover2
 from ..model.network_input import NetworkInput, check_input
 from ..model.note_map import NoteMap
 from .averaging import Averaged
-from .batches import TrainingBatches
 from .checkpoint import BEST, LAST, Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
-from .corpus import Corpus, FeatureCache, pool_track, same_files, text_digest
+from .data.batches import TrainingBatches
+from .data.corpus import Corpus, FeatureCache, pool_track, same_files, text_digest
+from .distributed import launch
 from .gradient import backward
 from .journal import JOURNAL, Journal
 from .optimizer import make_optimizer
 from .precision import choose_precision
-from .ranks import launch
 
 VALIDATION = "Validation MAP"  # the fact that says how good a checkpoint is
 OF_THESE_WEIGHTS = (VALIDATION, "Scores", "PCA-FC")  # facts that are not true of weights that follow from these

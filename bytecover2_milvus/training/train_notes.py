@@ -29,10 +29,10 @@ from ..model.network import ByteCover2
 from ..model.note_map import MAPS, TIME_STRIDE, Chroma, NoteMap, note_input
 from .averaging import Averaged
 from .checkpoint import BEST, LAST, Checkpoint, optimizer_tensors, restore_optimizer
-from .corpus import Corpus, FeatureCache
-from .note_batches import NoteBatches, load_note_track
+from .data.corpus import Corpus, FeatureCache
+from .data.note_batches import NoteBatches, load_note_track
+from .distributed import launch, launched
 from .optimizer import make_optimizer
-from .ranks import launch, launched
 from .train import check_apart, fingerprint, lasting_facts, learning_rate, make_folder, resume, weights_digest
 
 NOTE_VALIDATION = "Alignment MAP"  # the fact that says how good a note map is

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from bytecover2_milvus.config import SAMPLE_RATE, FrontEnd
-from bytecover2_milvus.songs.arrange import arrange
-from bytecover2_milvus.songs.compose import compose
-from bytecover2_milvus.songs.render import render
+from bytecover2_milvus.songs.arrange.arrangement import arrange
+from bytecover2_milvus.songs.compose.composer import compose
+from bytecover2_milvus.songs.render.renderer import render
 
 SONG, SEEDS, SHOWN_S = 5, (3, 5), 45.0
 POOLING = 8  # CQT frames per column: finer than the network's 100, to let the eye follow the melody

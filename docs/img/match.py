@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bytecover2_milvus.embedder import Embedder
+from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.pages.explain import write_page
 
 SONG, QUERY, TRACK = "scarborough-fair", 0, 1

@@ -1,0 +1,331 @@
+"""Calibrates the second stage of a bundle on works held out of training, and says how true its probabilities are.
+
+One command, JSON lines on stdout, a plot, and ``calibration.json`` in the bundle::
+
+    python -m benchmarks.quality.calibration --scores SCORES --bundle BUNDLE --plot docs/img/reliability.png --write
+
+Protocol
+--------
+Works of `held_out` are halved, every other one of each set. The clean tracks of a half are a catalogue. Each of them is
+a query of its own half, as it is, degraded, and as excerpts of 45 and of 20 seconds; its own track is no candidate.
+The 100 candidates that are closest by the vector are aligned and normalised as by
+`bytecover2_milvus.second_stage.rerank`: tracks by a cohort of 40, queries by 20 of these. These pairs of the first half
+fit the regression; pairs of the second half, of works that fitted nothing, say how well it is calibrated: in bins of
+probability, and by the expected calibration error (ECE). As most pairs are obvious, the same is told of the nearest
+match of each query alone.
+
+What is not in a catalogue should find nothing there: all queries of the first half in the second catalogue, noise, a
+lone sine, and speech (of espeak-ng, where it is installed).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.held_out import SETS, Work, works_of
+from benchmarks.quality.validation import Heard, hear
+from bytecover2_milvus.alignment.chroma import to_levels
+from bytecover2_milvus.alignment.qmax import Qmax, qmax_scores
+from bytecover2_milvus.alignment.score import (
+    Background,
+    Calibration,
+    ReliabilityBin,
+    cohort_statistics,
+    expected_calibration_error,
+    fit_calibration,
+    reliability,
+)
+from bytecover2_milvus.alignment.verdict import N_FEATURES, VECTOR, Verdict
+from bytecover2_milvus.atomic import whole_file
+from bytecover2_milvus.audio.load import load_audio
+from bytecover2_milvus.config import SAMPLE_RATE
+from bytecover2_milvus.cpu import usable_cores
+from bytecover2_milvus.embedding.bundle import CALIBRATION, default_bundle, open_bundle, write_sums
+from bytecover2_milvus.embedding.embedder import Embedder
+from bytecover2_milvus.milvus.cohort import SIZE
+from bytecover2_milvus.parallel import map_in_processes
+from bytecover2_milvus.second_stage.rerank import CANDIDATES, QUERY_COHORT
+from bytecover2_milvus.songs import version
+from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont
+
+CONDITIONS = ("whole", "degraded", "45 s", "20 s")
+KINDS_OF_NOTHING = 10  # of each kind of sound that is no music
+NOTHING_S = 30.0
+_UNFITTED = Calibration((0.0,) * N_FEATURES, 0.0), Calibration((0.0,), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """What a query is heard as."""
+
+    track_id: str  # of the track that it was made from
+    work_id: str
+    embedding: NDArray[np.float32]  # (D,)
+    levels: NDArray[np.uint8]  # (n_frames, channels)
+
+
+class Catalogue:
+    """Clean tracks, and their similarities with a cohort of them."""
+
+    def __init__(self, tracks: Sequence[Sound]) -> None:
+        self.tracks = tracks
+        self.vectors = np.stack([track.embedding for track in tracks])
+        order = sorted(range(len(tracks)), key=lambda i: hashlib.sha256(tracks[i].track_id.encode()).digest())
+        self.cohort = [tracks[i] for i in order[:SIZE]]
+        self.with_cohort = np.stack([self.cohort_similarities(track) for track in tracks])  # (n, SIZE, kinds)
+
+    def cohort_similarities(self, sound: Sound, size: int = SIZE) -> NDArray[np.float64]:
+        """(size, kinds) with the first tracks of the cohort; NaN with the track that the sound is of."""
+        similarities = _similarities(sound, self.cohort[:size])
+        similarities[[track.track_id == sound.track_id for track in self.cohort[:size]]] = np.nan
+        return similarities
+
+    def candidates(self, sound: Sound) -> list[int]:
+        """The closest tracks by the vector, without the sound's own."""
+        order = np.argsort(-(self.vectors @ sound.embedding), kind="stable")
+        return [i for i in order.tolist() if self.tracks[i].track_id != sound.track_id][:CANDIDATES]
+
+
+def _similarities(sound: Sound, tracks: Sequence[Sound]) -> NDArray[np.float64]:
+    """(n, kinds): cosines, and the scores of the alignments."""
+    aligned = qmax_scores(sound.levels, [track.levels for track in tracks])
+    return np.column_stack([[float(track.embedding @ sound.embedding) for track in tracks], aligned])
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The candidates of queries."""
+
+    similarities: NDArray[np.float64]  # (queries, candidates, kinds)
+    of_query: NDArray[np.float64]  # (queries, cohort, kinds): similarities
+    of_candidate: NDArray[np.float64]  # (queries, candidates, SIZE, kinds)
+    frames: NDArray[np.int64]  # (queries, candidates): of the shorter of both
+    same: NDArray[np.bool_]  # (queries, candidates)
+
+    def features(self, verdict: Verdict) -> NDArray[np.float64]:
+        """(queries, candidates, `N_FEATURES`)"""
+        query, candidate = (
+            np.stack(
+                [
+                    cohort_statistics(similarities[..., kind], background)
+                    for kind, background in enumerate(verdict.backgrounds.values())
+                ],
+                axis=-2,
+            )
+            for similarities in (self.of_query, self.of_candidate)
+        )
+        statistics = query[:, None], candidate
+        return verdict.features(self.similarities[..., 0], self.similarities[..., 1:], *statistics, self.frames)
+
+
+def pairs_of(queries: Sequence[Sound], catalogue: Catalogue) -> Pairs:
+    """Every query with its candidates; those that are too short to be aligned are left out."""
+    similarities, of_query, of_candidate, frames, same = [], [], [], [], []
+    for query in queries:
+        if len(query.levels) < Qmax().embedding:
+            continue
+        found = catalogue.candidates(query)
+        similarities.append(_similarities(query, [catalogue.tracks[i] for i in found]))
+        of_query.append(catalogue.cohort_similarities(query, QUERY_COHORT))
+        of_candidate.append(catalogue.with_cohort[found])
+        frames.append([min(len(query.levels), len(catalogue.tracks[i].levels)) for i in found])
+        same.append([bool(query.work_id) and catalogue.tracks[i].work_id == query.work_id for i in found])
+    return Pairs(*map(np.array, (similarities, of_query, of_candidate, frames, same)))
+
+
+def backgrounds_of(catalogue: Catalogue, groups: Sequence[str]) -> dict[str, Background]:
+    """Mean and standard deviation of tracks of different works."""
+    other = np.array([[a.work_id != b.work_id for b in catalogue.cohort] for a in catalogue.tracks])
+    values = catalogue.with_cohort[other]
+    found = zip(values.mean(axis=0).tolist(), values.std(axis=0).tolist(), strict=True)
+    return {kind: Background(*known) for kind, known in zip((VECTOR, *groups), found, strict=True)}
+
+
+def fitted(pairs: Pairs, backgrounds: dict[str, Background], told: str) -> Verdict:
+    """The verdict whose regressions fit the pairs."""
+    features = pairs.features(Verdict(backgrounds, *_UNFITTED, told)).reshape(-1, N_FEATURES)
+    same = pairs.same.ravel()
+    both, alone = (fit_calibration(chosen, same) for chosen in (features, features[:, :1]))
+    return Verdict(backgrounds, both, alone, told)
+
+
+def nothing(embedder: Embedder) -> Iterator[tuple[str, list[Sound]]]:
+    """Sounds that are no music, by kind."""
+    n_samples = round(NOTHING_S * SAMPLE_RATE)
+    seconds = np.arange(n_samples) / SAMPLE_RATE
+    noises, colours, sines = [], [], []
+    for i in range(KINDS_OF_NOTHING):
+        noise = np.random.default_rng(i).standard_normal(n_samples)
+        noises.append(noise / 5)
+        colours.append(np.cumsum(noise) / np.abs(np.cumsum(noise)).max())
+        sines.append(np.sin(2 * np.pi * 110 * 2 ** (5 * i / 12) * seconds) / 2)
+    kinds = {"white noise": noises, "brown noise": colours, "sine": sines}
+    if shutil.which("espeak-ng"):
+        kinds["speech"] = list(_speech())
+    else:
+        click.echo("speech is left out: espeak-ng is not installed", err=True)
+    for kind, waveforms in kinds.items():
+        heard = [embedder.hear(waveform.astype(np.float32)) for waveform in waveforms]
+        yield kind, [Sound("", "", one.embedding, to_levels(one.chroma)) for one in heard]
+
+
+def _speech() -> Iterator[NDArray[np.float32]]:
+    """The prose of the package's documents, read aloud in several voices."""
+    texts = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
+    for i in range(KINDS_OF_NOTHING):
+        text = texts[i % len(texts)].read_text(encoding="utf-8").replace("`", "")[300 * i : 300 * i + 1_500]
+        voice = ("en-us", "en-gb", "de", "fr")[i % 4]
+        with tempfile.TemporaryDirectory() as folder:
+            wave = Path(folder) / "speech.wav"
+            subprocess.run(["espeak-ng", "-v", voice, "-w", wave, "--stdin"], input=text.encode(), check=True)
+            yield load_audio(wave)[: round(NOTHING_S * SAMPLE_RATE)]
+
+
+def plot(path: Path, curves: dict[str, list[ReliabilityBin]]) -> None:
+    """Share of one work over probability, beside what it should be."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linestyle="--")
+    for name, bins in curves.items():
+        axes.plot([b.probability for b in bins], [b.share for b in bins], marker="o", label=name)
+        for b in bins:
+            axes.annotate(
+                f"{b.pairs:.0f}", (b.probability, b.share), textcoords="offset points", xytext=(6, -10), size=7
+            )
+    axes.set(xlabel="probability that was told", ylabel="share of one work", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(loc="lower right")
+    FigureCanvasAgg(figure)
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=120)
+
+
+def told_of(probabilities: NDArray[np.float64], same: NDArray[np.bool_]) -> dict[str, object]:
+    """How well the probabilities (queries, candidates) are calibrated: of all pairs, and of each query's nearest."""
+    nearest = probabilities.argmax(axis=1)
+    rows = np.arange(len(nearest))
+    top, right = probabilities[rows, nearest], same[rows, nearest]
+    told: dict[str, object] = {"queries": len(rows), "with_cover": int(same.any(axis=1).sum())}
+    for name, p, y in (("pairs", probabilities.ravel(), same.ravel()), ("nearest", top, right)):
+        bins = [tuple(round(value, 4) for value in b) for b in reliability(p, y)]
+        told[name] = {"count": p.size, "ece": round(expected_calibration_error(p, y), 5), "bins": bins}
+    told["nearest_accepted_right"] = int((right & (top >= 0.5)).sum())
+    told["nearest_accepted_wrong"] = int((~right & (top >= 0.5)).sum())
+    return told
+
+
+@click.command()
+@click.option("--scores", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option("--bundle", type=click.Path(file_okay=False, path_type=Path), help="By default the one that ships.")
+@click.option("--sets", "names", multiple=True, type=click.Choice(SETS), default=[s for s in SETS if s != "recordings"])
+@click.option("--works", "n_works", type=click.IntRange(4), default=40, show_default=True, help="Of each set, at most.")
+@click.option("--tracks", "n_tracks", type=click.IntRange(2), default=3, show_default=True, help="Of each work.")
+@click.option("--soundfont", type=click.Path(path_type=Path), default=SOUNDFONTS / "TimGM6mb.sf2", show_default=True)
+@click.option(
+    "--cache", "cache_folder", type=click.Path(path_type=Path), default=Path(".cache/validation"), show_default=True
+)
+@click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="PNG to draw.")
+@click.option("--write", is_flag=True, help="Write calibration.json into the bundle.")
+@click.option("--workers", type=click.IntRange(1), default=usable_cores(), show_default="all cores")
+def main(
+    scores: Path,
+    bundle: Path | None,
+    names: tuple[str, ...],
+    n_works: int,
+    n_tracks: int,
+    soundfont: Path,
+    cache_folder: Path,
+    plot_path: Path | None,
+    write: bool,
+    workers: int,
+) -> None:
+    """Calibrate the second stage of a bundle."""
+    folder = bundle or default_bundle()
+    contract = open_bundle(folder).contract
+    if contract.chroma is None:
+        raise click.ClickException(f"{folder}: has no note map, and so nothing to calibrate")
+    soundfont = find_soundfont(soundfont)
+    halves: tuple[list[Work], list[Work]] = ([], [])
+    for name in names:
+        for i, work in enumerate(works_of(name, scores, n_works, n_tracks)):
+            halves[i % 2].append(work)
+    job = partial(
+        hear,
+        conditions=dict.fromkeys(names, CONDITIONS),
+        systems=(str(folder),),
+        soundfont=soundfont,
+        folder=cache_folder / f"{version.ALL} {soundfont.stem}",
+    )
+    sounds: list[dict[str, list[Sound]]] = []
+    for works in halves:
+        heard: list[Heard] = []
+        with click.progressbar(
+            map_in_processes(job, works, workers, chunksize=1), length=len(works), label="works", file=sys.stderr
+        ) as done:
+            for tracks in done:
+                heard += tracks
+        sounds.append(
+            {condition: [_sound(track, condition, str(folder)) for track in heard] for condition in CONDITIONS}
+        )
+    fit, judged = (Catalogue(half["whole"]) for half in sounds)
+    told = (
+        f"{len(halves[0])} held-out works of {', '.join(names)}: clean, degraded, 45 s and 20 s queries, their"
+        f" {CANDIDATES} closest of {len(fit.tracks)} tracks"
+    )
+    queries = [query for condition in CONDITIONS for query in sounds[0][condition]]
+    verdict = fitted(pairs_of(queries, fit), backgrounds_of(fit, contract.chroma.groups), told)
+    click.echo(json.dumps({"what": "verdict", **json.loads(verdict.to_json())}))
+
+    probabilities, same = [], []
+    for condition in CONDITIONS:
+        pairs = pairs_of(sounds[1][condition], judged)
+        probabilities.append(verdict.both.probability(pairs.features(verdict)))
+        same.append(pairs.same)
+        click.echo(json.dumps({"what": condition, **told_of(probabilities[-1], same[-1])}))
+    every, right = np.concatenate(probabilities), np.concatenate(same)
+    click.echo(json.dumps({"what": "all", **told_of(every, right)}))
+    absent = [(f"{condition}, of works not there", sounds[0][condition]) for condition in CONDITIONS]
+    for kind, strangers in [*absent, *nothing(Embedder(folder, "cpu"))]:
+        pairs = pairs_of(strangers, judged)
+        if not len(pairs.same):
+            continue
+        nearest = verdict.both.probability(pairs.features(verdict)).max(axis=1)
+        figures = {f"share_from_{p}": round(float((nearest >= p).mean()), 4) for p in (0.5, 0.9)}
+        click.echo(json.dumps({"what": kind, "queries": len(nearest), **figures, "highest": float(nearest.max())}))
+    if plot_path:
+        rows = np.arange(len(every))
+        best = every.argmax(axis=1)
+        plot(
+            plot_path,
+            {
+                "all pairs": reliability(every.ravel(), right.ravel()),
+                "nearest match of each query": reliability(every[rows, best], right[rows, best]),
+            },
+        )
+    if write:
+        with whole_file(folder / CALIBRATION) as part:
+            part.write_text(verdict.to_json(), encoding="utf-8")
+        write_sums(folder)
+
+
+def _sound(track: Heard, condition: str, system: str) -> Sound:
+    return Sound(track.track_id, track.work_id, track.embeddings[condition, system], track.levels[condition, system])
+
+
+if __name__ == "__main__":
+    main()

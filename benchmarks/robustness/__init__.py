@@ -1,0 +1,1 @@
+"""What it does to a search that recordings suffer, and machines fail."""

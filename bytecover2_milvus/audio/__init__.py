@@ -1,0 +1,1 @@
+"""Audio files in, waveforms out: reading, what a file may cost, worker processes, degradations, segments."""

@@ -1,0 +1,1 @@
+"""Waveforms in, embeddings out: the bundle and its contract, the ONNX Runtime session, queries."""

@@ -1,0 +1,1 @@
+"""Milvus: connections, the schema, collections, search, and the second stage's fields."""

@@ -1,0 +1,468 @@
+"""A Milvus collection of embedded tracks, the same on Milvus Lite and on a server.
+
+Conventions
+-----------
+One row per segment of a track; a whole track is the segment from 0 to its duration. Similarity is the cosine, in
+[-1, 1]: higher is closer. A collection belongs to one model: its id stands in the collection's properties, and a
+collection of another model is refused. How tracks are cut into segments stands there too. The fields are those of
+``schemas/tracks.collection.json``; collections of older versions lack the last two (`chroma_rows`).
+
+The name that users know is an alias (`naming`). Whoever opens ``tracks`` keeps the collection that it stands for, also
+when the alias moves on to another model's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio.segments import Segments
+from ..embedding.query import Query
+from ..errors import CollectionError, CollectionMismatch
+from .alias import aliases_of, collection_behind, describe_ours, has_collection, name_for, set_property
+from .chroma_rows import ChromaRows
+from .connection import ask, both, is_embedded, quote
+from .evaluate import StoredTracks
+from .index import ensure_index, ensure_loaded, index_progress, load_state, memory_bytes
+from .properties import (
+    CONTRACT_VERSION,
+    LAST_INGEST,
+    MODEL_ID,
+    PREVIOUS,
+    Model,
+    model_properties,
+    read_segments,
+    segment_properties,
+)
+from .schema import (
+    BODY,
+    FIELDS,
+    SECOND_STAGE,
+    STORED,
+    Row,
+    check_features,
+    check_row,
+    collection_schema,
+    features_of,
+    read_row,
+)
+from .search import MAX_HITS, Match, find_matches
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+WHOLE_TRACKS = "start_s <= 0.0 and end_s >= duration_s"  # as filters
+PARTS = "start_s > 0.0 or end_s < duration_s"
+
+ROWS_PER_UPSERT = 1_000
+BYTES_PER_UPSERT = 16 << 20  # of chroma
+PAGE_BYTES = 32 << 20  # Milvus refuses messages above 64 MiB
+SAMPLE_ROWS = 100  # whose mean size stands for all
+FLUSH_TIMEOUT_S = 600
+
+_Item = TypeVar("_Item")
+
+
+class TrackCollection(ChromaRows):
+    """A collection of ours; `open`, `create` and `open_or_create` make it. `name` is its own, not that of an alias."""
+
+    def __init__(self, client: MilvusClient, opened_as: str, description: Mapping[str, Any], load: bool) -> None:
+        self.client = client
+        self.name: str = description["collection_name"]
+        self._opened_as = opened_as
+        self.model_id: str = description["properties"][MODEL_ID]
+        self.contract_version = int(description["properties"][CONTRACT_VERSION])
+        self.segments = read_segments(description["properties"])
+        self._read_second_stage(description)
+        self.dim = next(int(entry["params"]["dim"]) for entry in description["fields"] if entry["name"] == "embedding")
+        self.index_type = ensure_index(client, self.name)
+        if load or is_embedded(client):
+            ensure_loaded(client, self.name)
+        self._wrote = False
+
+    @property
+    def consistency(self) -> dict[str, Any]:
+        """For reads that shall see what this object wrote; other reads may be a few seconds behind."""
+        return {"consistency_level": "Session"} if self._wrote else {}
+
+    @classmethod
+    def open(
+        cls, client: MilvusClient, name: str, model_id: str | None = None, *, load: bool = True
+    ) -> TrackCollection:
+        """The collection of that name or alias, loaded.
+
+        Parameters
+        ----------
+        client : MilvusClient
+        name : str
+        model_id : str, optional
+            Of the model whose embeddings will be stored or searched; None takes a collection of any model.
+        load : bool
+            False leaves a server's memory as it is, for who only looks: `describe` and `stored_rows`.
+
+        Raises
+        ------
+        CollectionMissing
+        CollectionMismatch
+            If the collection holds another model's embeddings, or is not one of ours.
+        """
+        description = describe_ours(client, name)
+        stored = description["properties"][MODEL_ID]
+        if model_id not in (None, stored):
+            raise CollectionMismatch.of_model(name, stored, model_id)
+        return cls(client, name, description, load)
+
+    @classmethod
+    def create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
+        """A new, empty collection for the embeddings of `model`.
+
+        Raises
+        ------
+        CollectionError
+            If there is one of that name, it cannot be a name, or Milvus fails.
+        """
+        if has_collection(client, name):
+            raise CollectionError(f"{name}: exists already; choose another name, or drop it first")
+        ask(
+            client.create_collection,
+            collection_name=name,
+            schema=collection_schema(model.dim),
+            properties=model_properties(model),
+            consistency_level=BODY["params"]["consistencyLevel"],
+        )
+        return cls.open(client, name, model.model_id)
+
+    @classmethod
+    def open_or_create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
+        """The collection of that name for the embeddings of `model`; if there is none, one is made behind an alias.
+
+        An empty one that was made by Milvus' REST call with ``schemas/tracks.collection.json`` becomes the model's.
+        """
+        if not has_collection(client, name):
+            own_name = name_for(name, model.model_id, model.chroma_id)
+            names = dict.fromkeys([own_name, name_for(name, model.model_id)])  # with a second stage, and without
+            if found := next((known for known in names if has_collection(client, known)), ""):
+                cls.open(client, found, model.model_id)  # a run was cut off here, or the alias was dropped by hand
+                own_name = found
+            else:
+                _unless_there(partial(cls.create, client, own_name, model), client, own_name)
+            alias = partial(ask, client.create_alias, collection_name=own_name, alias=name)
+            _unless_there(alias, client, name)
+        _adopt(client, name, model)
+        return cls.open(client, name, model.model_id)
+
+    def upsert(
+        self,
+        rows: Sequence[Row],
+        embeddings: NDArray[np.float32],
+        chromas: Sequence[str] | None = None,
+        statistics: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Store rows over those with the same id; where an id comes twice, the last one counts.
+
+        Parameters
+        ----------
+        rows : sequence of Row, length N
+        embeddings : np.ndarray [shape=(N, D)]
+            Unit vectors, one per row.
+        chromas : sequence of str, optional
+            As `alignment.chroma.encode` gives them, of the note map `chroma_id`; "" where a row has none. A collection
+            without a second stage does not store them.
+        statistics : sequence of dict, optional
+            As `Cohort.statistics` gives them, or {}.
+
+        Raises
+        ------
+        CollectionError
+            Before anything is stored, as `check_row` and `check_features`; later with Milvus' own reason.
+        CollectionMismatch
+            If the alias that it was opened by has moved on: the rows are stored, but not where the alias looks.
+        """
+        second_stage = (chromas, statistics) if self.has_chroma else (None, None)
+        pairs = list(zip(rows, features_of(embeddings, *second_stage), strict=True))
+        for stored, features in pairs:
+            check_row(stored)
+            check_features(features, self.dim)
+        # Of two equal keys in one request Milvus Lite keeps the last, a server the first.
+        entities = {stored.id: stored.entity(features) for stored, features in pairs}
+        for batch in _upserts(entities.values(), [name for name in FIELDS if name in self.fields]):
+            ask(self.client.upsert, collection_name=self.name, data=batch)
+            self._wrote = True
+        self.check_alias(f"what this run stored is in {self.name}. Run it again with that collection's model")
+
+    def check_alias(self, otherwise: str) -> None:
+        """Make sure that the name it was opened by still stands for it.
+
+        Raises
+        ------
+        CollectionMismatch
+            If that alias has moved on, as `promote` and `rollback` let it; `otherwise` is what to say then.
+        """
+        live = collection_behind(self.client, self._opened_as)
+        if live != self.name:
+            raise CollectionMismatch(f"{self._opened_as}: stands for {live} now; {otherwise}")
+
+    def cut_into(self, segments: Segments) -> None:
+        """Let `ingest` cut tracks into these segments; what is stored stays until its tracks are ingested again."""
+        if segments == self.segments:
+            return
+        ask(
+            self.client.alter_collection_properties,
+            collection_name=self.name,
+            properties=segment_properties(segments),
+        )
+        self.segments = segments
+
+    def search(
+        self,
+        queries: NDArray[np.float32] | Sequence[Query],
+        limit: int = 10,
+        *,
+        group_by: str = "track",
+        filter: str = "",
+        exclude: Sequence[str] = (),
+    ) -> list[list[Match]]:
+        """The closest tracks, or works, of each query.
+
+        Parameters
+        ----------
+        queries : np.ndarray [shape=(n_queries, D) or (D,)], or sequence of Query
+            Embeddings, or what `embed_query` gives: for a query in segments, the closest of the whole and its segments
+            counts.
+        limit : int
+            Matches per query; fewer come back where the collection, or the filter, has no more, and where the 16 384
+            rows that Milvus gives at most are segments of fewer tracks or works.
+        group_by : {"track", "work"}
+            Of each track, or each work, only the closest row counts. A track without a work is a work of its own.
+        filter : str
+            In Milvus' filter language, over the fields of a row: ``artist == "Trad." and metadata["year"] < 1900``.
+        exclude : sequence of str
+            track_ids to leave out.
+
+        Returns
+        -------
+        matches : list of n_queries lists of Match, closest first
+
+        Raises
+        ------
+        CollectionError
+            If the query does not fit the collection, or Milvus does not understand the filter.
+        """
+        if group_by not in ("track", "work"):
+            raise CollectionError(f"group_by = {group_by!r}: choose track or work")
+        if not 1 <= limit <= MAX_HITS:
+            raise CollectionError(f"limit = {limit}: between 1 and {MAX_HITS}")
+        if not all(isinstance(query, Query) for query in queries):
+            queries = [Query(row[None]) for row in np.atleast_2d(np.asarray(queries, dtype=np.float32))]
+        filter = both(filter, f"track_id not in {quote(exclude)}" if exclude else "")
+        return find_matches(self, [self._unit(query) for query in queries], limit, group_by, filter)
+
+    def _unit(self, query: Query) -> Query:
+        """`query` with embeddings of unit norm."""
+        embeddings = np.asarray(query.embeddings, dtype=np.float32)  # (n, D)
+        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        if embeddings.shape[1:] != (self.dim,) or not np.isfinite(norms).all() or not norms.all():
+            raise CollectionError(
+                f"{self.name}: queries of shape {embeddings.shape}; finite vectors of shape (n, {self.dim}) are needed"
+            )
+        return Query(embeddings / norms, query.times_s)
+
+    def rows_of(self, track_ids: Sequence[str]) -> list[Row]:
+        """The rows of these tracks, as they are at this moment."""
+        filter = f"track_id in {quote(track_ids)}"
+        return [read_row(entity) for page in self.pages(STORED, filter) for entity in page]
+
+    def rows_at(self, paths: Sequence[str]) -> list[Row]:
+        """All rows of the tracks that a file at one of these absolute paths has a row of, at this moment."""
+        track_ids = self.tracks_with(f"path in {quote(paths)}") if paths else []
+        return self.rows_of(track_ids) if track_ids else []
+
+    def tracks_with(self, filter: str) -> list[str]:
+        """The track_ids with a row that passes `filter`, as they are at this moment."""
+        found = (entity["track_id"] for page in self.pages(["track_id"], filter) for entity in page)
+        return list(dict.fromkeys(found))
+
+    def rows_per_track(self, track_ids: Sequence[str]) -> Counter[str]:
+        """The number of rows of each of these tracks at this moment."""
+        rows: Counter[str] = Counter()
+        for some in _batches(track_ids, ROWS_PER_UPSERT):
+            found = self._query(f"track_id in {quote(some)}", ["track_id"], consistency_level="Strong")
+            rows.update(entity["track_id"] for entity in found)
+        return rows
+
+    def rows_with(self, ids: Sequence[str], *, fresh: bool = False) -> list[Row]:
+        """The rows with these primary keys: this moment, or if not `fresh`, faster, perhaps as of some seconds ago."""
+        consistency = {"consistency_level": "Strong"} if fresh else self.consistency
+        found = self._query(f"id in {quote(ids)}", STORED, **consistency)
+        return [read_row(entity) for entity in found]
+
+    def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The embeddings (D,) of rows by primary key, as they are at this moment."""
+        return {
+            entity["id"]: np.asarray(entity["embedding"], dtype=np.float32)
+            for some in _batches(ids, ROWS_PER_UPSERT)
+            for entity in self._query(f"id in {quote(some)}", ["id", "embedding"], consistency_level="Strong")
+        }
+
+    def fetch(self, filter: str = "") -> StoredTracks:
+        """All rows that pass `filter`, read page by page."""
+        track_ids: list[str] = []
+        work_ids: list[str] = []
+        paths: list[str] = []
+        whole: list[bool] = []
+        embeddings = [np.empty((0, self.dim), dtype=np.float32)]
+        for page in self.pages(["track_id", "work_id", "path", "start_s", "end_s", "duration_s", "embedding"], filter):
+            track_ids += [entity["track_id"] for entity in page]
+            work_ids += [entity["work_id"] for entity in page]
+            paths += [entity["path"] for entity in page]
+            whole += [entity["start_s"] <= 0 and entity["end_s"] >= entity["duration_s"] for entity in page]
+            if page:
+                embeddings.append(np.asarray([entity["embedding"] for entity in page], dtype=np.float32))
+        return StoredTracks(track_ids, work_ids, paths, np.concatenate(embeddings), np.array(whole, dtype=bool))
+
+    def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int:
+        """Delete the rows of these tracks, but those with an id in `keep`; how many there were.
+
+        Raises
+        ------
+        CollectionMismatch
+            As `check_alias`, when they are deleted.
+        """
+        n_deleted = 0
+        for some in _batches(track_ids, ROWS_PER_UPSERT):
+            filter = f"track_id in {quote(some)}"
+            if keep:
+                filter += f" and id not in {quote(keep)}"
+            ids = [entity["id"] for entity in self._query(filter, ["id"], consistency_level="Strong")]
+            for batch in _batches(ids, ROWS_PER_UPSERT):
+                ask(self.client.delete, collection_name=self.name, filter=f"id in {quote(batch)}")
+                self._wrote = True
+            n_deleted += len(ids)
+        if n_deleted:
+            self.check_alias(f"{n_deleted} rows were deleted from {self.name}. Run it again")
+        return n_deleted
+
+    def count(self, filter: str = "", *, fresh: bool = True) -> int:
+        """The number of rows that pass `filter`: now, or as `search` sees them if not `fresh`, which is faster."""
+        consistency = {"consistency_level": "Strong"} if fresh else self.consistency
+        return int(self._query(both(filter, ""), ["count(*)"], **consistency)[0]["count(*)"])
+
+    def stored_rows(self) -> int:
+        """The number of rows; if they are not loaded, by Milvus' statistics, in which deleted ones may linger."""
+        if load_state(self.client, self.name) == "Loaded":
+            return self.count()
+        return int(ask(self.client.get_collection_stats, collection_name=self.name)["row_count"])
+
+    def flush(self) -> None:
+        """Seal what was written, so that it is indexed; servers allow it once in ten seconds."""
+        ask(self.client.flush, collection_name=self.name, timeout_s=FLUSH_TIMEOUT_S)
+
+    def note_ingest(self) -> None:
+        """Remember that an ingest ended now, for `describe`; a user who may only write rows does without."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with suppress(CollectionError):
+            set_property(self.client, self.name, LAST_INGEST, now)
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for an operator, as plain values; ``schemas/collection.schema.json`` says what they mean."""
+        rows, loaded = self.stored_rows(), load_state(self.client, self.name)
+        state, indexed_rows = index_progress(self.client, self.name)
+        texts = [name for name in (*STORED, *SECOND_STAGE) if name in self.fields]
+        text_bytes = self._text_bytes(texts) if loaded == "Loaded" else 0
+        description = ask(self.client.describe_collection, collection_name=self.name)
+        return {
+            "collection": self.name,
+            "aliases": aliases_of(self.client, self.name),
+            "previous": description["properties"].get(PREVIOUS),
+            "model_id": self.model_id,
+            "contract_version": self.contract_version,
+            "dim": self.dim,
+            "rows": rows,
+            "chroma_id": self.chroma_id or None,
+            "rows_with_chroma": self.count_chroma() if loaded == "Loaded" or not self.has_chroma else None,
+            "segments": self.count(PARTS) if loaded == "Loaded" else None,
+            "segment_s": self.segments.length_s,
+            "hop_s": self.segments.hop_s,
+            "index_type": self.index_type,
+            "index_state": state,
+            "indexed_rows": min(rows, indexed_rows),
+            "load_state": loaded,
+            "memory_bytes": memory_bytes(rows, self.dim, self.index_type) + rows * text_bytes,
+            "last_ingest": description["properties"].get(LAST_INGEST),
+        }
+
+    def _text_bytes(self, fields: Sequence[str]) -> int:
+        """The mean bytes that a row holds in `fields`, from a sample."""
+        some: dict[str, Any] = {"filter": "", "limit": SAMPLE_ROWS, "output_fields": ["id", *fields]}
+        sample = ask(self.client.query, collection_name=self.name, **some)
+        size = sum(len(str(value).encode()) for entity in sample for value in entity.values())
+        return size // max(1, len(sample))
+
+    def _query(self, filter: str, output_fields: list[str], **consistency: Any) -> list[dict[str, Any]]:
+        rows = ask(
+            self.client.query, collection_name=self.name, filter=filter, output_fields=output_fields, **consistency
+        )
+        return list(rows)  # pymilvus completes each row when it is read, by its place: sorted first, JSON would be lost
+
+    def pages(self, output_fields: list[str], filter: str = "") -> Iterator[list[dict[str, Any]]]:
+        """The rows that pass `filter` as entities, page by page; every key of a page is below those of the next.
+
+        Keys are hashes, so equal ranges of them hold about as many rows; a query iterator would miss the latest rows.
+        """
+        text_bytes = self._text_bytes([name for name in output_fields if name != "embedding"])
+        row_bytes = 4 * self.dim + max(1024, 2 * text_bytes)  # twice, as others may be longer
+        rows_per_page = min(MAX_HITS, max(1, PAGE_BYTES // row_bytes))
+        n_pages = -(-self.count(filter) // rows_per_page)
+        edges = [f"{65_536 * page // n_pages:04x}" for page in range(n_pages)] + ["g"]  # which is above every digit
+        for low, high in pairwise(edges):
+            where = both(filter, f'id >= "{low}" and id < "{high}"')
+            yield self._query(where, output_fields, consistency_level="Strong")
+
+
+def _unless_there(make: Callable[[], object], client: MilvusClient, name: str) -> None:
+    """Make what goes by a name; another process may be faster."""
+    try:
+        make()
+    except CollectionError:
+        if not has_collection(client, name):
+            raise
+
+
+def _adopt(client: MilvusClient, name: str, model: Model) -> None:
+    """Give an empty collection of our schema that belongs to no model yet to `model`; leave any other as it is."""
+    description = ask(client.describe_collection, collection_name=name)
+    stored = {entry["name"]: entry["params"] for entry in description["fields"]}
+    if MODEL_ID in description["properties"] or not set(FIELDS) - set(SECOND_STAGE) <= set(stored) <= set(FIELDS):
+        return
+    ensure_index(client, name)
+    ensure_loaded(client, name)
+    count: dict[str, Any] = {"filter": "", "output_fields": ["count(*)"], "consistency_level": "Strong"}
+    n_rows = ask(client.query, collection_name=name, **count)[0]["count(*)"]
+    if n_rows == 0 and int(stored["embedding"]["dim"]) == model.dim:
+        ask(client.alter_collection_properties, collection_name=name, properties=model_properties(model))
+
+
+def _upserts(entities: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Entities with these fields only, as many at a time as Milvus takes."""
+    batch: list[dict[str, Any]] = []
+    n_bytes = 0
+    for entity in entities:
+        n_bytes += len(entity["chroma"])
+        if len(batch) == ROWS_PER_UPSERT or n_bytes > BYTES_PER_UPSERT:
+            yield batch
+            batch, n_bytes = [], len(entity["chroma"])
+        batch.append({name: entity[name] for name in fields})
+    if batch:
+        yield batch
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
+    return (list(items[start : start + size]) for start in range(0, len(items), size))

@@ -1,0 +1,294 @@
+"""The second stage of a query: what the first stage found is aligned, judged, and ordered by score.
+
+A pair of four-minute tracks takes about a millisecond for each group of chroma channels, so not all is computed: the
+query is normalised by a part of the cohort, all candidates are aligned by one group, and the best of these by the
+others. ``docs/alignment.md`` says what that costs in MAP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..alignment.chroma import decode, to_levels
+from ..alignment.evidence import evidence
+from ..alignment.qmax import Qmax, qmax_scores
+from ..alignment.recording import same_recording
+from ..alignment.score import s_norm
+from ..alignment.verdict import SAME_RECORDING, SHORTEST, Verdict, probability
+from ..milvus.cohort import Cohort
+
+if TYPE_CHECKING:
+    from ..embedding.embedder import Heard
+    from ..milvus.collection import TrackCollection
+    from ..milvus.properties import SecondStage
+    from ..milvus.search import Match
+
+CANDIDATES = 100  # of the first stage that are aligned, unless the user says otherwise; more for a short query:
+MOST_CANDIDATES = 400
+FULL_FRAMES = 200  # of a query, 93 s: one of half as many is aligned with twice as many candidates in the same time
+SHORT = 100  # frames of a query, 46 s, below which the closest segment of a track counts as much as the whole
+QUERY_COHORT = 20  # tracks that a query is normalised by
+FIRST_GROUP = [0]  # that all candidates are aligned by
+ALL_GROUPS = 50  # candidates that are aligned by all groups, those that are best by the first
+
+Levels = NDArray[np.uint8]  # (n_frames, channels)
+
+
+def why_no_verdict(collection: TrackCollection, model: SecondStage, verdict: Verdict | None) -> str:
+    """Why what a model hears cannot be judged in this collection, and what to do; "" where it can."""
+    lack = collection.why_no_second_stage(model)
+    if not lack and verdict is None:
+        return "this bundle has a note map but no calibration.json, and so no second stage"
+    return lack
+
+
+def candidates_for(heard: Heard) -> int:
+    """How many candidates of a query are aligned by default: of a short one more, as its vector brings less near.
+
+    That costs no more time: an alignment takes as long as the query.
+    """
+    frames = FULL_FRAMES if heard.chroma is None else max(1, len(heard.chroma))
+    return min(max(CANDIDATES, CANDIDATES * FULL_FRAMES // frames), MOST_CANDIDATES)
+
+
+class Reranker:
+    """The second stage of a collection, which many queries may share.
+
+    Parameters
+    ----------
+    collection : TrackCollection
+        With chroma of the note map that queries are heard by: `TrackCollection.why_no_second_stage`.
+    verdict : Verdict
+        Of the bundle: `Embedder.verdict`.
+    frame_s : float
+        Seconds from one frame of chroma to the next: `Embedder.frame_s`.
+    """
+
+    def __init__(self, collection: TrackCollection, verdict: Verdict, frame_s: float) -> None:
+        self._collection = collection
+        self._verdict = verdict
+        self._frame_s = frame_s
+        self._cohort = Cohort(collection.cohort()[:QUERY_COHORT], verdict.backgrounds)
+
+    def why_not(self, heard: Heard) -> str:
+        """Why a query cannot be aligned, in words; "" where it can."""
+        frames, needed = 0 if heard.chroma is None else len(heard.chroma), Qmax().embedding
+        if frames >= needed:
+            return ""
+        return (
+            f"{frames * self._frame_s:.1f} s are too short to be aligned, {needed * self._frame_s:.1f} s are needed:"
+            " ranked by the similarity of the whole alone, without a verdict"
+        )
+
+    def rerank(
+        self,
+        heard: Heard,
+        matches: Sequence[Match],
+        limit: int = 10,
+        min_probability: float = 0.0,
+        distinct: bool = False,
+    ) -> list[Match]:
+        """Matches of a query by score, with their probabilities.
+
+        Parameters
+        ----------
+        heard : Heard
+            The whole query.
+        matches : sequence of Match
+            What the first stage found for it; `candidates_for` says how many are enough.
+        limit : int
+            How many of the first of them get evidence: the stretches that run alike, the transposition and the tempo
+            ratio.
+        min_probability : float
+            Those below it get no evidence.
+        distinct : bool
+            Leave out what is the same recording as a match before it, in another encoding.
+
+        Returns
+        -------
+        matches : list of Match
+            All of them, or the distinct ones. A track that cannot be aligned, as it has no chroma or is too short, has
+            the score that its vector gives it, which says nothing of a short one, and no probability. The same
+            recording has `SAME_RECORDING` at least, however short it is. Tracks of less than 19 s come last where they
+            are improbable. Where the query is too short (`why_not`), matches are as they were.
+
+        Raises
+        ------
+        ChromaError
+            If the chroma or the statistics of a match are damaged: it names the track.
+        """
+        if heard.chroma is None or self.why_not(heard) or not matches:
+            return list(matches)
+        query = to_levels(heard.chroma, "query")
+        own = self._verdict.statistics(self._cohort.statistics(heard.embedding, query), "query")
+        similarities = [match.similarity for match in matches]
+        found = self._align(query, heard.embedding, own, [match.track_id for match in matches], similarities)
+        scores = found.scores()
+        order = found.order(scores)
+        ranked = []
+        for rank, i in enumerate(found.distinct(order) if distinct else order, start=1):
+            score = float(scores[i])
+            match = replace(matches[i], rank=rank, score=score)
+            if i in found.alignable:
+                match = replace(match, probability=probability(score))
+                if rank <= limit and probability(score) >= min_probability:
+                    match = self._with_evidence(match, query, found.levels[i], found.best_group(i))
+            ranked.append(match)
+        return ranked
+
+    def stored_scores(
+        self, track_id: str, others: Sequence[str], similarities: Sequence[float]
+    ) -> tuple[NDArray[np.float64], list[int]] | None:
+        """The scores of a stored track with others, by the statistics stored with all of them, and their order.
+
+        Parameters
+        ----------
+        track_id : str
+        others : sequence of str, length n
+            track_ids.
+        similarities : sequence of float, length n
+            Of the first stage, perhaps with segments; they count where there is no chroma, or the track is short.
+
+        Returns
+        -------
+        scores : np.ndarray [shape=(n,)]
+        order : list of int
+            Indexes of the others, as `rerank` ranks them. Instead of both None, if the track has no chroma, or less
+            than a window of it.
+
+        Raises
+        ------
+        ChromaError
+            As `rerank`.
+        """
+        asking = self._collection.stored_chroma([track_id]).get(track_id)
+        if asking is None:
+            return None
+        levels = decode(asking.chroma, self._collection.chroma_channels, track_id)
+        if len(levels) < Qmax().embedding:
+            return None
+        own = self._verdict.statistics(asking.statistics, track_id)
+        found = self._align(levels, asking.embedding, own, others, similarities)
+        scores = found.scores()
+        return scores, found.order(scores)
+
+    def _align(
+        self,
+        query: Levels,
+        embedding: NDArray[np.float32],
+        own: NDArray[np.float64],
+        track_ids: Sequence[str],
+        similarities: Sequence[float],
+    ) -> _Found:
+        """Candidates with all that is computed of them; levels without frames where there is no chroma."""
+        stored = self._collection.stored_chroma(track_ids)
+        closest = np.array(similarities, dtype=np.float64)  # (n,); the first stage may have compared segments
+        wholes = closest.copy()
+        embeddings = np.zeros((len(track_ids), len(embedding)), dtype=np.float32)
+        statistics, levels = [], []
+        for i, track_id in enumerate(track_ids):
+            known = stored.get(track_id)
+            if known:
+                embeddings[i] = known.embedding
+                wholes[i] = known.embedding @ embedding
+            statistics.append(self._verdict.statistics(known.statistics if known else {}, track_id))
+            levels.append(decode(known.chroma, query.shape[1], track_id) if known else query[:0])
+        vectors = (wholes + np.maximum(wholes, closest)) / 2 if len(query) < SHORT else wholes
+        found = _Found(self._verdict, vectors, wholes, embeddings, own, np.array(statistics), levels, len(query))
+        found.align(query, found.alignable, FIRST_GROUP)
+        scores = found.scores()
+        best = sorted(found.alignable, key=lambda i: -scores[i])[:ALL_GROUPS]
+        found.align(query, best, [group for group in range(found.aligned.shape[1]) if group not in FIRST_GROUP])
+        found.find_recordings(query)
+        return found
+
+    def _with_evidence(self, match: Match, query: Levels, candidate: Levels, group: int) -> Match:
+        seen = evidence(query, candidate, group)
+        if seen is None:
+            return match
+        return replace(
+            match,
+            query_start_s=seen.query_start * self._frame_s,
+            query_end_s=seen.query_end * self._frame_s,
+            start_s=seen.candidate_start * self._frame_s,
+            end_s=min(seen.candidate_end * self._frame_s, match.duration_s),
+            transposition=seen.transposition,
+            tempo_ratio=round(seen.tempo_ratio, 4),
+        )
+
+
+def covers_among(matches: Sequence[Match], min_probability: float) -> list[Match]:
+    """Those matches whose score says that they are of the query's work with at least this probability.
+
+    The score of a track that cannot be aligned counts, too. What the second stage has not seen is none of them.
+    """
+    return [match for match in matches if match.score is not None and probability(match.score) >= min_probability]
+
+
+class _Found:
+    """Candidates of one query, and what their alignment has given so far."""
+
+    def __init__(
+        self,
+        verdict: Verdict,
+        vectors: NDArray[np.float64],  # (n,): similarities that the verdict is told
+        wholes: NDArray[np.float64],  # (n,): those of whole tracks
+        embeddings: NDArray[np.float32],  # (n, D); 0 where there is no chroma
+        query: NDArray[np.float64],  # (kinds, 2): statistics
+        candidates: NDArray[np.float64],  # (n, kinds, 2)
+        levels: list[Levels],
+        n_frames: int,  # of the query
+    ) -> None:
+        self._verdict, self._query, self._candidates = verdict, query, candidates
+        self._vectors, self._wholes, self._embeddings = vectors, wholes, embeddings
+        self.levels = levels
+        self.known = np.any(embeddings, axis=1)  # what has chroma
+        # Without chroma nobody knows; it is taken for long.
+        self._frames = np.array([min(len(candidate) or n_frames, n_frames) for candidate in levels])
+        self.alignable = [i for i, candidate in enumerate(levels) if len(candidate) >= Qmax().embedding]
+        self.aligned = np.full((len(levels), len(verdict.groups)), np.nan)  # NaN where it is not
+        self._recordings: list[int] = []  # what is the same recording as the query
+
+    def scores(self) -> NDArray[np.float64]:
+        """(n,), by what is aligned of each."""
+        known = self._vectors, self.aligned, self._query, self._candidates
+        scores = self._verdict.scores(self._verdict.features(*known, self._frames))
+        scores[self._recordings] = np.maximum(scores[self._recordings], SAME_RECORDING)
+        return scores
+
+    def find_recordings(self, query: Levels) -> None:
+        """Note which of those that can be aligned are the same recording as the query."""
+        self._recordings = [i for i in self.alignable if same_recording(float(self._wholes[i]), query, self.levels[i])]
+
+    def align(self, query: Levels, some: Sequence[int], groups: Sequence[int]) -> None:
+        if some:
+            scores = qmax_scores(query, [self.levels[i] for i in some], groups=groups)
+            self.aligned[np.ix_(some, groups)] = scores
+
+    def order(self, scores: NDArray[np.float64]) -> list[int]:
+        """By score; tracks of a few seconds that are improbable come last, as all of a short query resembles them."""
+        short = np.array([len(candidate) < SHORTEST for candidate in self.levels]) & self.known
+        order: list[int] = np.lexsort((-scores, short & (scores < 0))).tolist()
+        return order
+
+    def distinct(self, order: Sequence[int]) -> list[int]:
+        """Those in an order that are not the same recording as one before them."""
+        kept: list[int] = []
+        for i in order:
+            alike = (self._embeddings[i] @ self._embeddings[k] for k in kept)
+            if not any(
+                same_recording(float(similarity), self.levels[i], self.levels[k])
+                for similarity, k in zip(alike, kept, strict=True)
+            ):
+                kept.append(i)
+        return kept
+
+    def best_group(self, i: int) -> int:
+        """The group whose alignment with a candidate is the most remarkable."""
+        normalised = s_norm(self.aligned[i], self._query[1:], self._candidates[i, 1:])
+        return int(np.nanargmax(normalised))

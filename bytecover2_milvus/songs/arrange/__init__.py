@@ -1,0 +1,1 @@
+"""Arrangements of a song: covers of it, as notes with instruments."""

@@ -1,0 +1,1 @@
+"""Songs out of a seed."""

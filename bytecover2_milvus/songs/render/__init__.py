@@ -1,0 +1,1 @@
+"""Arrangements as waveforms, by synthetic instruments or a sound font."""

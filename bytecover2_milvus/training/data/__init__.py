@@ -1,0 +1,1 @@
+"""What training is shown: songs, their tracks, the CQTs of these, and batches of them."""
