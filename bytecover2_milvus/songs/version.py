@@ -14,7 +14,7 @@ READING = 3  # a score to a song: songs/read/readers.py and the readers of each 
 ARRANGING = 1  # a song to an arrangement: songs/arrange/arrangement.py and all that it draws from
 PLAYING = 2  # an arrangement to a waveform: songs/render/renderer.py, instruments.py, syllables.py, soundfont.py
 DRAWING = 2  # an arrangement to a CQT: training/data/spectral.py, tone_bank.py
-DEGRADING = 1  # a waveform to a degraded one: degrade.py
+DEGRADING = 1  # a waveform to a degraded one: audio/degrade.py
 ANALYSIS = 1  # an audio file to a CQT: audio/load.py, model/cqt.py
 
 ALL = f"{READING}.{ARRANGING}.{PLAYING}.{DRAWING}.{DEGRADING}.{ANALYSIS}"  # for what depends on most of them
