@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.sung import render_sung, voices
-from bytecover2_milvus.atomic import whole_file
+from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import SongError
@@ -141,6 +141,6 @@ def cached(path: Path, make: Callable[[], Waveform]) -> Waveform:
     if not path.exists():
         flac = io.BytesIO()
         soundfile.write(flac, np.clip(make(), -1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(flac.getvalue())
     return soundfile.read(path, dtype="float32")[0]

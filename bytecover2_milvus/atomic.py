@@ -13,12 +13,12 @@ from .errors import OutputError
 
 
 def check_writable(path: Path) -> None:
-    """Find out whether `whole_file` can write `path`, before there is anything to write.
+    """Find out whether `atomic_write` can write `path`, before there is anything to write.
 
     Raises
     ------
     OutputError
-        As `whole_file`.
+        As `atomic_write`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def check_writable(path: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends well, else it is deleted.
 
     Missing folders are made. Several processes may write the same file: the last one stays.

@@ -42,7 +42,7 @@ from .embedding.bundle import (
 )
 from .embedding.contract import COPY_AGAIN, INPUT, INPUT_CQT, OUTPUT, OUTPUT_CHROMA, check_graph, check_metadata
 from .embedding.embedder import Embedder, onnx_runtime_errors
-from .embedding.onnx_file import ModelFile, is_int8
+from .embedding.onnx_file import OnnxFile, is_int8
 from .errors import BundleError, BytecoverError, DeviceError
 from .extras import why_not_imported
 from .untrusted import DAMAGED, read_bytes, read_npz, read_text, shorten
@@ -59,7 +59,7 @@ CHROMA_TOLERANCE = 0.01  # of a value in [0, 1]: far below one of the 16 levels 
 _ABSOLUTE_PATH = re.compile(r"(?:^|[\s\"'=:(])(?:/[\w.+-]+){2,}|\b[A-Za-z]:\\|\.py\b")
 
 Golden = Mapping[str, NDArray[Any]]
-Models = Mapping[Path, ModelFile]
+Models = Mapping[Path, OnnxFile]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Finding:
 
     bundle: str
     check: str
-    status: str  # ok, absent (could not or need not be checked) or failed
+    status: str  # ok, skipped (could not or need not be checked) or failed
     detail: str
 
 
@@ -96,9 +96,9 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
         try:
             return Finding(str(path), check, "ok", look())
         except _NotChecked as reason:
-            return Finding(str(path), check, "absent", str(reason))
+            return Finding(str(path), check, "skipped", str(reason))
         except ImportError as error:
-            return Finding(str(path), check, "absent", why_not_imported(error, "train"))
+            return Finding(str(path), check, "skipped", why_not_imported(error, "train"))
         except DeviceError as error:
             return Finding(str(path), check, otherwise, str(error))
         except BytecoverError as error:
@@ -121,7 +121,7 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
     contract = bundle.contract
     yield find("contract", lambda: f"version {contract.contract_version}, {contract.name}, model {contract.model_id}")
     try:
-        models = {path / name: ModelFile.read(path / name) for name in (MODEL, MODEL_CQT) if name in bundle.files}
+        models = {path / name: OnnxFile.read(path / name) for name in (MODEL, MODEL_CQT) if name in bundle.files}
         golden = _read_golden(bundle)
     except BundleError as error:
         yield Finding(str(path), "contents", "failed", str(error))
@@ -135,7 +135,7 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
     yield find("final layer", lambda: _check_final_layer(bundle, models))
     yield find("weights", lambda: _check_weights(bundle, models))
     for name in ("cpu", "cuda") if device == "auto" else (device,):
-        otherwise = "absent" if (device, name) == ("auto", "cuda") else "failed"
+        otherwise = "skipped" if (device, name) == ("auto", "cuda") else "failed"
         yield find(name, partial(_check_golden, bundle, golden, name), otherwise)
     yield find("cqt form", lambda: _check_cqt_form(bundle, models, golden))
     yield find("embed.py", lambda: _check_consumer(bundle, golden, trust))
@@ -250,7 +250,7 @@ def _check_weights(bundle: Bundle, models: Models) -> str:
     return "their hashes are model_id and chroma_id"
 
 
-def _stored_once(model: ModelFile) -> bool:
+def _stored_once(model: OnnxFile) -> bool:
     """True if layers share a weight: the exporter stores what is equal once, under one of its names."""
     layers = ("Conv", "InstanceNormalization", "Gemm")
     used = [name for node in model.nodes if node.operator in layers for name in node.inputs[1:]]

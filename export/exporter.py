@@ -38,14 +38,14 @@ from ..embedding.bundle import (
     write_sums,
 )
 from ..embedding.contract import FIRST_STAGE, INPUT, SECOND_STAGE, ChromaFacts, Contract
-from ..embedding.onnx_file import ModelFile, is_int8
+from ..embedding.onnx_file import OnnxFile, is_int8
 from ..errors import ExportError
 from ..model.network import ByteCover2
 from ..model.network_input import NetworkInput
 from ..model.note_map import CHROMA_FRAME_HOPS, NoteMap
 from ..training.checkpoint import Checkpoint
 from ..verify import CHROMA_TOLERANCE
-from .fold import FromCQT, ShippedNetwork
+from .fold import FromCQT, InferenceModel
 from .graph import OPSET, export_cqt_onnx, export_onnx, to_file
 from .parity import TOLERANCE, Parity, check_cqt_parity, check_parity, melody, probes, reference_session
 from .quantize import INT8_TOLERANCE, LARGEST_LOSS, CalibrationSet, Int8Cost, check_int8, quantize
@@ -95,7 +95,7 @@ def write_bundle(
         Quantise the backbone to int8: calibrated on these songs, and refused if it costs too much on them. Such a
         bundle has a model_id of its own, and no ``model_cqt.onnx``.
     folded : mapping of str to np.ndarray, optional
-        Weights of the bundle that `network`, and perhaps `note_map`, came from (`ModelFile.weights` and
+        Weights of the bundle that `network`, and perhaps `note_map`, came from (`OnnxFile.weights` and
         `note_weights`). The checkpoint in it is rounded, and folding rounds once more; with these the model stays the
         one it was.
 
@@ -117,7 +117,7 @@ def write_bundle(
         raise ExportError(f"{MODEL_CQT} takes a CQT in which no silence was skipped: export it with silence kept")
     out_dir = Path(out_dir).absolute()
     check_possible(out_dir, folded)
-    shipped = ShippedNetwork(config.front_end, network, note_map)
+    shipped = InferenceModel(config.front_end, network, note_map)
     keep_weights(shipped, folded or {})
     contract = make_contract(config, shipped)
     model = export_onnx(shipped, contract.to_metadata())
@@ -184,7 +184,7 @@ def check_possible(out_dir: Path, folded: Mapping[str, np.ndarray] | None) -> No
         raise ExportError(f"{out_dir}: cannot be written ({error}); check the disk and its permissions") from error
 
 
-def make_contract(config: Config, shipped: ShippedNetwork) -> Contract:
+def make_contract(config: Config, shipped: InferenceModel) -> Contract:
     kind = "bytecover" if config.network.feature_dim is None else "bytecover2"
     return Contract(
         name=f"{kind}-{config.network.embedding_dim}",
@@ -209,7 +209,7 @@ def make_contract(config: Config, shipped: ShippedNetwork) -> Contract:
     )
 
 
-def chroma_facts(front_end: FrontEnd, shipped: ShippedNetwork) -> ChromaFacts | None:
+def chroma_facts(front_end: FrontEnd, shipped: InferenceModel) -> ChromaFacts | None:
     """The contract's part on chroma; None without a note map."""
     if shipped.note_map is None or shipped.chroma is None:
         return None
@@ -227,7 +227,7 @@ def to_int8(contract: Contract, model: bytes, songs: CalibrationSet) -> tuple[Co
         If it costs too much.
     """
     quantized = quantize(onnx.load_from_string(model), songs.calibration)
-    weights = ModelFile.parse(quantized.SerializeToString()).weights
+    weights = OnnxFile.parse(quantized.SerializeToString()).weights
     model_id = make_model_id(contract.front_end, weights)
     contract = replace(contract, model_id=model_id, parity_tolerance=INT8_TOLERANCE)
     content = to_file(quantized, contract.to_metadata())
@@ -246,7 +246,7 @@ def half_checkpoint(config: Config, network: ByteCover2, note_map: NoteMap | Non
     return Checkpoint(config, network, note_map, facts=dict(facts)).to_bytes(half=True)
 
 
-def keep_weights(shipped: ShippedNetwork, folded: Mapping[str, np.ndarray]) -> None:
+def keep_weights(shipped: InferenceModel, folded: Mapping[str, np.ndarray]) -> None:
     """Give the vector's part of `shipped`, and its note map, the weights in `folded` where it has all of the part's."""
     vector = vector_weights(shipped).keys()
     for part in (vector, shipped.state_dict().keys() - vector):
@@ -255,7 +255,7 @@ def keep_weights(shipped: ShippedNetwork, folded: Mapping[str, np.ndarray]) -> N
             shipped.load_state_dict(shipped.state_dict() | kept)
 
 
-def vector_weights(shipped: ShippedNetwork) -> dict[str, torch.Tensor]:
+def vector_weights(shipped: InferenceModel) -> dict[str, torch.Tensor]:
     """All that makes the embedding: the weights but for those of the note map, unless the network takes its maps."""
     if shipped.maps:
         return dict(shipped.state_dict())
@@ -281,7 +281,7 @@ def golden_vectors(model: bytes, contract: Contract) -> dict[str, np.ndarray]:
     return golden
 
 
-def golden_cqts(shipped: ShippedNetwork, golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def golden_cqts(shipped: InferenceModel, golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The pooled CQT (n_bins, T) of every golden waveform: ``model_cqt.onnx`` gives the same embeddings for them."""
     cqts = {}
     for name in GOLDEN_S:

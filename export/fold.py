@@ -71,7 +71,7 @@ class FromCQT(nn.Module):
         return self.gem(self.backbone(cqt))  # (B, 2048)
 
 
-class ShippedNetwork(FromCQT):
+class InferenceModel(FromCQT):
     """Unit embedding (B, D) of waveform (B, n_samples): the front end, then `FromCQT`.
 
     With a note map, embedding and chroma (B, n_frames, 24), both of one CQT and, if the network takes maps, of the same

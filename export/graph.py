@@ -16,13 +16,13 @@ from torch.export import Dim
 from ..config import SAMPLE_RATE, SHORTEST_FRAMES
 from ..embedding.contract import INPUT, INPUT_CQT, OUTPUT, OUTPUT_CHROMA
 from ..errors import ExportError
-from .fold import FromCQT, ShippedNetwork
+from .fold import FromCQT, InferenceModel
 
 OPSET = 18  # the bundle that ships gives its golden vectors in ONNX Runtime 1.21 too, the oldest that was tried
 HALF_ELEMENTS = 4096  # weights of at least so many elements are stored in half precision
 
 
-def export_onnx(network: ShippedNetwork, metadata: Mapping[str, str]) -> bytes:
+def export_onnx(network: InferenceModel, metadata: Mapping[str, str]) -> bytes:
     """The file ``model.onnx``: `network` from waveform (batch, samples) to embedding (batch, D), both axes dynamic.
 
     With a note map there is a second output, chroma (batch, frames, channels).

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..config import SAMPLE_RATE
 from ..embedding.contract import INPUT, INPUT_CQT, OUTPUT
 from ..errors import ExportError
-from .fold import ShippedNetwork
+from .fold import InferenceModel
 
 TOLERANCE = 1e-4  # of any component of a unit embedding
 ROUNDING_COSINE = 0.99  # of the network and its rounded self: catches weights beyond half precision
@@ -29,7 +29,7 @@ class Parity:
 
 
 def check_parity(
-    embed: Callable[[Tensor], Tensor], shipped: ShippedNetwork, model: bytes, probes: list[NDArray[np.float32]]
+    embed: Callable[[Tensor], Tensor], shipped: InferenceModel, model: bytes, probes: list[NDArray[np.float32]]
 ) -> Parity:
     """Compare, on all `probes` (batch, samples), the outputs of ONNX Runtime with those of torch.
 
@@ -37,7 +37,7 @@ def check_parity(
     ----------
     embed : callable
         The network as trained, from waveform to unit embedding: what rounding is measured against.
-    shipped : ShippedNetwork
+    shipped : InferenceModel
         The network that `model` must reproduce.
     model : bytes
         The file ``model.onnx``.
@@ -73,7 +73,7 @@ def check_parity(
     return Parity(float(difference), float(cosine))
 
 
-def check_cqt_parity(shipped: ShippedNetwork, model_cqt: bytes, probes: list[NDArray[np.float32]]) -> None:
+def check_cqt_parity(shipped: InferenceModel, model_cqt: bytes, probes: list[NDArray[np.float32]]) -> None:
     """Compare, on all `probes` (batch, samples), ``model_cqt.onnx`` after our front end with `shipped` on the waveform.
 
     Raises

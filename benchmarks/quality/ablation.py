@@ -42,7 +42,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.quality.ablation_table import REDUCTIONS, TRAINED, Score, comparisons, plot, table_markdown
-from bytecover2_milvus.atomic import whole_file
+from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.cli.output import device_option, progress_bar
 from bytecover2_milvus.cli.training import corpus_options, prepare
 from bytecover2_milvus.config import WHITENING, Config, Training
@@ -51,7 +51,7 @@ from bytecover2_milvus.metrics import bootstrap_interval, evaluate
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache
-from bytecover2_milvus.training.data.sources import Material
+from bytecover2_milvus.training.data.sources import DataSources
 from bytecover2_milvus.training.distributed import torch_device
 from bytecover2_milvus.training.insert_pca import (
     insert_embedding_pca,
@@ -120,7 +120,7 @@ class Ablation:
             batches = pooled_batches(self.checkpoint, self.corpus, self.cache, self.frozen, self.device)
             for step, (pooled, work) in enumerate(batches):
                 tensors |= {f"pooled.{step}": pooled, f"work.{step}": work}
-            with whole_file(path) as part:
+            with atomic_write(path) as part:
                 save_file(tensors, part)
         tensors = load_file(path)
         batches = [(tensors[f"pooled.{step}"], tensors[f"work.{step}"]) for step in range(self.frozen.steps)]
@@ -238,7 +238,7 @@ def _corpus_digest(corpus: Corpus) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
@@ -291,7 +291,7 @@ def main(
     settings: tuple[str, ...],
     device: str,
     out: Path,
-    material: Material,
+    material: DataSources,
 ) -> None:
     """Compare ByteCover, ByteCoverFC, ByteCoverPCA and ByteCover2 at several dimensions, all from CHECKPOINT."""
     if not validation_songs and not validation_manifest:
@@ -303,7 +303,7 @@ def main(
         training = start.config.with_settings(settings).training
         features = FeatureCache.of(cache, start.config)
         corpus = prepare(material.corpus(features, workers), features, workers)
-        held_out = Material(validation_songs, validation_manifest, arrangements=material.arrangements)
+        held_out = DataSources(validation_songs, validation_manifest, arrangements=material.arrangements)
         validation = prepare(held_out.corpus(features, workers), features, workers)
         ablation = Ablation(
             start,

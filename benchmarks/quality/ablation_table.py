@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bytecover2_milvus.atomic import whole_file
+from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.metrics import mean_difference
 
 TABLE_DIMS = (128, 1536)  # of the paper's table
@@ -127,5 +127,5 @@ def plot(scores: Sequence[Score], path: Path) -> None:
     axes.set_ylabel("MAP")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=3)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=150)

@@ -49,7 +49,7 @@ from bytecover2_milvus.alignment.score import (
     reliability,
 )
 from bytecover2_milvus.alignment.verdict import N_FEATURES, VECTOR, Verdict
-from bytecover2_milvus.atomic import whole_file
+from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cpu import usable_cores
@@ -211,7 +211,7 @@ def plot(path: Path, curves: dict[str, list[ReliabilityBin]]) -> None:
     axes.set(xlabel="probability that was told", ylabel="share of one work", xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="lower right")
     FigureCanvasAgg(figure)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=120)
 
 
@@ -318,7 +318,7 @@ def main(
             },
         )
     if write:
-        with whole_file(folder / CALIBRATION) as part:
+        with atomic_write(folder / CALIBRATION) as part:
             part.write_text(verdict.to_json(), encoding="utf-8")
         write_sums(folder)
 

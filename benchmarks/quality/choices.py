@@ -24,7 +24,7 @@ from pathlib import Path
 
 import click
 
-from bytecover2_milvus.atomic import whole_file
+from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.cli.output import device_option, progress_bar
 from bytecover2_milvus.cli.training import corpus_options, prepare
 from bytecover2_milvus.config import Config
@@ -32,7 +32,7 @@ from bytecover2_milvus.errors import BytecoverError, ConfigError
 from bytecover2_milvus.metrics import Evaluation, mean_difference
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache
-from bytecover2_milvus.training.data.sources import Material
+from bytecover2_milvus.training.data.sources import DataSources
 from bytecover2_milvus.training.train import train, validate
 
 AS_GIVEN = "as given"
@@ -116,7 +116,7 @@ def main(
     learning_rate: float,
     device: str,
     out: Path,
-    material: Material,
+    material: DataSources,
 ) -> None:
     """Train from CHECKPOINT with the settings as given, then with each --choice, and compare."""
     try:
@@ -126,7 +126,7 @@ def main(
         configs = _configs(replace(start.config, training=training), choices)
         features = FeatureCache.of(cache, start.config)
         corpus = prepare(material.corpus(features, workers), features, workers)
-        held_out = Material(validation_songs, arrangements=material.arrangements)
+        held_out = DataSources(validation_songs, arrangements=material.arrangements)
         sets = {
             name: prepare(replace(held_out, degraded=degraded).corpus(features, workers), features, workers)
             for name, degraded in (("played", 0.0), ("degraded", 1.0))
@@ -158,7 +158,7 @@ def main(
         for name in sets
     ]
     table = table_markdown(lines, steps)
-    with whole_file(out / "choices.md") as part:
+    with atomic_write(out / "choices.md") as part:
         part.write_text(table, encoding="utf-8")
     click.echo(table, err=True)
 

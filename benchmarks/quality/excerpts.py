@@ -122,7 +122,7 @@ def measure(recordings: Sequence[Recording], lengths: Sequence[float], embedder:
     with tempfile.TemporaryDirectory() as folder, connected(str(Path(folder) / "milvus.db")) as client:
         for number, (stored, cut) in enumerate(CUTS.items()):
             collection = TrackCollection.create(client, f"excerpts_{number}", embedder)
-            collection.cut_into(cut)
+            collection.set_segmentation(cut)
             store(recordings, embedder, collection)
             for length, asking in asked.items():
                 found = ask_all(asking, relevant, collection, embedder)

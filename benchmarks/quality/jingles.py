@@ -147,7 +147,7 @@ def main(scores: Path, bundle: Path | None, names: tuple[str, ...], soundfont: P
     with tempfile.TemporaryDirectory() as place, connected(str(Path(place) / "milvus.db")) as client:
         for cut, segments in CUTS.items():
             collection = TrackCollection.create(client, f"jingles_{len(segments.spans(10**7))}", embedder)
-            collection.cut_into(segments)
+            collection.set_segmentation(segments)
             store(found, embedder, collection)
             for duration_s in EXCERPTS_S:
                 for (among, stage), counts in first_matches(found, embedder, collection, duration_s).items():

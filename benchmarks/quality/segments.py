@@ -197,7 +197,7 @@ def measure_search(
     client = connect(uri)
     collection = TrackCollection.create(client, f"segments_{uuid.uuid4().hex}", embedder)
     try:
-        collection.cut_into(cut)
+        collection.set_segmentation(cut)
         rows = _catalogue(tracks, cut, catalogue, embedder.dim)
         while batch := list(islice(rows, ROWS_PER_UPSERT)):
             collection.upsert([row for row, _ in batch], np.stack([embedding for _, embedding in batch]))

@@ -55,7 +55,7 @@ from benchmarks.quality.fourier import fourier_embedding
 from benchmarks.quality.second_stage import by_scores, combined, similarities
 from benchmarks.quality.validation_table import FLOOR, RANDOM, SHIPPED, Score, markdown
 from bytecover2_milvus.alignment.chroma import to_levels
-from bytecover2_milvus.atomic import whole_file
+from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.audio.degrade import DEGRADATIONS, degrade
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cpu import usable_cores
@@ -141,7 +141,7 @@ def _embed(system: str, waveform: Waveform, floor: Path) -> tuple[Embedding, NDA
     if system != FLOOR:
         return embedder_of(system)(waveform)
     if not floor.exists():
-        with whole_file(floor) as part, part.open("wb") as file:
+        with atomic_write(floor) as part, part.open("wb") as file:
             np.save(file, fourier_embedding(waveform))
     return np.load(floor), None
 
@@ -162,13 +162,13 @@ def embedder_of(system: str) -> Callable[[Waveform], tuple[Embedding, NDArray[np
 
     import torch
 
-    from bytecover2_milvus.export.fold import ShippedNetwork
+    from bytecover2_milvus.export.fold import InferenceModel
     from bytecover2_milvus.training.checkpoint import load_checkpoint
 
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(system)
     front_end = checkpoint.config.front_end
-    network = ShippedNetwork(front_end, checkpoint.network)
+    network = InferenceModel(front_end, checkpoint.network)
 
     def embed(waveform: Waveform) -> tuple[Embedding, None]:
         copies = -(-front_end.minimum_samples // len(waveform))  # what is short is repeated, as by Embedder
@@ -279,7 +279,7 @@ def publish(scores: Sequence[Any], table: str, path: Path | None) -> None:
         click.echo(json.dumps(asdict(row)))
     click.echo(table, err=True)
     if path:
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_text(table, encoding="utf-8")
 
 

@@ -40,7 +40,7 @@ from benchmarks.quality.second_stage import combined, similarities
 from benchmarks.quality.validation import embedder_of, publish
 from benchmarks.robustness.distortions import DISTORTIONS, MODERATE, SEVERITIES, without_middle
 from bytecover2_milvus.alignment.chroma import to_levels
-from bytecover2_milvus.atomic import whole_file
+from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cpu import usable_cores
 from bytecover2_milvus.errors import BytecoverError
@@ -306,7 +306,7 @@ def plot(path: Path, scores: Sequence[Score]) -> None:
     panels[0].legend(loc="lower left", fontsize=8)
     figure.supylabel("MAP")
     FigureCanvasAgg(figure)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=110)
 
 

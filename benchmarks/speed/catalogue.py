@@ -16,7 +16,7 @@ from benchmarks.quality.neighbourhood import Embeddings, Neighbourhood, compare
 from bytecover2_milvus.embedding.bundle import default_bundle, open_bundle
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.milvus.collection import TrackCollection
-from bytecover2_milvus.milvus.connection import ask, close, connect
+from bytecover2_milvus.milvus.connection import call_with_retry, close, connect
 from bytecover2_milvus.milvus.index import LOAD_TIMEOUT_S, await_index
 from bytecover2_milvus.milvus.schema import BODY, Features, Row
 from bytecover2_milvus.songs.arrange.arrangement import arrange
@@ -149,16 +149,16 @@ def fill(client: MilvusClient, vectors: Embeddings, index_type: str, params: dic
     model = open_bundle(default_bundle()).contract
     collection = TrackCollection.create(client, NAME, Shaped(model.model_id, vectors.shape[1], model.contract_version))
     if collection.index_type != index_type:
-        ask(client.release_collection, collection_name=NAME)
-        ask(client.drop_index, collection_name=NAME, index_name="embedding")
+        call_with_retry(client.release_collection, collection_name=NAME)
+        call_with_retry(client.drop_index, collection_name=NAME, index_name="embedding")
         wanted = index_of(client, index_type, params)
-        ask(client.create_index, collection_name=NAME, index_params=wanted, timeout_s=LOAD_TIMEOUT_S)
+        call_with_retry(client.create_index, collection_name=NAME, index_params=wanted, timeout_s=LOAD_TIMEOUT_S)
         collection = TrackCollection.open(client, NAME)
     sizes = shuffled(len(vectors))
     for start in range(0, len(vectors), FILL_ROWS):
         numbers = range(start, min(start + FILL_ROWS, len(vectors)))
         rows = [made_row(number, int(sizes[number])).entity(Features(vectors[number])) for number in numbers]
-        ask(client.insert, collection_name=NAME, data=rows, timeout_s=LOAD_TIMEOUT_S)
+        call_with_retry(client.insert, collection_name=NAME, data=rows, timeout_s=LOAD_TIMEOUT_S)
     return collection
 
 
@@ -196,5 +196,5 @@ def settle(collection: TrackCollection) -> None:
     client = collection.client
     collection.flush()
     await_index(client, NAME)
-    ask(client.release_collection, collection_name=NAME)
+    call_with_retry(client.release_collection, collection_name=NAME)
     TrackCollection.open(client, NAME)  # loads it, and knows what to do where Milvus Lite cannot

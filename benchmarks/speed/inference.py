@@ -32,7 +32,7 @@ from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedding.bundle import default_bundle, open_bundle
 from bytecover2_milvus.embedding.contract import INPUT, OUTPUT
 from bytecover2_milvus.errors import BytecoverError
-from bytecover2_milvus.export.fold import ShippedNetwork
+from bytecover2_milvus.export.fold import InferenceModel
 from bytecover2_milvus.export.graph import export_onnx
 from bytecover2_milvus.export.parity import melody, reference_session
 from bytecover2_milvus.export.quantize import network_part
@@ -74,7 +74,7 @@ def of_part(model: bytes, cqt: np.ndarray) -> Way:
 def graphs(checkpoint: Checkpoint, models: Mapping[str, bytes]) -> dict[str, Way]:
     """The ways of embedding a clip."""
     network = checkpoint.network
-    shipped = ShippedNetwork(checkpoint.config.front_end, network)
+    shipped = InferenceModel(checkpoint.config.front_end, network)
     waveform = melody(CLIP_S * SAMPLE_RATE, seed=0)[None]
     tensor = torch.from_numpy(waveform)
 
@@ -119,7 +119,7 @@ def main(bundle: Path | None, int8: Path | None, seconds: float) -> None:
         table.append(f"{'ms of processor per minute':34} " + " ".join(f"{s:>5} s x {batch}" for s, batch in SHAPES))
         for pooling in POOLINGS:
             front_end = replace(checkpoint.config.front_end, time_pooling=pooling)
-            model = export_onnx(ShippedNetwork(front_end, checkpoint.network), {})
+            model = export_onnx(InferenceModel(front_end, checkpoint.network), {})
             ways = {
                 f"{s} s x {batch}": of_graph(model, rng.random((batch, s * SAMPLE_RATE), np.float32) - 0.5)
                 for s, batch in SHAPES

@@ -79,7 +79,7 @@ from bytecover2_milvus.embedding.bundle import default_bundle, open_bundle
 from bytecover2_milvus.embedding.contract import INPUT, INPUT_CQT, OUTPUT
 from bytecover2_milvus.embedding.embedder import Embedder, Heard
 from bytecover2_milvus.errors import BytecoverError
-from bytecover2_milvus.export.fold import FromCQT, ShippedNetwork
+from bytecover2_milvus.export.fold import FromCQT, InferenceModel
 from bytecover2_milvus.export.graph import export_cqt_onnx, export_onnx
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.index import EXACT
@@ -210,7 +210,7 @@ def whole(name: str, config: Config, network: ByteCover2) -> Callable[[NDArray[n
     if name == "bundle":
         model = open_bundle(default_bundle()).model.read_bytes()
     else:
-        model = export_onnx(ShippedNetwork(config.front_end, network), {})
+        model = export_onnx(InferenceModel(config.front_end, network), {})
     graph = session(model)
     return lambda waveform: graph.run([OUTPUT], {INPUT: waveform[None]})[0][0]
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from ..atomic import whole_file
+from ..atomic import atomic_write
 
 _INNER = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "nnan", "ninf"}}
 _TILE = 16  # columns whose channels lie together in memory
@@ -70,7 +70,7 @@ def _entry(function: Callable) -> Callable:
         misses = sum(compiled.stats.cache_misses.values())
         result = compiled(*arguments)
         if sum(compiled.stats.cache_misses.values()) > misses:
-            with suppress(OSError), whole_file(digests) as part:
+            with suppress(OSError), atomic_write(digests) as part:
                 part.write_text(json.dumps(found()), encoding="utf-8")
         return result
 

@@ -142,10 +142,10 @@ class _Task(Generic[_Key]):
 
 @dataclass(eq=False)
 class _Started:
-    """A worker, and what it owes, the oldest first: tasks and the files for their waveforms."""
+    """A worker, and what it has to do, the oldest first: tasks and the files for their waveforms."""
 
     worker: Worker
-    owes: deque[tuple[_Task[Any], Path]] = field(default_factory=deque)
+    pending: deque[tuple[_Task[Any], Path]] = field(default_factory=deque)
 
 
 class Decoder:
@@ -194,7 +194,7 @@ class Decoder:
         if self._n_workers == 0:
             yield from ((job.key, _decode(job.path, job.known, job.limits)) for job in jobs)
             return
-        if any(started.owes for started in self._started):  # of a run that was abandoned
+        if any(started.pending for started in self._started):  # of a run that was abandoned
             self.__exit__(None, None, None)
         tasks = map(_Task[_Key], jobs)
         taken, again, suspects = deque[_Task[_Key]](), deque[_Task[_Key]](), deque[_Task[_Key]]()
@@ -211,16 +211,16 @@ class Decoder:
                 suspect = suspects.popleft()
                 taken.append(suspect)
                 self._submit(suspect)
-            owing = {started.worker.connection: started for started in self._started if started.owes}
+            owing = {started.worker.connection: started for started in self._started if started.pending}
             for connection in wait(list(owing)):
                 assert isinstance(connection, Connection)
                 started = owing[connection]
                 try:
                     for answer in started.worker.answers():
-                        task, file = started.owes.popleft()
+                        task, file = started.pending.popleft()
                         task.result = self._take(answer, file)
                 except WorkerDied:
-                    (task, file), *others = started.owes
+                    (task, file), *others = started.pending
                     self._started.remove(started)
                     started.worker.end()
                     file.unlink(missing_ok=True)
@@ -239,13 +239,13 @@ class Decoder:
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="bytecover2-")
         folder = Path(self._folder.name)
-        idle = [started for started in self._started if not started.owes]
+        idle = [started for started in self._started if not started.pending]
         if not idle and len(self._started) < self._n_workers:
             idle = [_Started(Worker(_decode_into, folder))]
             self._started += idle
-        started = min(idle or self._started, key=lambda started: len(started.owes))
+        started = min(idle or self._started, key=lambda started: len(started.pending))
         file = folder / f"{next(self._numbers)}.f32"
-        started.owes.append((task, file))
+        started.pending.append((task, file))
         started.worker.ask(file, task.job.path, task.job.known, task.job.limits)
 
     def _take(self, decoded: Decoded | AudioError, file: Path) -> Decoded | AudioError:

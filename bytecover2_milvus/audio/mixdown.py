@@ -92,19 +92,19 @@ class Mixdown:
 
     def remarks(self) -> list[str]:
         """Sentences about what was done to the recording that its user should know."""
-        said = []
+        remarks = []
         if self._alone_s >= _NOTABLE_S:
-            said.append(
+            remarks.append(
                 f"its channels cancel each other for {self._alone_s:.1f} s, where one of them was taken alone; "
                 "one is probably inverted"
             )
         if self._clipped:
             limit = _LOUDEST_FLOAT if self.in_float else _LOUDEST
-            said.append(
+            remarks.append(
                 f"{self._clipped} samples of up to {self._loudest:.3g}, full scale being 1, were cut to {limit:g}; "
                 "it is probably damaged, fetch or export it again"
             )
-        return said
+        return remarks
 
     def _choose(self, samples: NDArray[np.float32]) -> None:
         """Take one channel alone where they cancel, and the mean again where they do not."""

@@ -11,7 +11,7 @@ import click
 
 from .output import (
     InOrder,
-    Place,
+    MilvusTarget,
     bundle_option,
     device_option,
     milvus_options,
@@ -63,7 +63,7 @@ def collections_group() -> None:
 @collections_group.command("list")
 @milvus_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per collection on stdout.")
-def list_(milvus: Place, as_json: bool) -> None:
+def list_(milvus: MilvusTarget, as_json: bool) -> None:
     """List the collections that hold embeddings.
 
     \b
@@ -87,7 +87,7 @@ def list_(milvus: Place, as_json: bool) -> None:
 @click.argument("name")
 @milvus_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def describe(name: str, milvus: Place, as_json: bool) -> None:
+def describe(name: str, milvus: MilvusTarget, as_json: bool) -> None:
     """Describe one collection: model, rows, index, memory, last ingest.
 
     \b
@@ -95,11 +95,11 @@ def describe(name: str, milvus: Place, as_json: bool) -> None:
       bytecover2-milvus collections describe tracks --uri bytecover2.db
     """
     from ..milvus.collection import TrackCollection
-    from ..milvus.index import outgrown
+    from ..milvus.index import lite_size_warning
 
     with open_milvus(milvus) as client:
         description = TrackCollection.open(client, name, load=False).describe()
-        advice = outgrown(client, description["rows"])
+        advice = lite_size_warning(client, description["rows"])
     if as_json:
         print_json(description)
     else:
@@ -114,7 +114,7 @@ def describe(name: str, milvus: Place, as_json: bool) -> None:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="File to write, .parquet.")
 @click.option("--filter", "expression", default="", help="Only rows that pass, in Milvus' language.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def export(name: str, milvus: Place, out: Path, expression: str, as_json: bool) -> None:
+def export(name: str, milvus: MilvusTarget, out: Path, expression: str, as_json: bool) -> None:
     """Write a collection to a Parquet file. With --filter, what passes it; `ingest --vectors` reads it back.
 
     \b
@@ -143,7 +143,7 @@ def export(name: str, milvus: Place, out: Path, expression: str, as_json: bool) 
 @yes_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per track on stdout.")
 def delete_tracks(
-    name: str, track_ids: tuple[str, ...], milvus: Place, expression: str, yes: bool, as_json: bool
+    name: str, track_ids: tuple[str, ...], milvus: MilvusTarget, expression: str, yes: bool, as_json: bool
 ) -> None:
     """Delete tracks with all their rows. They are named by track_id or by a filter; audio files are not touched.
 
@@ -182,7 +182,7 @@ def delete_tracks(
 @click.argument("name")
 @milvus_options
 @yes_option
-def drop(name: str, milvus: Place, yes: bool) -> None:
+def drop(name: str, milvus: MilvusTarget, yes: bool) -> None:
     """Delete a collection with all it holds. Its name or its alias will do; the alias goes with it.
 
     \b
@@ -208,7 +208,7 @@ def drop(name: str, milvus: Place, yes: bool) -> None:
 @milvus_options
 @bundle_option
 @segment_options("Seconds of the segments that its tracks have: those of ingest --bulk. The default is none.")
-def create(name: str, milvus: Place, bundle: Path | None, segments: Segments | None) -> None:
+def create(name: str, milvus: MilvusTarget, bundle: Path | None, segments: Segments | None) -> None:
     """Make an empty collection, for Milvus' bulk import. It is behind an alias, as the first ingest makes it.
 
     \b
@@ -225,7 +225,7 @@ def create(name: str, milvus: Place, bundle: Path | None, segments: Segments | N
         if rows := collection.count():
             raise CollectionError(f"{name}: {collection.name} is there already, with {rows} rows")
         if segments is not None:
-            collection.cut_into(segments)
+            collection.set_segmentation(segments)
     say(f"{collection.name}, alias {name}, for embeddings of model {embedder.model_id}")
 
 
@@ -240,7 +240,7 @@ def create(name: str, milvus: Place, bundle: Path | None, segments: Segments | N
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def promote(
     name: str,
-    milvus: Place,
+    milvus: MilvusTarget,
     bundle: Path | None,
     device: str,
     workers: int | None,
@@ -293,7 +293,7 @@ def promote(
 @click.argument("name")
 @milvus_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def rollback(name: str, milvus: Place, as_json: bool) -> None:
+def rollback(name: str, milvus: MilvusTarget, as_json: bool) -> None:
     """Move an alias back to where it was before `promote`. Nothing is deleted.
 
     \b

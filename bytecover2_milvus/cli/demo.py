@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .output import (
-    Place,
+    MilvusTarget,
     bundle_option,
     device_option,
     open_milvus,
@@ -61,7 +61,7 @@ def demo(out: Path, arrangements: int, songs: int, bundle: Path | None, device: 
     queries = tracks[::arrangements]
     stored = [track for index, track in enumerate(tracks) if index % arrangements]
     uri = str(out / "demo.db")
-    with open_milvus(Place(uri), make=True) as client:
+    with open_milvus(MilvusTarget(uri), make=True) as client:
         covers = TrackCollection.open_or_create(client, "demo", embedder)
         earlier = {*covers.fetch().track_ids} - {track.track_id for track in stored}  # of a demo with more arrangements
         covers.delete_tracks(sorted(earlier))

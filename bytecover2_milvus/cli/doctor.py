@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from .output import Place, bundle_option, collection_option, milvus_options, open_milvus, print_json, print_table
+from .output import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus, print_json, print_table
 
 PACKAGES = {  # distribution: what it is needed for
     "pymilvus": "Milvus",
@@ -28,7 +28,7 @@ PACKAGES = {  # distribution: what it is needed for
 @dataclass(frozen=True)
 class Check:
     check: str
-    status: str  # ok, absent (not needed for everything) or failed
+    status: str  # ok, skipped (not needed for everything) or failed
     detail: str
 
 
@@ -37,7 +37,7 @@ class Check:
 @collection_option
 @bundle_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per check on stdout.")
-def doctor(milvus: Place, collection: str, bundle: Path | None, as_json: bool) -> None:
+def doctor(milvus: MilvusTarget, collection: str, bundle: Path | None, as_json: bool) -> None:
     """Check the installation, the bundle and Milvus. The exit code is 1 if something needed fails.
 
     \b
@@ -62,7 +62,7 @@ def _installed() -> Iterator[Check]:
         try:
             yield Check(package, "ok", f"{metadata.version(package)}, for {purpose}")
         except metadata.PackageNotFoundError:
-            yield Check(package, "absent", f"not installed, for {purpose}")
+            yield Check(package, "skipped", f"not installed, for {purpose}")
 
 
 def _bundle(path: Path | None) -> Iterator[Check]:
@@ -76,23 +76,23 @@ def _bundle(path: Path | None) -> Iterator[Check]:
         yield Check("bundle", "failed", str(error))
         return
     yield Check("bundle", "ok", f"{contract.name}, {contract.embedding_dim}-d, model {contract.model_id}")
-    for device, otherwise in (("cpu", "failed"), ("cuda", "absent")):
+    for device, otherwise in (("cpu", "failed"), ("cuda", "skipped")):
         try:
             yield Check(device, "ok", Embedder(path, device).provider)
         except (BundleError, DeviceError) as error:
             yield Check(device, otherwise, str(error))
 
 
-def _milvus(milvus: Place, collection: str, bundle: Path | None) -> Iterator[Check]:
+def _milvus(milvus: MilvusTarget, collection: str, bundle: Path | None) -> Iterator[Check]:
     from ..embedding.bundle import default_bundle, open_bundle
     from ..errors import BundleError, CollectionError, CollectionMissing, MilvusUnavailable
     from ..milvus.collection import TrackCollection
     from ..milvus.connection import is_folder
-    from ..milvus.index import outgrown
+    from ..milvus.index import lite_size_warning
 
     try:
         if is_folder(milvus.uri) and not Path(milvus.uri).expanduser().exists():  # then it is made elsewhere, to see
-            with TemporaryDirectory() as folder, open_milvus(Place(f"{folder}/trial.db"), make=True) as client:
+            with TemporaryDirectory() as folder, open_milvus(MilvusTarget(f"{folder}/trial.db"), make=True) as client:
                 yield Check("milvus", "ok", f"{client.get_server_version()}, tried in a folder of its own")
         with open_milvus(milvus) as client:
             yield Check("milvus", "ok", f"{client.get_server_version()} at {milvus}")
@@ -100,11 +100,11 @@ def _milvus(milvus: Place, collection: str, bundle: Path | None) -> Iterator[Che
             covers = TrackCollection.open(client, collection, contract.model_id, load=False)
             rows = covers.stored_rows()
             detail = f"{collection}: {rows} rows, fits the bundle"
-            yield Check("collection", "ok", "; ".join(filter(None, (detail, outgrown(client, rows)))))
+            yield Check("collection", "ok", "; ".join(filter(None, (detail, lite_size_warning(client, rows)))))
             lack = covers.why_no_second_stage(contract)
-            yield Check("second stage", "absent" if lack else "ok", lack or f"note map {covers.chroma_id}")
+            yield Check("second stage", "skipped" if lack else "ok", lack or f"note map {covers.chroma_id}")
     except CollectionMissing as error:
-        yield Check("collection", "absent", str(error))
+        yield Check("collection", "skipped", str(error))
     except MilvusUnavailable as error:
         yield Check("milvus", "failed", str(error))
     except BundleError:  # it has a line of its own already

@@ -81,13 +81,13 @@ def _write_npz(
     """The numbers of files that were embedded and that failed."""
     import numpy as np
 
-    from ..atomic import whole_file
+    from ..atomic import atomic_write
     from ..audio.load import load_audio
     from ..errors import AudioError
 
     paths = [track.path for track in tracks_at(files, manifest)]
     embeddings, embedded = [], []
-    with whole_file(out) as part, part.open("wb") as file:  # first: that it cannot be written is known at once
+    with atomic_write(out) as part, part.open("wb") as file:  # first: that it cannot be written is known at once
         with progress_bar("embed", len(paths)) as bar:
             for path in paths:
                 try:
@@ -120,7 +120,7 @@ def _write_parquet(
     statuses: Counter[str] = Counter()
     listed = set()
     with staging_for(out, embedder) as staging:
-        staging.cut_into(segments or WHOLE)  # whatever a run that was cut off was told
+        staging.set_segmentation(segments or WHOLE)  # whatever a run that was cut off was told
         records = ingest(tracks, embedder, staging, workers=workers, limits=limits)
         with progress_bar("embed", len(tracks)) as bar, closing(records):
             for record in records:

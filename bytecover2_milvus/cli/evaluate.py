@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import (
-    Place,
+    MilvusTarget,
     bundle_option,
     collection_option,
     milvus_options,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def evaluate(
-    milvus: Place,
+    milvus: MilvusTarget,
     collection: str,
     bundle: Path | None,
     manifest: Path | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import Place, bundle_option, collection_option, device_option, milvus_options, open_milvus, say
+from .output import MilvusTarget, bundle_option, collection_option, device_option, milvus_options, open_milvus, say
 
 if TYPE_CHECKING:
     from ..embedding.embedder import Embedder
@@ -28,7 +28,7 @@ def explain(
     track: str,
     out: Path,
     no_audio: bool,
-    milvus: Place,
+    milvus: MilvusTarget,
     collection: str,
     bundle: Path | None,
     device: str,
@@ -62,7 +62,9 @@ def explain(
     say(f"The page is {out}")
 
 
-def stored_track(track_id: str, milvus: Place, collection: str, embedder: Embedder) -> tuple[Path, Beside | None]:
+def stored_track(
+    track_id: str, milvus: MilvusTarget, collection: str, embedder: Embedder
+) -> tuple[Path, Beside | None]:
     """The path of the file of a track of the collection and beside what it is judged; None without a second stage."""
     from ..errors import CollectionError
     from ..milvus.cohort import Cohort

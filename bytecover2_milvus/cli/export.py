@@ -99,7 +99,7 @@ def export(
     """
     from ..config import CHROMA_GROUPS
     from ..embedding.bundle import open_bundle, read_calibration
-    from ..embedding.onnx_file import ModelFile
+    from ..embedding.onnx_file import OnnxFile
     from ..export.exporter import check_possible, write_bundle
     from ..training.checkpoint import load_checkpoint
 
@@ -117,7 +117,7 @@ def export(
     if checkpoint.is_dir():
         bundle = open_bundle(checkpoint)
         verdict = None if note_map else bundle.calibration
-        model = ModelFile.read(bundle.model)
+        model = OnnxFile.read(bundle.model)
         folded = model.weights if note_map else model.weights | model.note_weights
     notes = load_checkpoint(note_map) if note_map else loaded
     if note_map and notes.note_map is None:
@@ -156,13 +156,13 @@ def _render(
     """The tracks for int8: two of each song to calibrate on, four of each to judge by."""
     from ..export.quantize import CalibrationSet
     from ..training.data.corpus import FeatureCache
-    from ..training.data.sources import Material
+    from ..training.data.sources import DataSources
     from .training import prepare
 
     features = FeatureCache(cache, front_end)
     calibrating, judging = (
         prepare(material.corpus(features, workers), features, workers)
-        for material in (Material(songs, arrangements=2), Material(validation_songs, arrangements=4))
+        for material in (DataSources(songs, arrangements=2), DataSources(validation_songs, arrangements=4))
     )
     return CalibrationSet.of(
         calibrating,

@@ -11,7 +11,7 @@ import click
 
 from .collections import confirm, yes_option
 from .output import (
-    Place,
+    MilvusTarget,
     bundle_option,
     collection_option,
     milvus_options,
@@ -71,7 +71,7 @@ WORDS = {
 @yes_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per group on stdout.")
 def groups(
-    milvus: Place,
+    milvus: MilvusTarget,
     collection: str,
     bundle: Path | None,
     outs: tuple[Path, ...],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .output import (
-    Place,
+    MilvusTarget,
     bundle_option,
     collection_option,
     device_option,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..audio.segments import Segments
     from ..ingest.batch import IngestRecord
     from ..manifest import Track
-    from ..milvus.properties import Model
+    from ..milvus.properties import EmbeddingModel
 
 
 @click.command()
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 def ingest(
     paths: tuple[Path, ...],
     manifest: Path | None,
-    milvus: Place,
+    milvus: MilvusTarget,
     collection: str,
     bundle: Path | None,
     device: str,
@@ -103,7 +103,7 @@ def ingest(
     from ..errors import OutputError
     from ..ingest.prometheus import IngestRun
     from ..milvus.collection import TrackCollection
-    from ..milvus.index import outgrown
+    from ..milvus.index import lite_size_warning
 
     if vectors and (paths or manifest or bulk):
         raise click.UsageError("--vectors takes the place of files, folders and --manifest, and goes into a Milvus")
@@ -126,7 +126,7 @@ def ingest(
             size, (model, start) = len(tracks), _of_audio(tracks, bundle, device, workers, ray, limits)
         with _store(milvus, collection, bulk, model, tracks) as store:
             if segments is not None:
-                store.cut_into(segments)
+                store.set_segmentation(segments)
             if not bulk and model.chroma_id and (lack := store.why_no_second_stage(model)):
                 say(f"note: {lack}")
             with progress_bar("ingest", size) as bar, closing(start(store)) as records:
@@ -141,7 +141,7 @@ def ingest(
             if not (bulk or isinstance(store, TrackCollection)):
                 where += ", which was not made"
             progress.rows = store.count()
-            advice = outgrown(store.client, progress.rows) if isinstance(store, TrackCollection) else ""
+            advice = lite_size_warning(store.client, progress.rows) if isinstance(store, TrackCollection) else ""
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and progress.tracks:
             click.echo(err=True)
@@ -165,7 +165,7 @@ def _counts(tracks: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(tracks.items())) or "no tracks"
 
 
-def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
+def _of_vectors(vectors: Path) -> tuple[int, EmbeddingModel, Callable[[Any], Generator[IngestRecord, None, None]]]:
     """The number of tracks, their model, and the function that ingests them into a store."""
     from ..ingest.parquet import Vectors, ingest_vectors
 
@@ -175,7 +175,7 @@ def _of_vectors(vectors: Path) -> tuple[int, Model, Callable[[Any], Generator[In
 
 def _of_audio(
     tracks: list[Track], bundle: Path | None, device: str, workers: int | None, ray: str | None, limits: Limits
-) -> tuple[Model, Callable[[Any], Generator[IngestRecord, None, None]]]:
+) -> tuple[EmbeddingModel, Callable[[Any], Generator[IngestRecord, None, None]]]:
     """The model that embeds the tracks, and what ingests them into a store."""
     from ..embedding.embedder import Embedder
     from ..ingest.pipeline import ingest_with
@@ -191,7 +191,7 @@ def _of_audio(
 
 @contextmanager
 def _store(
-    milvus: Place, collection: str, bulk: Path | None, model: Model, tracks: list[Track] | None
+    milvus: MilvusTarget, collection: str, bulk: Path | None, model: EmbeddingModel, tracks: list[Track] | None
 ) -> Iterator[Any]:
     """The store that an ingest fills: a collection, or a folder for bulk import.
 

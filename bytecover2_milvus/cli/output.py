@@ -75,7 +75,7 @@ class InOrder(click.Group):
 
 
 @dataclass(frozen=True)
-class Place:
+class MilvusTarget:
     """The Milvus that the options name."""
 
     uri: str
@@ -88,11 +88,11 @@ class Place:
 
 
 def milvus_options(command: Callable[..., object]) -> Any:
-    """Options that name a Milvus: the command takes a `Place` as `milvus`."""
+    """Options that name a Milvus: the command takes a `MilvusTarget` as `milvus`."""
 
     @wraps(command)
     def with_place(*args: Any, uri: str, token: str, database: str, server_pem: Path | None, **kwargs: Any) -> object:
-        return command(*args, milvus=Place(uri, token, database, server_pem), **kwargs)
+        return command(*args, milvus=MilvusTarget(uri, token, database, server_pem), **kwargs)
 
     for option in (
         click.option(
@@ -258,7 +258,7 @@ def about(path: Path, error: Exception) -> str:
 
 
 @contextmanager
-def open_milvus(place: Place, *, make: bool = False) -> Iterator[MilvusClient]:
+def open_milvus(place: MilvusTarget, *, make: bool = False) -> Iterator[MilvusClient]:
     """A connected client, closed at the end so that others may open the folder; `make` makes a missing folder."""
     from ..errors import CollectionMissing
     from ..milvus.connection import connected, is_folder

@@ -13,7 +13,7 @@ import click
 from .output import (
     STRETCH_CELLS,
     VERDICT_CELLS,
-    Place,
+    MilvusTarget,
     about,
     bundle_option,
     collection_option,
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per match on stdout.")
 def query(
     files: tuple[Path, ...],
-    milvus: Place,
+    milvus: MilvusTarget,
     collection: str,
     bundle: Path | None,
     device: str,
@@ -107,12 +107,12 @@ def query(
     from ..embedding.query import embed_query
     from ..errors import AudioError, ChromaError
     from ..milvus.collection import WHOLE_TRACKS, TrackCollection
-    from ..milvus.connection import both
+    from ..milvus.connection import and_filter
     from ..second_stage.answer import Catalogue, Question
 
     audio = [track.path for track in tracks_at(files)]
     embedder = Embedder(bundle, device)
-    filter = both(expression, WHOLE_TRACKS) if whole else expression
+    filter = and_filter(expression, WHOLE_TRACKS) if whole else expression
     question = Question(limit, group_by, filter, rerank, 0.0 if nearest else min_probability, distinct)
     matches: list[tuple[Path, Match]] = []
     answers, failures = [], 0

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..training.checkpoint import Checkpoint
     from ..training.data.corpus import Corpus, FeatureCache
-    from ..training.data.sources import Material
+    from ..training.data.sources import DataSources
 
 
 def corpus_options(command: Callable[..., object]) -> Any:
-    """Options of the training data: the command takes a `Material`, `cache` and `workers`."""
+    """Options of the training data: the command takes a `DataSources`, `cache` and `workers`."""
 
     @wraps(command)
     def with_material(*args: Any, **kwargs: Any) -> object:
         if not (kwargs["songs"] or kwargs["manifest"] or kwargs["unlabelled"]):
             raise click.UsageError("nothing to learn from: give --songs, --manifest or --unlabelled")
-        from ..training.data.sources import Material
+        from ..training.data.sources import DataSources
 
-        material = Material(**{field.name: kwargs.pop(field.name) for field in fields(Material)})
+        material = DataSources(**{field.name: kwargs.pop(field.name) for field in fields(DataSources)})
         return command(*args, material=material, **kwargs)
 
     for option in (
@@ -171,7 +171,7 @@ def train(
     go_on: bool,
     device: str,
     as_json: bool,
-    material: Material,
+    material: DataSources,
 ) -> None:
     """Train the network on songs or recordings; the same command resumes a run that was cut off.
 
@@ -190,10 +190,10 @@ def train(
     from ..atomic import check_writable
     from ..training.checkpoint import LAST, load_checkpoint
     from ..training.data.corpus import FeatureCache
-    from ..training.data.sources import Material
+    from ..training.data.sources import DataSources
     from ..training.distributed import launched, torch_device
     from ..training.precision import choose_precision
-    from ..training.train import VALIDATION, check_apart, check_start
+    from ..training.train import VALIDATION, check_disjoint, check_start
     from ..training.train import train as run
     from ..training.train_notes import NOTE_VALIDATION, train_notes
 
@@ -210,9 +210,9 @@ def train(
     features = FeatureCache.of(cache, config)
     corpus, validation = material.corpus(features, workers), None
     if validation_songs or validation_manifest:
-        held_out = Material(validation_songs, validation_manifest, arrangements=material.arrangements)
+        held_out = DataSources(validation_songs, validation_manifest, arrangements=material.arrangements)
         validation = held_out.corpus(features, workers)
-        check_apart(corpus, validation)
+        check_disjoint(corpus, validation)
         validation = validation if of_notes else prepare(validation, features, workers)
     if config.training.hearings:  # songs are drawn as they are needed
         songs, recordings = corpus.parts()
@@ -305,7 +305,7 @@ def fit_pca(
     whitening: float,
     out: Path,
     device: str,
-    material: Material,
+    material: DataSources,
 ) -> None:
     """Insert a PCA-FC layer, fitted on whole tracks, into a ByteCover checkpoint.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import CHROMA_GROUPS, FrontEnd
 from ..errors import BundleError, ConfigError
 from ..untrusted import parse_json, shorten
-from .onnx_file import FLOAT, ModelFile
+from .onnx_file import FLOAT, OnnxFile
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -145,7 +145,7 @@ class Contract:
         return cls(**{**table, "front_end": front_end})
 
 
-def check_metadata(contract: Contract, path: Path, model: ModelFile) -> None:
+def check_metadata(contract: Contract, path: Path, model: OnnxFile) -> None:
     """Refuse a model whose metadata does not repeat the contract: it is another bundle's.
 
     Raises
@@ -159,7 +159,7 @@ def check_metadata(contract: Contract, path: Path, model: ModelFile) -> None:
         raise BundleError(f"{path}: its metadata is not contract.json's in {names}; {COPY_AGAIN}")
 
 
-def check_graph(contract: Contract, path: Path, model: ModelFile, *, from_cqt: bool = False) -> None:
+def check_graph(contract: Contract, path: Path, model: OnnxFile, *, from_cqt: bool = False) -> None:
     """Refuse a model that takes or gives something else than the contract says, or that is more than one graph.
 
     Raises

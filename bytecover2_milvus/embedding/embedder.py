@@ -21,7 +21,7 @@ from ..extras import how_to_get
 from ..untrusted import shorten
 from .bundle import Bundle, default_bundle, open_bundle
 from .contract import COPY_AGAIN, INPUT, OUTPUT, OUTPUT_CHROMA, check_graph, check_metadata
-from .onnx_file import ModelFile
+from .onnx_file import OnnxFile
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -73,7 +73,7 @@ class Embedder:
         opened = open_bundle(default_bundle() if bundle is None else bundle)
         self.contract = opened.contract
         self.verdict = opened.calibration  # None where there is no second stage, or it was not calibrated
-        model = ModelFile.read(opened.model)
+        model = OnnxFile.read(opened.model)
         check_metadata(self.contract, opened.model, model)
         check_graph(self.contract, opened.model, model)
         self._made_with = (None if bundle is None else str(opened.path.absolute()), device, threads)

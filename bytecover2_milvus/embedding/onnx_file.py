@@ -2,7 +2,7 @@
 
 An ONNX file is one protobuf message. Field numbers are those of onnx.proto
 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), the encoding is
-https://protobuf.dev/programming-guides/encoding. Only what `ModelFile` holds is read.
+https://protobuf.dev/programming-guides/encoding. Only what `OnnxFile` holds is read.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class ModelFile:
+class OnnxFile:
     """The parts of an ONNX file that a contract speaks of."""
 
     ir_version: int  # of the file's own form, which a runtime knows up to some number
@@ -92,7 +92,7 @@ class ModelFile:
         return layers
 
     @classmethod
-    def read(cls, path: Path) -> ModelFile:
+    def read(cls, path: Path) -> OnnxFile:
         """The ONNX file at `path`.
 
         Raises
@@ -106,7 +106,7 @@ class ModelFile:
             raise BundleError(f"{path}: not an ONNX file, or a part of one; copy the bundle again") from error
 
     @classmethod
-    def parse(cls, content: bytes) -> ModelFile:
+    def parse(cls, content: bytes) -> OnnxFile:
         """The ONNX file of that content, which is known to be one."""
         model = _fields(content)
         [graph] = map(_fields, model[7])
@@ -149,7 +149,7 @@ class ModelFile:
 
 
 def is_int8(weights: Mapping[str, NDArray[Any]]) -> bool:
-    """True if `ModelFile.weights` are those of an int8 form."""
+    """True if `OnnxFile.weights` are those of an int8 form."""
     return any(name.endswith("_quantized") for name in weights)
 
 

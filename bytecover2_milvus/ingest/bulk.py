@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import whole_file
+from ..atomic import atomic_write
 from ..errors import BytecoverError, OutputError
 from ..extras import why_not_imported
-from ..milvus.properties import Model
+from ..milvus.properties import EmbeddingModel
 from ..milvus.schema import FEATURES, STORED, Row, collection_schema
 from ..untrusted import DAMAGED, parse_json, read_text, shorten
 from .sqlite import Staging
@@ -47,7 +47,7 @@ class BulkFolder(Staging):
         If it cannot be written, or pymilvus' bulk writer is not installed.
     """
 
-    def __init__(self, folder: str | Path, model: Model) -> None:
+    def __init__(self, folder: str | Path, model: EmbeddingModel) -> None:
         self.folder = Path(folder)
         self._writer_class, self._parquet = _bulk_writer(self.folder)
         super().__init__(self.folder / STAGING, model)
@@ -97,7 +97,7 @@ class BulkFolder(Staging):
             "rows": self.count(),
             "files": [file.name for file in files],
         }
-        with whole_file(contents) as part:
+        with atomic_write(contents) as part:
             part.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         return files
 

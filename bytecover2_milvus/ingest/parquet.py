@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..alignment.chroma import decode
-from ..atomic import whole_file
+from ..atomic import atomic_write
 from ..errors import ChromaError, CollectionError, CollectionMismatch, ConfigError, VectorsError
 from ..extras import why_not_imported
 from ..milvus.collection import TrackCollection
@@ -31,7 +31,7 @@ from ..milvus.properties import (
     CHROMA_ID,
     CONTRACT_VERSION,
     MODEL_ID,
-    Model,
+    EmbeddingModel,
     model_properties,
     read_segments,
     segment_properties,
@@ -70,7 +70,7 @@ _ABSENT = {"chroma": "", "statistics": {}}  # what stands for them where a colle
 _TELLING = ("skipped", "added", "updated", "failed")
 
 
-def staging_for(path: str | Path, model: Model) -> Staging:
+def staging_for(path: str | Path, model: EmbeddingModel) -> Staging:
     """The `Staging` beside `path` that `ingest` fills and `write_vectors` then writes to `path`.
 
     Raises
@@ -101,7 +101,7 @@ def write_vectors(collection: TrackCollection | Staging, path: str | Path, filte
     pa, parquet = _pyarrow(path)
     schema = _schema(pa, collection)
     n_rows = 0
-    with whole_file(path) as part, parquet.ParquetWriter(part, schema, compression="zstd") as writer:
+    with atomic_write(path) as part, parquet.ParquetWriter(part, schema, compression="zstd") as writer:
         columns = [name for name in ("id", *STORED, *FEATURES) if name in collection.fields]
         for page in collection.pages(columns, filter):
             page = [_ABSENT | entity for entity in sorted(page, key=lambda entity: entity["id"])]
@@ -286,7 +286,7 @@ def _store_rows(vectors: Vectors, collection: TrackCollection) -> Generator[Inge
     """One record per row."""
     n_stored = 0
     if vectors.segments and not collection.segments:
-        collection.cut_into(vectors.segments)
+        collection.set_segmentation(vectors.segments)
     for rows, features in vectors:
         stored = {row.id: row for row in collection.rows_with([row.id for row in rows], fresh=True)}
         track_ids = [row.track_id for row in rows]

@@ -115,7 +115,7 @@ def ingest(
     embedder : Embedder
         Of the model that the collection belongs to.
     collection : TrackCollection or Staging
-        Which says how tracks are cut: `TrackCollection.cut_into` changes it.
+        Which says how tracks are cut: `TrackCollection.set_segmentation` changes it.
     workers : int, optional
         Processes that decode; see `Decoder`.
     limits : Limits, optional

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..atomic import whole_file
+from ..atomic import atomic_write
 from .batch import IngestRecord
 
 STATUSES = ("added", "updated", "skipped", "failed")
@@ -43,7 +43,7 @@ class IngestRun:
         OutputError
             If the file cannot be written.
         """
-        with whole_file(Path(path)) as part:
+        with atomic_write(Path(path)) as part:
             part.write_text(self.text(time.time()), encoding="utf-8")
 
     def text(self, now: float) -> str:

@@ -23,7 +23,7 @@ from ..errors import CollectionError, CollectionMissing
 from ..manifest import Track
 from ..milvus.alias import aliases_of, collection_behind, has_collection, list_collections, name_for, set_property
 from ..milvus.collection import TrackCollection
-from ..milvus.connection import ask
+from ..milvus.connection import call_with_retry
 from ..milvus.properties import CHROMA_ID, MODEL_ID, PREVIOUS
 from ..milvus.schema import STORED, Row, read_row
 from .batch import IngestRecord
@@ -117,7 +117,7 @@ def promote(
     if live.model_id == embedder.model_id and embedder.chroma_id in ("", live.chroma_id):
         return _finish(live, alias, embedder, workers, tally)
     source, target = live, _target(client, alias, embedder)
-    target.cut_into(source.segments)
+    target.set_segmentation(source.segments)
     while _catch_up(source, target, embedder, workers, tally) > BATCH_SIZE:
         pass  # others may ingest meanwhile
     recall, files_asked = check(target, embedder)
@@ -184,8 +184,8 @@ def _put_behind_alias(client: MilvusClient, alias: str) -> TrackCollection:
     own_name = name_for(alias, collection.model_id, collection.chroma_id)
     if has_collection(client, own_name):
         raise CollectionError(f"{alias}: cannot come behind an alias as {own_name}, which exists already; drop that")
-    ask(client.rename_collection, old_name=alias, new_name=own_name)
-    ask(client.create_alias, collection_name=own_name, alias=alias)
+    call_with_retry(client.rename_collection, old_name=alias, new_name=own_name)
+    call_with_retry(client.create_alias, collection_name=own_name, alias=alias)
     return TrackCollection.open(client, alias)
 
 
@@ -200,7 +200,7 @@ def _restore_alias(client: MilvusClient, alias: str) -> None:
     if len(renamed) != 1:
         hint = f"which of {', '.join(renamed)} it stood for is not known" if renamed else "ingest makes one"
         raise CollectionMissing(f"{alias}: no collection or alias of that name; {hint}")
-    ask(client.create_alias, collection_name=renamed[0], alias=alias)
+    call_with_retry(client.create_alias, collection_name=renamed[0], alias=alias)
 
 
 def _own_name(alias: str, properties: dict[str, str]) -> str:
@@ -342,8 +342,8 @@ def _move(client: MilvusClient, alias: str, old: str, new: str) -> None:
         raise CollectionError(
             f"{alias}: stands for {live} now, no more for {old}: another promotion was faster; run again"
         )
-    ask(client.alter_alias, collection_name=new, alias=alias)
+    call_with_retry(client.alter_alias, collection_name=new, alias=alias)
 
 
 def _properties(client: MilvusClient, name: str) -> dict[str, str]:
-    return dict(ask(client.describe_collection, collection_name=name)["properties"])
+    return dict(call_with_retry(client.describe_collection, collection_name=name)["properties"])

@@ -36,7 +36,7 @@ from ..embedding.bundle import default_bundle, open_bundle
 from ..embedding.embedder import DEVICES, Embedder
 from ..errors import AudioError, BytecoverError, ChromaError, ClusterError, DeviceError, UnreadableAudio
 from ..extras import why_not_imported
-from ..milvus.properties import Model
+from ..milvus.properties import EmbeddingModel
 from ..milvus.schema import Features
 from .reader import ReadFile, hear
 
@@ -304,7 +304,7 @@ class _WorkerDied(Exception):
     """A worker died, alone or with its machine."""
 
 
-def _model(model: Model) -> str:
+def _model(model: EmbeddingModel) -> str:
     """The model in words."""
     return f"{model.model_id} with note map {model.chroma_id}" if model.chroma_id else model.model_id
 
@@ -324,7 +324,7 @@ def _connected(address: str, workers: int | None) -> ModuleType:
         options |= {"num_cpus": workers or usable_cores(), "object_store_memory": OBJECT_STORE}
         options |= {"include_dashboard": False}
     try:
-        _knock(address)
+        _probe(address)
         with _sigterm_kept(), _private() if address == LOCAL else nullcontext():
             ray.init(address, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:  # nobody, other versions, no token
@@ -367,7 +367,7 @@ def _sigterm_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _knock(address: str) -> None:
+def _probe(address: str) -> None:
     """Fail at once where nobody listens: Ray would try for minutes."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     if host:

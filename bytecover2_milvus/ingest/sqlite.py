@@ -25,7 +25,7 @@ from ..milvus.properties import (
     CHROMA_CHANNELS,
     CHROMA_ID,
     MODEL_ID,
-    Model,
+    EmbeddingModel,
     SecondStage,
     model_properties,
     read_segments,
@@ -71,7 +71,7 @@ class Staging:
     fields = ("id", *STORED, *FEATURES)
     has_full_cohort = False  # it is looked up in no time
 
-    def __init__(self, path: str | Path, model: Model) -> None:
+    def __init__(self, path: str | Path, model: EmbeddingModel) -> None:
         self.path = Path(path)
         self.name = str(path)
         self.model_id = model.model_id
@@ -126,8 +126,8 @@ class Staging:
         with self._sqlite_errors():
             return int(self._db.execute("SELECT count(*) FROM rows").fetchone()[0])
 
-    def cut_into(self, segments: Segments) -> None:
-        """Let `ingest` cut tracks into these segments, as `TrackCollection.cut_into`."""
+    def set_segmentation(self, segments: Segments) -> None:
+        """Let `ingest` cut tracks into these segments, as `TrackCollection.set_segmentation`."""
         told = segment_properties(segments).items()
         with self._sqlite_errors(), self._db:
             self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", told)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CollectionError, CollectionMismatch, CollectionMissing
-from .connection import ask, collections_of, is_embedded
+from .connection import call_with_retry, collections_of, is_embedded
 from .properties import MODEL_ID
 from .schema import FIELDS, SECOND_STAGE
 
@@ -34,7 +34,7 @@ def has_collection(client: MilvusClient, name: str) -> bool:
         As `check_name`, or if Milvus fails.
     """
     check_name(name)
-    return bool(ask(client.has_collection, collection_name=name))
+    return bool(call_with_retry(client.has_collection, collection_name=name))
 
 
 def check_name(name: str) -> None:
@@ -53,7 +53,11 @@ def check_name(name: str) -> None:
 def list_collections(client: MilvusClient) -> list[str]:
     """The names of the collections that hold embeddings of a model of ours."""
     names = sorted(collections_of(client))
-    return [name for name in names if MODEL_ID in ask(client.describe_collection, collection_name=name)["properties"]]
+    return [
+        name
+        for name in names
+        if MODEL_ID in call_with_retry(client.describe_collection, collection_name=name)["properties"]
+    ]
 
 
 def name_for(alias: str, model_id: str, chroma_id: str = "") -> str:
@@ -75,7 +79,7 @@ def name_for(alias: str, model_id: str, chroma_id: str = "") -> str:
 
 def collection_behind(client: MilvusClient, name: str) -> str:
     """The name of the collection that `name` stands for: another one where `name` is an alias."""
-    return str(ask(client.describe_collection, collection_name=name)["collection_name"])
+    return str(call_with_retry(client.describe_collection, collection_name=name)["collection_name"])
 
 
 def aliases_of(client: MilvusClient, name: str) -> list[str]:
@@ -84,20 +88,20 @@ def aliases_of(client: MilvusClient, name: str) -> list[str]:
     Milvus Lite does not describe them, and to list them a server of 2.3 looks in its default database only.
     """
     method = client.list_aliases if is_embedded(client) else client.describe_collection
-    return sorted(ask(method, collection_name=name)["aliases"])
+    return sorted(call_with_retry(method, collection_name=name)["aliases"])
 
 
 def set_property(client: MilvusClient, name: str, key: str, value: str) -> None:
     """Give a collection a property, over one of that name."""
-    ask(client.alter_collection_properties, collection_name=name, properties={key: value})
+    call_with_retry(client.alter_collection_properties, collection_name=name, properties={key: value})
 
 
 def drop_collection(client: MilvusClient, name: str) -> None:
     """Delete a collection of ours, by its name or an alias, with all it holds and all its aliases."""
     own_name = describe_ours(client, name)["collection_name"]
     for alias in aliases_of(client, own_name):  # Milvus Lite would keep them, standing for nothing
-        ask(client.drop_alias, alias=alias)
-    ask(client.drop_collection, collection_name=own_name)
+        call_with_retry(client.drop_alias, alias=alias)
+    call_with_retry(client.drop_collection, collection_name=own_name)
 
 
 def describe_ours(client: MilvusClient, name: str) -> dict[str, Any]:
@@ -109,7 +113,7 @@ def describe_ours(client: MilvusClient, name: str) -> dict[str, Any]:
     """
     if not has_collection(client, name):
         raise CollectionMissing(f"{name}: no collection of that name; {_those_there(client)}")
-    description = ask(client.describe_collection, collection_name=name)
+    description = call_with_retry(client.describe_collection, collection_name=name)
     lacking = sorted(set(FIELDS) - set(SECOND_STAGE) - {entry["name"] for entry in description["fields"]})
     if lacking or MODEL_ID not in description["properties"]:
         what = f"it lacks {', '.join(lacking)}" if lacking else f"it lacks the property {MODEL_ID}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CollectionError, CollectionMismatch
 from .alias import set_property
 from .cohort import SIZE, CohortTrack, StoredChroma, cohort_tracks
-from .connection import both, quote
+from .connection import and_filter, quote
 from .properties import CHROMA_CHANNELS, CHROMA_ID, FULL_COHORT
 from .schema import FEATURES, SECOND_STAGE, Features, read_features
 
@@ -115,7 +115,7 @@ class ChromaRows:
         ids: list[str] = []
         while n_rows and len(ids) < SIZE:
             edge = f'id < "{int(share * 16**_KEY_DIGITS):0{_KEY_DIGITS}x}"' if share < 1 else ""
-            found = self._query(both(HAS_CHROMA, edge), ["id", "track_id"], consistency_level="Strong")
+            found = self._query(and_filter(HAS_CHROMA, edge), ["id", "track_id"], consistency_level="Strong")
             track_of = {entity["id"]: entity["track_id"] for entity in found}
             ids = sorted(track_of)[:SIZE]
             if share >= 1:
@@ -130,6 +130,6 @@ class ChromaRows:
         """The rows whose field `of` is one of `keys`, as they are at this moment."""
         found: list[dict[str, Any]] = []
         for start in range(0, len(keys), at_once):
-            some = both(filter, f"{of} in {quote(keys[start : start + at_once])}")
+            some = and_filter(filter, f"{of} in {quote(keys[start : start + at_once])}")
             found += self._query(some, output_fields, consistency_level="Strong")
         return found

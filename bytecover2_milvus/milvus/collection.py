@@ -29,7 +29,7 @@ from ..embedding.query import Query
 from ..errors import CollectionError, CollectionMismatch
 from .alias import aliases_of, collection_behind, describe_ours, has_collection, name_for, set_property
 from .chroma_rows import ChromaRows
-from .connection import ask, both, is_embedded, quote
+from .connection import and_filter, call_with_retry, is_embedded, quote
 from .evaluate import StoredTracks
 from .index import ensure_index, ensure_loaded, index_progress, load_state, memory_bytes
 from .properties import (
@@ -37,7 +37,7 @@ from .properties import (
     LAST_INGEST,
     MODEL_ID,
     PREVIOUS,
-    Model,
+    EmbeddingModel,
     model_properties,
     read_segments,
     segment_properties,
@@ -121,7 +121,7 @@ class TrackCollection(ChromaRows):
         return cls(client, name, description, load)
 
     @classmethod
-    def create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
+    def create(cls, client: MilvusClient, name: str, model: EmbeddingModel) -> TrackCollection:
         """A new, empty collection for the embeddings of `model`.
 
         Raises
@@ -131,7 +131,7 @@ class TrackCollection(ChromaRows):
         """
         if has_collection(client, name):
             raise CollectionError(f"{name}: exists already; choose another name, or drop it first")
-        ask(
+        call_with_retry(
             client.create_collection,
             collection_name=name,
             schema=collection_schema(model.dim),
@@ -141,7 +141,7 @@ class TrackCollection(ChromaRows):
         return cls.open(client, name, model.model_id)
 
     @classmethod
-    def open_or_create(cls, client: MilvusClient, name: str, model: Model) -> TrackCollection:
+    def open_or_create(cls, client: MilvusClient, name: str, model: EmbeddingModel) -> TrackCollection:
         """The collection of that name for the embeddings of `model`; if there is none, one is made behind an alias.
 
         An empty one that was made by Milvus' REST call with ``schemas/tracks.collection.json`` becomes the model's.
@@ -154,7 +154,7 @@ class TrackCollection(ChromaRows):
                 own_name = found
             else:
                 _unless_there(partial(cls.create, client, own_name, model), client, own_name)
-            alias = partial(ask, client.create_alias, collection_name=own_name, alias=name)
+            alias = partial(call_with_retry, client.create_alias, collection_name=own_name, alias=name)
             _unless_there(alias, client, name)
         _adopt(client, name, model)
         return cls.open(client, name, model.model_id)
@@ -194,7 +194,7 @@ class TrackCollection(ChromaRows):
         # Of two equal keys in one request Milvus Lite keeps the last, a server the first.
         entities = {stored.id: stored.entity(features) for stored, features in pairs}
         for batch in _upserts(entities.values(), [name for name in FIELDS if name in self.fields]):
-            ask(self.client.upsert, collection_name=self.name, data=batch)
+            call_with_retry(self.client.upsert, collection_name=self.name, data=batch)
             self._wrote = True
         self.check_alias(f"what this run stored is in {self.name}. Run it again with that collection's model")
 
@@ -210,11 +210,11 @@ class TrackCollection(ChromaRows):
         if live != self.name:
             raise CollectionMismatch(f"{self._opened_as}: stands for {live} now; {otherwise}")
 
-    def cut_into(self, segments: Segments) -> None:
+    def set_segmentation(self, segments: Segments) -> None:
         """Let `ingest` cut tracks into these segments; what is stored stays until its tracks are ingested again."""
         if segments == self.segments:
             return
-        ask(
+        call_with_retry(
             self.client.alter_collection_properties,
             collection_name=self.name,
             properties=segment_properties(segments),
@@ -262,7 +262,7 @@ class TrackCollection(ChromaRows):
             raise CollectionError(f"limit = {limit}: between 1 and {MAX_HITS}")
         if not all(isinstance(query, Query) for query in queries):
             queries = [Query(row[None]) for row in np.atleast_2d(np.asarray(queries, dtype=np.float32))]
-        filter = both(filter, f"track_id not in {quote(exclude)}" if exclude else "")
+        filter = and_filter(filter, f"track_id not in {quote(exclude)}" if exclude else "")
         return find_matches(self, [self._unit(query) for query in queries], limit, group_by, filter)
 
     def _unit(self, query: Query) -> Query:
@@ -343,7 +343,7 @@ class TrackCollection(ChromaRows):
                 filter += f" and id not in {quote(keep)}"
             ids = [entity["id"] for entity in self._query(filter, ["id"], consistency_level="Strong")]
             for batch in _batches(ids, ROWS_PER_UPSERT):
-                ask(self.client.delete, collection_name=self.name, filter=f"id in {quote(batch)}")
+                call_with_retry(self.client.delete, collection_name=self.name, filter=f"id in {quote(batch)}")
                 self._wrote = True
             n_deleted += len(ids)
         if n_deleted:
@@ -353,17 +353,17 @@ class TrackCollection(ChromaRows):
     def count(self, filter: str = "", *, fresh: bool = True) -> int:
         """The number of rows that pass `filter`: now, or as `search` sees them if not `fresh`, which is faster."""
         consistency = {"consistency_level": "Strong"} if fresh else self.consistency
-        return int(self._query(both(filter, ""), ["count(*)"], **consistency)[0]["count(*)"])
+        return int(self._query(and_filter(filter, ""), ["count(*)"], **consistency)[0]["count(*)"])
 
     def stored_rows(self) -> int:
         """The number of rows; if they are not loaded, by Milvus' statistics, in which deleted ones may linger."""
         if load_state(self.client, self.name) == "Loaded":
             return self.count()
-        return int(ask(self.client.get_collection_stats, collection_name=self.name)["row_count"])
+        return int(call_with_retry(self.client.get_collection_stats, collection_name=self.name)["row_count"])
 
     def flush(self) -> None:
         """Seal what was written, so that it is indexed; servers allow it once in ten seconds."""
-        ask(self.client.flush, collection_name=self.name, timeout_s=FLUSH_TIMEOUT_S)
+        call_with_retry(self.client.flush, collection_name=self.name, timeout_s=FLUSH_TIMEOUT_S)
 
     def note_ingest(self) -> None:
         """Remember that an ingest ended now, for `describe`; a user who may only write rows does without."""
@@ -377,7 +377,7 @@ class TrackCollection(ChromaRows):
         state, indexed_rows = index_progress(self.client, self.name)
         texts = [name for name in (*STORED, *SECOND_STAGE) if name in self.fields]
         text_bytes = self._text_bytes(texts) if loaded == "Loaded" else 0
-        description = ask(self.client.describe_collection, collection_name=self.name)
+        description = call_with_retry(self.client.describe_collection, collection_name=self.name)
         return {
             "collection": self.name,
             "aliases": aliases_of(self.client, self.name),
@@ -402,12 +402,12 @@ class TrackCollection(ChromaRows):
     def _text_bytes(self, fields: Sequence[str]) -> int:
         """The mean bytes that a row holds in `fields`, from a sample."""
         some: dict[str, Any] = {"filter": "", "limit": SAMPLE_ROWS, "output_fields": ["id", *fields]}
-        sample = ask(self.client.query, collection_name=self.name, **some)
+        sample = call_with_retry(self.client.query, collection_name=self.name, **some)
         size = sum(len(str(value).encode()) for entity in sample for value in entity.values())
         return size // max(1, len(sample))
 
     def _query(self, filter: str, output_fields: list[str], **consistency: Any) -> list[dict[str, Any]]:
-        rows = ask(
+        rows = call_with_retry(
             self.client.query, collection_name=self.name, filter=filter, output_fields=output_fields, **consistency
         )
         return list(rows)  # pymilvus completes each row when it is read, by its place: sorted first, JSON would be lost
@@ -423,7 +423,7 @@ class TrackCollection(ChromaRows):
         n_pages = -(-self.count(filter) // rows_per_page)
         edges = [f"{65_536 * page // n_pages:04x}" for page in range(n_pages)] + ["g"]  # which is above every digit
         for low, high in pairwise(edges):
-            where = both(filter, f'id >= "{low}" and id < "{high}"')
+            where = and_filter(filter, f'id >= "{low}" and id < "{high}"')
             yield self._query(where, output_fields, consistency_level="Strong")
 
 
@@ -436,18 +436,18 @@ def _unless_there(make: Callable[[], object], client: MilvusClient, name: str) -
             raise
 
 
-def _adopt(client: MilvusClient, name: str, model: Model) -> None:
+def _adopt(client: MilvusClient, name: str, model: EmbeddingModel) -> None:
     """Give an empty collection of our schema that belongs to no model yet to `model`; leave any other as it is."""
-    description = ask(client.describe_collection, collection_name=name)
+    description = call_with_retry(client.describe_collection, collection_name=name)
     stored = {entry["name"]: entry["params"] for entry in description["fields"]}
     if MODEL_ID in description["properties"] or not set(FIELDS) - set(SECOND_STAGE) <= set(stored) <= set(FIELDS):
         return
     ensure_index(client, name)
     ensure_loaded(client, name)
     count: dict[str, Any] = {"filter": "", "output_fields": ["count(*)"], "consistency_level": "Strong"}
-    n_rows = ask(client.query, collection_name=name, **count)[0]["count(*)"]
+    n_rows = call_with_retry(client.query, collection_name=name, **count)[0]["count(*)"]
     if n_rows == 0 and int(stored["embedding"]["dim"]) == model.dim:
-        ask(client.alter_collection_properties, collection_name=name, properties=model_properties(model))
+        call_with_retry(client.alter_collection_properties, collection_name=name, properties=model_properties(model))
 
 
 def _upserts(entities: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:

@@ -145,7 +145,7 @@ def is_folder(uri: str) -> bool:
 
 def is_embedded(client: MilvusClient) -> bool:
     """True if `client`, ours or not, talks to a Milvus Lite."""
-    return str(ask(client.get_server_version)).startswith("milvus_lite")
+    return str(call_with_retry(client.get_server_version)).startswith("milvus_lite")
 
 
 def embedded_folder(client: MilvusClient) -> Path | None:
@@ -167,7 +167,7 @@ def collections_of(client: MilvusClient) -> list[str]:
     opened = _opened.get(client)
     server = _server(opened.folder) if opened else None
     if not (opened and server) or "shards_num" in ShowCollectionsResponse.DESCRIPTOR.fields_by_name:
-        return ask(client.list_collections)
+        return call_with_retry(client.list_collections)
     from milvus_lite.exceptions import MilvusLiteError
 
     try:  # pymilvus 2.6.0 lacks a field of what Milvus Lite would answer
@@ -187,7 +187,7 @@ def quote(value: str | Iterable[str]) -> str:
     return f"[{', '.join(map(quote, value))}]"
 
 
-def both(filter: str, condition: str) -> str:
+def and_filter(filter: str, condition: str) -> str:
     """Rows that pass a user's filter and also a condition of ours, which the filter cannot get around.
 
     Raises
@@ -209,7 +209,7 @@ def both(filter: str, condition: str) -> str:
     return f"({filter}) and {condition}" if condition else f"({filter})"
 
 
-def ask(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, **kwargs: Any) -> _Answer:
+def call_with_retry(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, **kwargs: Any) -> _Answer:
     """The answer of a method of `MilvusClient` within a time limit.
 
     A server that went away, or is back and not ready yet, is waited for, at most `CALL_TIMEOUT_S`.

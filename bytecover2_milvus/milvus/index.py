@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CollectionError
-from .connection import ask, embedded_folder, is_embedded
+from .connection import call_with_retry, embedded_folder, is_embedded
 from .schema import BODY
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ LITE_ROWS = 50_000  # that Milvus Lite serves well: docs/milvus.md, "Sizing"
 
 def ensure_index(client: MilvusClient, name: str) -> str:
     """The type of the index on the embeddings, after building one where a `create` that was cut off left none."""
-    names = ask(client.list_indexes, collection_name=name, field_name="embedding")
+    names = call_with_retry(client.list_indexes, collection_name=name, field_name="embedding")
     if not names:
         wanted = BODY["indexParams"][0]
         exact = is_embedded(client)
@@ -38,9 +38,9 @@ def ensure_index(client: MilvusClient, name: str) -> str:
             index_type=EXACT if exact else wanted["indexType"],
             params={} if exact else wanted["params"],
         )
-        ask(client.create_index, collection_name=name, index_params=index_params, timeout_s=LOAD_TIMEOUT_S)
+        call_with_retry(client.create_index, collection_name=name, index_params=index_params, timeout_s=LOAD_TIMEOUT_S)
         names = [wanted["indexName"]]
-    return str(ask(client.describe_index, collection_name=name, index_name=names[0])["index_type"])
+    return str(call_with_retry(client.describe_index, collection_name=name, index_name=names[0])["index_type"])
 
 
 def search_params(index_type: str, n_hits: int) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def await_index(client: MilvusClient, name: str) -> None:
 
 
 def _described(client: MilvusClient, name: str) -> dict[str, Any]:
-    names = ask(client.list_indexes, collection_name=name, field_name="embedding")
-    return ask(client.describe_index, collection_name=name, index_name=names[0])
+    names = call_with_retry(client.list_indexes, collection_name=name, field_name="embedding")
+    return call_with_retry(client.describe_index, collection_name=name, index_name=names[0])
 
 
 def _ask_again(client: MilvusClient, name: str, index: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def _ask_again(client: MilvusClient, name: str, index: dict[str, Any]) -> None:
         metric_type=index["metric_type"],
         params={key: int(index[key]) for key in index.keys() & BUILD_PARAMS},
     )
-    ask(client.create_index, collection_name=name, index_params=wanted, sync=False)
+    call_with_retry(client.create_index, collection_name=name, index_params=wanted, sync=False)
 
 
 def memory_bytes(rows: int, dim: int, index_type: str) -> int:
@@ -113,7 +113,7 @@ def memory_bytes(rows: int, dim: int, index_type: str) -> int:
     return rows * 4 * (dim + links)
 
 
-def outgrown(client: MilvusClient, rows: int) -> str:
+def lite_size_warning(client: MilvusClient, rows: int) -> str:
     """Advice for an embedded collection with more rows than Milvus Lite serves well; "" where all is well."""
     if rows <= LITE_ROWS or not is_embedded(client):
         return ""
@@ -125,7 +125,7 @@ def outgrown(client: MilvusClient, rows: int) -> str:
 
 def load_state(client: MilvusClient, name: str) -> str:
     """``Loaded``, ``Loading`` or ``NotLoad``."""
-    return str(ask(client.get_load_state, collection_name=name)["state"].name)
+    return str(call_with_retry(client.get_load_state, collection_name=name)["state"].name)
 
 
 def ensure_loaded(client: MilvusClient, name: str) -> None:
@@ -139,12 +139,12 @@ def ensure_loaded(client: MilvusClient, name: str) -> None:
     folder = embedded_folder(client)
     for _ in range(2 if folder else 0):
         try:
-            ask(client.load_collection, collection_name=name, timeout_s=LOAD_TIMEOUT_S)
+            call_with_retry(client.load_collection, collection_name=name, timeout_s=LOAD_TIMEOUT_S)
             return
         except CollectionError:
             time.sleep(1.0)
     if folder:
-        real_name = ask(client.describe_collection, collection_name=name)["collection_name"]
+        real_name = call_with_retry(client.describe_collection, collection_name=name)["collection_name"]
         for index_file in folder.glob(f"**/collections/{real_name}/partitions/*/indexes/*.idx"):
             index_file.unlink()
-    ask(client.load_collection, collection_name=name, timeout_s=LOAD_TIMEOUT_S)
+    call_with_retry(client.load_collection, collection_name=name, timeout_s=LOAD_TIMEOUT_S)

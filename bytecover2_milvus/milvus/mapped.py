@@ -17,7 +17,7 @@ import numpy as np
 from ..embedding.milvus_function import ByteCover2EmbeddingFunction, Recording
 from ..errors import CollectionError, CollectionMismatch, CollectionMissing
 from .alias import has_collection
-from .connection import ask, both
+from .connection import and_filter, call_with_retry
 from .index import ensure_loaded, search_params
 from .properties import MODEL_ID
 from .search import MAX_HITS
@@ -63,7 +63,7 @@ class MappedCollection:
         self.embed = embed
         if not has_collection(client, name):
             raise CollectionMissing(f"{name}: no collection of that name; create it first")
-        description = ask(client.describe_collection, collection_name=name)
+        description = call_with_retry(client.describe_collection, collection_name=name)
         self._stored = {entry["name"] for entry in description["fields"]}
         self._dynamic = bool(description["enable_dynamic_field"])
         self._auto_id = bool(description["auto_id"])
@@ -93,17 +93,17 @@ class MappedCollection:
             entities = [self._entity(row) for row in batch]
             self._look_again()
             if self._known_model is None:
-                ask(
+                call_with_retry(
                     self.client.alter_collection_properties,
                     collection_name=self.name,
                     properties={self._model_property: self.embed.model_id},
                 )
                 self._known_model = self.embed.model_id
             if self._auto_id:
-                ask(self.client.insert, collection_name=self.name, data=entities)
+                call_with_retry(self.client.insert, collection_name=self.name, data=entities)
             else:
                 last = {entity.get(self.fields.id): entity for entity in entities}
-                ask(self.client.upsert, collection_name=self.name, data=list(last.values()))
+                call_with_retry(self.client.upsert, collection_name=self.name, data=list(last.values()))
             self._wrote = True
             n_rows += len(batch)
         return n_rows
@@ -140,13 +140,13 @@ class MappedCollection:
         self._look_again()
         ensure_loaded(self.client, self.name)
         consistency: dict[str, Any] = {"consistency_level": "Session"} if self._wrote else {}
-        found = ask(
+        found = call_with_retry(
             self.client.search,
             collection_name=self.name,
             anns_field=self.fields.embedding,
             data=queries,
             limit=limit,
-            filter=both(filter, ""),
+            filter=and_filter(filter, ""),
             search_params=search_params(self._index_type, limit),
             output_fields=[self.fields.id, *output_fields],
             **consistency,
@@ -166,7 +166,9 @@ class MappedCollection:
     def _look_again(self) -> None:
         """Refuse another model's embeddings, where the field held none yet and others may have stored some."""
         if self._known_model is None:
-            self._known_model = self._check_model(ask(self.client.describe_collection, collection_name=self.name))
+            self._known_model = self._check_model(
+                call_with_retry(self.client.describe_collection, collection_name=self.name)
+            )
 
     def _entity(self, row: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -200,10 +202,10 @@ def _index_type(client: MilvusClient, name: str, fields: FieldMap, description: 
     if vector["type"] != DataType.FLOAT_VECTOR or int(vector["params"]["dim"]) != dim:
         found = f"{vector['type'].name} {vector['params']}"
         raise CollectionMismatch(f"{name}: {fields.embedding} is {found}; FLOAT_VECTOR of dim {dim} is needed")
-    indexes = ask(client.list_indexes, collection_name=name, field_name=fields.embedding)
+    indexes = call_with_retry(client.list_indexes, collection_name=name, field_name=fields.embedding)
     if not indexes:
         raise CollectionMismatch(f"{name}: no index on {fields.embedding}; create one with metric_type COSINE")
-    index = ask(client.describe_index, collection_name=name, index_name=indexes[0])
+    index = call_with_retry(client.describe_index, collection_name=name, index_name=indexes[0])
     if index["metric_type"] not in METRICS:
         raise CollectionMismatch(
             f"{name}: the index on {fields.embedding} ranks by {index['metric_type']}; COSINE is needed"

@@ -28,7 +28,7 @@ class SecondStage(Protocol):
     def chroma_id(self) -> str: ...
 
 
-class Model(SecondStage, Protocol):
+class EmbeddingModel(SecondStage, Protocol):
     """The facts of an `Embedder` that a collection needs."""
 
     @property
@@ -44,7 +44,7 @@ class Model(SecondStage, Protocol):
     def chroma_channels(self) -> int: ...
 
 
-def model_properties(model: Model) -> dict[str, str]:
+def model_properties(model: EmbeddingModel) -> dict[str, str]:
     """Whose embeddings these are, and whose chroma, if there is any."""
     chroma = {CHROMA_ID: model.chroma_id, CHROMA_CHANNELS: str(model.chroma_channels)} if model.chroma_id else {}
     return {MODEL_ID: model.model_id, CONTRACT_VERSION: str(model.contract_version)} | chroma

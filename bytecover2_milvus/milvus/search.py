@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..audio.segments import Segments
 from ..embedding.query import Query
-from .connection import ask
+from .connection import call_with_retry
 from .index import EXACT, search_params
 from .schema import FIELDS
 
@@ -148,7 +148,7 @@ def closest_rows(collection: SearchTarget, queries: NDArray[np.float32], n_hits:
     hits: list[list[Hit]] = []
     at_once = max(1, HITS_PER_CALL // n_hits)
     for start in range(0, len(queries), at_once):
-        hits += ask(
+        hits += call_with_retry(
             collection.client.search,
             collection_name=collection.name,
             anns_field="embedding",
@@ -166,7 +166,7 @@ def closest_rows(collection: SearchTarget, queries: NDArray[np.float32], n_hits:
 
 
 def _scan(collection: SearchTarget, queries: NDArray[np.float32], n_hits: int, filter: str) -> list[list[Hit]]:
-    rows = ask(
+    rows = call_with_retry(
         collection.client.query,
         collection_name=collection.name,
         filter=filter,

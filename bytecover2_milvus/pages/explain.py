@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alignment.chroma import to_levels
-from ..atomic import check_writable, whole_file
+from ..atomic import atomic_write, check_writable
 from ..errors import AudioError, BundleError
 from ..second_stage.attribution import contributions
 from ..second_stage.explain import (
@@ -100,7 +100,7 @@ def write_page(
         explanation = judged(explanation, verdict, *statistics)
     sounds = (compress(of_query), compress(of_track)) if sound else (None, None)
     page = explain_page(explanation, sounds)
-    with whole_file(out) as part:
+    with atomic_write(out) as part:
         part.write_text(page, encoding="utf-8")
     return explanation
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import whole_file
+from ..atomic import atomic_write
 from ..groups.group import Group, in_order
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def lines_of(groups: Iterable[Group]) -> Iterator[dict[str, Any]]:
 
 def write_json_lines(groups: Groups, path: Path, name: str) -> None:
     """One line for each group."""
-    with whole_file(path) as part, open(part, "w", encoding="utf-8") as file:
+    with atomic_write(path) as part, open(part, "w", encoding="utf-8") as file:
         for line in lines_of(groups):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def write_csv(groups: Groups, path: Path, name: str) -> None:
     """One line for each track, with its strongest link to a track of the group that stands above it."""
-    with whole_file(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for number, group in enumerate(groups, 1):
@@ -69,7 +69,7 @@ def write_page(groups: Groups, path: Path, name: str) -> None:
     from .groups import groups_page
 
     html = groups_page(groups, name, path.parent, total=groups.n_groups)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(html, encoding="utf-8")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from ..atomic import whole_file
+from ..atomic import atomic_write
 from ..config import SAMPLE_RATE
 from ..manifest import Track
 from ..parallel import map_in_processes
@@ -58,7 +58,7 @@ def _render_track(folder: Path, suffix: str, max_duration_s: float | None, job: 
     if not path.exists():
         encoded = io.BytesIO()  # written by us, since libsndfile does not say why it cannot write a file
         soundfile.write(encoded, render(arrangement, max_duration_s), SAMPLE_RATE, format=suffix[1:].upper())
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_bytes(encoded.getvalue())
     return Track(
         path=path,

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from ..atomic import whole_file
+from ..atomic import atomic_write
 from ..config import Config
 from ..embedding.bundle import open_bundle
 from ..errors import CheckpointError, ConfigError
@@ -66,7 +66,7 @@ class Checkpoint:
         OutputError
             If the file cannot be written.
         """
-        with whole_file(Path(path)) as part:
+        with atomic_write(Path(path)) as part:
             part.write_bytes(self.to_bytes())
 
     def to_bytes(self, *, half: bool = False) -> bytes:

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from ..atomic import whole_file
+from ..atomic import atomic_write
 from ..errors import OutputError
 
 JOURNAL = "log.jsonl"  # in the folder of a run
@@ -29,7 +29,7 @@ class Journal:
         written = path.read_bytes() if path.exists() else b""
         kept = b"".join(line for line in written.splitlines(keepends=True) if _is_of(line, samples))
         if kept != written:
-            with whole_file(path) as part:
+            with atomic_write(path) as part:
                 part.write_bytes(kept)
 
     @property

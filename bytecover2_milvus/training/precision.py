@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ..atomic import whole_file
+from ..atomic import atomic_write
 from ..config import PRECISIONS, Config
 from ..errors import ConfigError
 from ..model.network import ByteCover2
@@ -131,7 +131,7 @@ def choose_precision(config: Config, device: str, out: Path) -> Choice:
             )
     trials = {precision: _trial(config, precision, on) for precision in PRECISIONS}
     choice = Choice(machine, chosen(trials), trials)
-    with whole_file(out / TRIED) as part:
+    with atomic_write(out / TRIED) as part:
         part.write_text(json.dumps(asdict(choice), indent=2) + "\n", encoding="utf-8")
     return choice
 

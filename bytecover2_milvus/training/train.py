@@ -95,7 +95,7 @@ def check_start(config: Config, init: Checkpoint | None) -> None:
         )
 
 
-def check_apart(corpus: Corpus, validation: Corpus) -> None:
+def check_disjoint(corpus: Corpus, validation: Corpus) -> None:
     """Make sure that nothing of what is validated on is trained on.
 
     Raises
@@ -190,7 +190,7 @@ def train(
     """
     training, out = config.training, Path(out)
     validation = validation or Corpus({})
-    check_apart(corpus, validation)
+    check_disjoint(corpus, validation)
     make_folder(out)
     automatic = training.precision == AUTO
     fabric = launch(device, choose_precision(config, device, out).precision if automatic else training.precision, out)
@@ -235,7 +235,7 @@ def train(
 
     network_input = NetworkInput(config.front_end, config.network, note_map).to(fabric.device).requires_grad_(False)
 
-    def judge() -> Evaluation:
+    def validate_and_save_best() -> Evaluation:
         """Validate; the weights are kept if none were better before."""
         nonlocal best
         result = validate(averaged.kept, config, validation, cache, fabric.device, note_map=note_map)
@@ -249,7 +249,7 @@ def train(
 
     unjudged = best < 0 if resumed and go_on else init and not resumed
     if validation.works and unjudged and fabric.is_global_zero:
-        report(Progress(step, math.nan, 0.0, judge()))
+        report(Progress(step, math.nan, 0.0, validate_and_save_best()))
     shares = TrainingBatches(corpus, cache, training, fabric.global_rank, fabric.world_size, network_input.pooling)
     batches = DataLoader(
         Subset(shares, range(step, training.last_step)),
@@ -287,7 +287,7 @@ def train(
         result = None
         due = step % training.validate_every == 0 or step == training.last_step
         if validation.works and fabric.is_global_zero and due:
-            result = judge()
+            result = validate_and_save_best()
         if step % training.save_every == 0 or step == training.last_step:
             moments = optimizer_tensors(optimizer.optimizer, names)
             reached = {"step": step, "samples": journal.samples, "seconds": journal.seconds}

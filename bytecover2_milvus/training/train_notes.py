@@ -33,7 +33,7 @@ from .data.corpus import Corpus, FeatureCache
 from .data.note_batches import NoteBatches, load_note_track
 from .distributed import launch, launched
 from .optimizer import make_optimizer
-from .train import check_apart, fingerprint, lasting_facts, learning_rate, make_folder, resume, weights_digest
+from .train import check_disjoint, fingerprint, lasting_facts, learning_rate, make_folder, resume, weights_digest
 
 NOTE_VALIDATION = "Alignment MAP"  # the fact that says how good a note map is
 VALIDATION_TRACKS = 3  # of each held-out work
@@ -110,7 +110,7 @@ def train_notes(
     if launched()[1] > 1:
         raise ConfigError('phase "notes" runs in one process: start it without torchrun')
     validation = Corpus({work: tracks[:VALIDATION_TRACKS] for work, tracks in (validation or Corpus({})).works.items()})
-    check_apart(corpus, validation)
+    check_disjoint(corpus, validation)
     fabric = launch(device, training.precision, out)
     make_folder(out)
     start = weights_digest(init.network) if init else ""

@@ -52,7 +52,7 @@ class CountingEmbedder(BandEmbedder):
 @pytest.fixture
 def collection(scratch: TrackCollection) -> Iterator[TrackCollection]:
     """An empty collection that cuts tracks into `SEGMENTS`."""
-    scratch.cut_into(SEGMENTS)
+    scratch.set_segmentation(SEGMENTS)
     yield scratch
     scratch.client.delete(scratch.name, filter='id != ""', timeout=30)
 
@@ -229,7 +229,7 @@ def test_an_embedding_alone_has_no_place(collection: TrackCollection) -> None:
 def test_other_segments_are_cut_anew_and_nothing_twice(collection: TrackCollection, folder: Path) -> None:
     tracks = tracks_in([folder])
     run(tracks, collection)
-    collection.cut_into(Segments(4.0, 4.0))
+    collection.set_segmentation(Segments(4.0, 4.0))
     # Fewer are wanted and all of them are there: nothing is decoded.
     for name in "ab":
         status = (folder / f"{name}.wav").stat()
@@ -240,14 +240,14 @@ def test_other_segments_are_cut_anew_and_nothing_twice(collection: TrackCollecti
     for name in "ab":
         (folder / f"{name}.kept").rename(folder / f"{name}.wav")
         assert_stored(collection, name, folder / f"{name}.wav", [(0.0, 9.0), (0.0, 4.0), (4.0, 8.0), (5.0, 9.0)])
-    collection.cut_into(SEGMENTS)  # only what is missing is embedded
+    collection.set_segmentation(SEGMENTS)  # only what is missing is embedded
     assert again(tracks, collection) == ({("updated", "segments changed"), ("skipped", "")}, 2)
     assert_stored(collection, "a", folder / "a.wav", NINE)
-    collection.cut_into(Segments(5.0, 5.0))  # the whole stays
+    collection.set_segmentation(Segments(5.0, 5.0))  # the whole stays
     assert again(tracks, collection) == ({("updated", "segments changed"), ("skipped", "")}, 4)
     assert_stored(collection, "a", folder / "a.wav", [(0.0, 9.0), (0.0, 5.0), (4.0, 9.0)])
     assert again(tracks, collection) == ({("skipped", "")}, 0)
-    collection.cut_into(Segments())
+    collection.set_segmentation(Segments())
     assert again(tracks, collection) == ({("updated", "segments changed"), ("skipped", "")}, 0)
     assert collection.count() == 3
 
@@ -276,7 +276,7 @@ def test_facts_and_names_change_in_all_rows_without_audio(collection: TrackColle
     assert_stored(collection, "c", folder / "c.wav", NINE)
     assert collection.count() == 11
     # A file under another name in a collection that cuts otherwise by now: nothing of it is left behind.
-    collection.cut_into(Segments(5.0, 5.0))
+    collection.set_segmentation(Segments(5.0, 5.0))
     (folder / "c.wav").rename(folder / "d.wav")
     for _ in range(2):
         run(tracks_in([folder / "d.wav"]), collection)

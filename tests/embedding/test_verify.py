@@ -17,7 +17,7 @@ import safetensors.numpy
 from onnx import ModelProto, numpy_helper
 
 from bytecover2_milvus.embedding.bundle import default_bundle, write_sums
-from bytecover2_milvus.embedding.onnx_file import ModelFile
+from bytecover2_milvus.embedding.onnx_file import OnnxFile
 from bytecover2_milvus.errors import BundleError
 from bytecover2_milvus.verify import Finding, verify
 
@@ -55,7 +55,7 @@ def test_a_whole_bundle_passes_every_check():
     found = list(verify(GOLDEN, "cpu", trust=True))  # its embed.py is that of its time
     absent = ["cqt form"]
     expected = [check for check in CHECKS if check not in ("contents", "cuda")]
-    assert [(f.check, f.status) for f in found] == [(c, "absent" if c in absent else "ok") for c in expected], found
+    assert [(f.check, f.status) for f in found] == [(c, "skipped" if c in absent else "ok") for c in expected], found
 
 
 def test_the_bundle_that_ships_passes():
@@ -68,7 +68,7 @@ def test_cuda_that_is_not_there_is_a_failure_only_if_asked_for():
     )
     if where_it_works.status == "ok":
         pytest.skip("needs a machine without CUDA")
-    assert (where_it_works.status, asked.status) == ("absent", "failed")
+    assert (where_it_works.status, asked.status) == ("skipped", "failed")
     assert "CUDA" in asked.detail and "pip install" in asked.detail
 
 
@@ -219,7 +219,7 @@ def test_weights_that_layers_share_have_no_hash_and_that_is_no_fault(bundle):
 
     edit_model(bundle, share)
     found = finding(bundle, "weights")
-    assert found.status == "absent" and "layers of equal weights, as before training, share them" in found.detail
+    assert found.status == "skipped" and "layers of equal weights, as before training, share them" in found.detail
 
 
 def test_a_graph_that_does_not_run_is_named(bundle):
@@ -229,7 +229,7 @@ def test_a_graph_that_does_not_run_is_named(bundle):
 
 
 def test_what_is_read_without_the_onnx_package_is_what_it_reads():
-    model, read = onnx.load(default_bundle() / "model.onnx"), ModelFile.read(default_bundle() / "model.onnx")
+    model, read = onnx.load(default_bundle() / "model.onnx"), OnnxFile.read(default_bundle() / "model.onnx")
     assert read.ir_version == model.ir_version
     assert read.opsets == {entry.domain: entry.version for entry in model.opset_import}
     assert read.metadata == {entry.key: entry.value for entry in model.metadata_props}
@@ -247,7 +247,7 @@ def test_what_is_read_without_the_onnx_package_is_what_it_reads():
 def test_what_is_no_onnx_file_is_refused(content, tmp_path):
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(BundleError, match=r"model\.onnx: not an ONNX file"):
-        ModelFile.read(tmp_path / "model.onnx")
+        OnnxFile.read(tmp_path / "model.onnx")
 
 
 # The consumer and the checkpoint
@@ -257,7 +257,7 @@ def test_a_foreign_consumer_is_run_only_if_trusted(bundle):
     (bundle / "embed.py").write_text("print('[]')\nopen(__file__ + '.ran', 'w')\n")
     write_sums(bundle)
     found = finding(bundle, "embed.py")
-    assert found.status == "absent" and "not run: it is not the one that comes with this package" in found.detail
+    assert found.status == "skipped" and "not run: it is not the one that comes with this package" in found.detail
     assert not (bundle / "embed.py.ran").exists()
     (bundle / "embed.py").write_text("raise SystemExit('no numpy here')\n")
     write_sums(bundle)
@@ -302,9 +302,9 @@ def test_without_torch_and_onnx_everything_but_the_checkpoint_is_checked():
     )
     done = subprocess.run([sys.executable, "-c", code, GOLDEN], capture_output=True, text=True)
     status = dict(line.split("|")[:2] for line in done.stdout.splitlines())
-    assert status.pop("checkpoint") == status.pop("cqt form") == "absent", done.stderr
+    assert status.pop("checkpoint") == status.pop("cqt form") == "skipped", done.stderr
     assert set(status.values()) == {"ok"}
-    assert "checkpoint|absent|torch is not installed: pip install" in done.stdout
+    assert "checkpoint|skipped|torch is not installed: pip install" in done.stdout
 
 
 # The command

@@ -33,7 +33,7 @@ from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.errors import BundleError, ExportError
 from bytecover2_milvus.export import exporter
 from bytecover2_milvus.export.exporter import as_arrays, half_checkpoint, make_contract, vector_weights, write_bundle
-from bytecover2_milvus.export.fold import Affine, ShippedNetwork, fold_backbone, fold_head
+from bytecover2_milvus.export.fold import Affine, InferenceModel, fold_backbone, fold_head
 from bytecover2_milvus.export.parity import check_cqt_parity, check_parity, melody, probes
 from bytecover2_milvus.model.cqt import WaveformToCQT
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
@@ -87,13 +87,13 @@ def test_pca_fc_and_bnneck_fold_into_one_layer(dim):
 def test_folding_leaves_the_network_as_it_was():
     config, network = tiny_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    ShippedNetwork(config.front_end, network)
+    InferenceModel(config.front_end, network)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_rounding_to_half_precision_costs_little():
     config, network = tiny_network()
-    shipped = ShippedNetwork(config.front_end, network)
+    shipped = InferenceModel(config.front_end, network)
     waveform = torch.from_numpy(melody(200_000, seed=0))[None]
     with torch.inference_mode():
         cosine = (shipped(waveform) * network.embed(shipped.front_end(waveform))).sum().item()
@@ -109,7 +109,7 @@ def test_transpositions_are_part_of_the_graph_of_its_sums_and_of_its_model_id(ti
     assert bundle.contract.front_end == plain.front_end and bundle.contract.model_id != plain.model_id
     waveform = melody(200_000, seed=0)
     with torch.inference_mode():
-        expected = network.embed(ShippedNetwork(config.front_end, network).front_end(torch.from_numpy(waveform)[None]))
+        expected = network.embed(InferenceModel(config.front_end, network).front_end(torch.from_numpy(waveform)[None]))
     assert Embedder(bundle.path, "cpu").embed(waveform) @ expected[0].numpy() > 0.9999
     findings = list(verify(bundle.path))
     assert not [finding for finding in findings if finding.status == "failed"], findings
@@ -153,7 +153,7 @@ def test_nothing_of_this_machine_is_in_the_file(tiny_bundle, graph):
 @pytest.mark.parametrize("samples", [81_920, 81_921, 102_399, 512 * 200, 512 * 200 - 1, 61 * 22_050 + 7])
 def test_torch_and_onnx_runtime_agree(tiny_bundle, batch, samples):
     config, network = tiny_network()
-    shipped = ShippedNetwork(config.front_end, network)
+    shipped = InferenceModel(config.front_end, network)
     session = onnxruntime.InferenceSession(tiny_bundle / "model.onnx", providers=["CPUExecutionProvider"])
     waveforms = np.random.default_rng(samples).normal(0, 0.1, (batch, samples)).astype(np.float32)
     with torch.inference_mode():
@@ -241,7 +241,7 @@ def test_bytecover_without_pca_fc_exports_too(tmp_path):
 
 def test_model_id_changes_with_the_weights_and_with_the_front_end(tiny_bundle):
     config, network = tiny_network()
-    shipped = ShippedNetwork(config.front_end, network)
+    shipped = InferenceModel(config.front_end, network)
     model_id = make_model_id(config.front_end, as_arrays(vector_weights(shipped)))
     assert model_id == open_bundle(tiny_bundle).contract.model_id
     assert (
@@ -258,7 +258,7 @@ def test_a_bundle_that_skips_silence_embeds_what_is_between_and_keeps_the_time_o
     skipping = replace(config, front_end=replace(config.front_end, silence="skipped"), notes=notes)
     bundle = write_bundle(skipping, network, tmp_path / "skips", facts={}, note_map=lively_note_map(notes))
     assert bundle.contract.front_end.silence == "skipped"
-    assert bundle.contract.model_id != make_contract(config, ShippedNetwork(config.front_end, network)).model_id
+    assert bundle.contract.model_id != make_contract(config, InferenceModel(config.front_end, network)).model_id
     assert "silence at both ends skipped" in (bundle.path / "MODEL_CARD.md").read_text("utf-8")
     assert not [finding for finding in verify(bundle.path) if finding.status == "failed"]
     embedder = Embedder(bundle.path, "cpu", threads=1)
@@ -288,7 +288,7 @@ def test_weights_that_half_precision_cannot_hold_are_refused(tiny_bundle, value)
     config, network = tiny_network()
     with torch.no_grad():
         network.backbone.conv1.weight[0, 0, 0, 0] = value
-    shipped = ShippedNetwork(config.front_end, network)
+    shipped = InferenceModel(config.front_end, network)
     with pytest.raises(ExportError, match="nothing was written"):
         check_parity(
             lambda waveform: network.embed(shipped.front_end(waveform)),
@@ -343,7 +343,7 @@ def test_the_cqt_form_after_our_front_end_is_the_waveform_form(exported_again, s
     config, network = tiny_network()
     waveforms = np.stack([melody(samples, seed) for seed in range(2)])
     with torch.inference_mode():
-        cqt = ShippedNetwork(config.front_end, network).pool_cqt(torch.from_numpy(waveforms)).numpy()
+        cqt = InferenceModel(config.front_end, network).pool_cqt(torch.from_numpy(waveforms)).numpy()
     expected = Embedder(exported_again, device="cpu").embed_batch(list(waveforms))
     assert np.abs(from_cqt(exported_again, cqt) - expected).max() < 1e-5
     assert np.abs(from_cqt(exported_again, 50 * cqt) - expected).max() < 1e-5  # at any level
@@ -371,7 +371,7 @@ def test_a_cqt_form_that_differs_is_not_written(exported_again):
         network.pca_fc.weight[0] *= 1.01
     model_cqt = (exported_again / "model_cqt.onnx").read_bytes()
     with pytest.raises(ExportError, match=r"the form that takes the CQT differs by .*: nothing was written"):
-        check_cqt_parity(ShippedNetwork(config.front_end, network), model_cqt, [melody(100_000, seed=0)[None]])
+        check_cqt_parity(InferenceModel(config.front_end, network), model_cqt, [melody(100_000, seed=0)[None]])
 
 
 # The reference consumer

@@ -18,7 +18,7 @@ import pytest
 from bytecover2_milvus.embedding.bundle import default_bundle, open_bundle, write_sums
 from bytecover2_milvus.embedding.contract import SECOND_STAGE
 from bytecover2_milvus.embedding.embedder import LONGEST_S, Embedder
-from bytecover2_milvus.embedding.onnx_file import ModelFile
+from bytecover2_milvus.embedding.onnx_file import OnnxFile
 from bytecover2_milvus.errors import AudioError, BundleError
 from bytecover2_milvus.export.parity import melody
 from bytecover2_milvus.model.cqt import ConstantQ
@@ -152,7 +152,7 @@ def test_the_front_end_has_the_kernels_that_model_ids_stand_for():
     "folder", [default_bundle(), *(GOLDEN / f"contract-{version}" for version in MODEL_IDS)], ids=lambda path: path.name
 )
 def test_bundles_hold_these_kernels(folder):
-    arrays = ModelFile.read(folder / "model.onnx").arrays
+    arrays = OnnxFile.read(folder / "model.onnx").arrays
     held = {name: hashlib.sha256(array).hexdigest() for name, array in arrays.items() if name.startswith("front_end.")}
     assert held == KERNELS
 

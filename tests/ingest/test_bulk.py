@@ -93,7 +93,7 @@ def test_what_was_cut_off_goes_on(folder: Path, tmp_path: Path) -> None:
 def test_tracks_are_cut_and_the_file_tells_how(client, name: str, tmp_path: Path) -> None:
     write_tone(tmp_path / "long.wav", 1, 8.0)
     with Staging(tmp_path / "rows.sqlite", BandEmbedder()) as staging:
-        staging.cut_into(Segments(4.0, 2.0))
+        staging.set_segmentation(Segments(4.0, 2.0))
     with Staging(tmp_path / "rows.sqlite", BandEmbedder()) as staging:
         assert statuses(tmp_path, staging, BandEmbedder()) == {"added": 1}
         assert (staging.count(), staging.segments) == (4, Segments(4.0, 2.0))

@@ -91,7 +91,7 @@ def collection(tmp_path: Path) -> Iterator[TrackCollection]:
     """Empty, of the model that ships, cut into segments."""
     client = connect(str(tmp_path / "cluster.db"))
     collection = TrackCollection.create(client, "tracks", Embedder(device="cpu", threads=1))
-    collection.cut_into(Segments(4.0, 2.0))
+    collection.set_segmentation(Segments(4.0, 2.0))
     yield collection
     close(client)
 
@@ -102,7 +102,7 @@ def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
     client = connect(str(tmp_path_factory.mktemp("alone") / "alone.db"))
     embedder = Embedder(device="cpu", threads=1)
     collection = TrackCollection.create(client, "tracks", embedder)
-    collection.cut_into(Segments(4.0, 2.0))
+    collection.set_segmentation(Segments(4.0, 2.0))
     records = list(ingest(tracks_in([folder]), embedder, collection, workers=0))
     stored = entities(collection)
     close(client)
@@ -156,9 +156,9 @@ def test_chroma_comes_from_the_cluster_too(nodes, folder, tiny_notes_bundle, tmp
 
 def test_other_segments_are_cut_from_what_is_stored(nodes, folder, collection) -> None:
     embedder = Embedder(device="cpu", threads=1)
-    collection.cut_into(Segments())
+    collection.set_segmentation(Segments())
     list(ingest(tracks_in([folder]), embedder, collection, workers=0))
-    collection.cut_into(Segments(5.0, 2.5))
+    collection.set_segmentation(Segments(5.0, 2.5))
     records = by_track(on_cluster(nodes, folder, collection))
     assert (records["00"].status, records["00"].reason) == ("updated", "segments changed")
     recut = entities(collection)

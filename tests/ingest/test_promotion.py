@@ -161,7 +161,7 @@ def test_what_was_cut_off_goes_on_and_what_answers_wrongly_stays_behind(
 
 def test_segments_are_promoted_too(client, name: str, tmp_path: Path) -> None:
     collection = TrackCollection.open_or_create(client, name, BandEmbedder())
-    collection.cut_into(Segments(4.0, 2.0))
+    collection.set_segmentation(Segments(4.0, 2.0))
     run_ingest(collection, [write_tone(tmp_path / "long.wav", 1, 8.0), write_tone(tmp_path / "short.wav", 2)])
     assert collection.count() == 5
     done = move(client, name)

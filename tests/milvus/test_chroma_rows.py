@@ -85,7 +85,7 @@ def shared(client) -> Iterator[TrackCollection]:
 def collection(shared: TrackCollection) -> Iterator[TrackCollection]:
     yield shared
     shared.client.delete(shared.name, filter='id != ""', timeout=30)
-    shared.cut_into(Segments())
+    shared.set_segmentation(Segments())
 
 
 def run(
@@ -162,14 +162,14 @@ def test_what_changes_without_audio_keeps_chroma_and_statistics(collection: Trac
 
 def test_segments_have_no_chroma(collection: TrackCollection, music: Path) -> None:
     run([music], collection)
-    collection.cut_into(Segments(4.0, 2.0))
+    collection.set_segmentation(Segments(4.0, 2.0))
     run([music], collection, ShortMemory())
     rows = {row.id: row for row in collection.rows_of(list("abcde"))}
     known = collection.features_of(list(rows))
     assert len(rows) > 10 and all(bool(known[id].chroma) == row.is_whole for id, row in rows.items())
     assert all(bool(known[id].statistics) == row.is_whole for id, row in rows.items())
     assert collection.count_chroma() == 6
-    collection.cut_into(Segments())
+    collection.set_segmentation(Segments())
     run([music], collection, Deaf())
     assert_whole(collection, music)
 
@@ -294,9 +294,9 @@ def test_a_collection_of_an_older_version_works_and_gets_a_second_stage_by_promo
     opened.delete_tracks(["a"])
     assert run([music], opened)["a"] == "added"
     assert run([Track(music / "b.wav", "b", "w")], opened, Deaf())["b"].startswith("updated")
-    opened.cut_into(Segments(4.0, 2.0))
+    opened.set_segmentation(Segments(4.0, 2.0))
     run([music], opened)
-    opened.cut_into(Segments())
+    opened.set_segmentation(Segments())
     run([music], opened)
     (matches,) = opened.search(heard(music / "c.wav")[0], limit=1)
     assert matches[0].track_id == "c" and len(opened.fetch().track_ids) == 6
@@ -416,10 +416,10 @@ def test_a_second_stage_by_the_command_line(
     ask = ("query", music / "a.wav", "--limit", 1, "--json", "--collection", name, "--bundle")
     assert "second stage" not in invoke("ingest", music, *into, tiny_bundle).stderr
     assert invoke(*ask, tiny_bundle).stderr == "note: this bundle has no note map, and so no second stage\n"
-    assert checks(tiny_bundle)["second stage"] == ("absent", "this bundle has no note map, and so no second stage")
+    assert checks(tiny_bundle)["second stage"] == ("skipped", "this bundle has no note map, and so no second stage")
     for told in (invoke("ingest", music, *into, tiny_notes_bundle), invoke(*ask, tiny_notes_bundle)):
         assert told.stderr.splitlines().count(f"note: {lack}") == 1
-    assert checks(tiny_notes_bundle)["second stage"] == ("absent", lack)
+    assert checks(tiny_notes_bundle)["second stage"] == ("skipped", lack)
     assert rows_with_chroma() == (0, None)
 
     promotion = ("collections", "promote", name, "--bundle", tiny_notes_bundle, "--workers", 0, "--json")

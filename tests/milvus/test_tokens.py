@@ -22,7 +22,7 @@ from pymilvus import MilvusClient
 
 from benchmarks.milvus_server import MilvusServer
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.cli.output import Place
+from bytecover2_milvus.cli.output import MilvusTarget
 from bytecover2_milvus.errors import MilvusUnavailable
 from bytecover2_milvus.milvus.connection import close, connect, without_password
 
@@ -168,8 +168,8 @@ def test_a_password_in_the_address_is_not_shown(capfd) -> None:
         assert result.exit_code == 1 and "http://127.0.0.1:1" in result.output
         assert hidden(result.output)
     assert hidden("".join(capfd.readouterr()))
-    assert hidden(repr(Place("http://host", TOKEN)))
-    assert str(Place(f"http://root:{SECRET}@host:1/db")) == "http://host:1/db"
+    assert hidden(repr(MilvusTarget("http://host", TOKEN)))
+    assert str(MilvusTarget(f"http://root:{SECRET}@host:1/db")) == "http://host:1/db"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from bytecover2_milvus.alignment.chroma import fold, to_levels
 from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.cli.explain import stored_track
-from bytecover2_milvus.cli.output import Place
+from bytecover2_milvus.cli.output import MilvusTarget
 from bytecover2_milvus.config import SAMPLE_RATE, FrontEnd
 from bytecover2_milvus.embedding.contract import ChromaFacts
 from bytecover2_milvus.embedding.embedder import Embedder, Heard
@@ -290,9 +290,9 @@ def test_a_track_is_also_named_by_its_id(folder, tmp_path):
     with connected(uri) as client:
         collection = TrackCollection.open_or_create(client, "tracks", BandEmbedder())
         assert [record.status for record in ingest(tracks_in([folder]), BandEmbedder(), collection, workers=0)]
-    assert stored_track("b", Place(uri), "tracks", BandEmbedder()) == ((folder / "b.wav").resolve(), None)
+    assert stored_track("b", MilvusTarget(uri), "tracks", BandEmbedder()) == ((folder / "b.wav").resolve(), None)
     with pytest.raises(ClickException, match=r"^e: no such file, and no track_id of tracks at .*catalogue\.db$"):
-        stored_track("e", Place(uri), "tracks", BandEmbedder())
+        stored_track("e", MilvusTarget(uri), "tracks", BandEmbedder())
 
 
 # In the browser
@@ -445,7 +445,7 @@ def test_every_control_has_a_name_and_the_drawings_too(page):
     controls = [node for node in nodes if node["role"]["value"] in roles and not node["ignored"]]
     assert all(node["name"]["value"] for node in controls)
     names = " ".join(node["name"]["value"] for node in controls)
-    for name in ("Play together", "Play in turns", "Place in the match", "Balance", "Chromagram of the query"):
+    for name in ("Play together", "Play in turns", "MilvusTarget in the match", "Balance", "Chromagram of the query"):
         assert name in names
 
 

@@ -11,7 +11,7 @@ from bytecover2_milvus.errors import SongError
 from bytecover2_milvus.songs.arrange.adapt import in_other_metre, in_parallel_mode
 from bytecover2_milvus.songs.arrange.arrangement import Arrangement, arrange
 from bytecover2_milvus.songs.arrange.bands import BANDS
-from bytecover2_milvus.songs.arrange.form import Segment
+from bytecover2_milvus.songs.arrange.form import Passage
 from bytecover2_milvus.songs.arrange.patterns import (
     BASS_STYLES,
     COMPING_STYLES,
@@ -129,7 +129,7 @@ def test_a_tune_without_chords_gets_a_drone() -> None:
     )
     for manner in (AS_WRITTEN, *HARMONIES):
         harmony = Harmony(bare, manner, 2, np.random.default_rng(0))
-        chords = harmony.chords(Segment(0, 8.0, 24.0, at=4.0, key=1))
+        chords = harmony.chords(Passage(0, 8.0, 24.0, at=4.0, key=1))
         assert chords == [Chord(4.0, 16.0, 3, "5")], manner
 
 

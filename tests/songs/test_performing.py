@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bytecover2_milvus.songs.arrange.form import ENDINGS, LONGEST_S, Segment, draw_form
+from bytecover2_milvus.songs.arrange.form import ENDINGS, LONGEST_S, Passage, draw_form
 from bytecover2_milvus.songs.arrange.lead import Manner, deliver, echo, second_voice
 from bytecover2_milvus.songs.arrange.medley import with_guest, with_vamp
 from bytecover2_milvus.songs.arrange.patterns import Event, Metre
@@ -31,7 +31,7 @@ def test_chords_fill_their_segment_in_every_manner(manner: str) -> None:
     for seed in range(20):
         song = compose(seed)
         harmony = Harmony(song, manner, 3, np.random.default_rng(seed))
-        segment = Segment(0, 0.0, song.sections[0].n_beats, at=5.0)
+        segment = Passage(0, 0.0, song.sections[0].n_beats, at=5.0)
         chords = harmony.chords(segment)
         assert chords[0].onset == 5.0
         assert chords[-1].onset + chords[-1].duration == pytest.approx(segment.end)
@@ -52,7 +52,7 @@ def test_chords_fill_their_segment_in_every_manner(manner: str) -> None:
 def test_dominants_lead_to_the_chords_that_stay() -> None:
     song = compose(1)
     harmony = Harmony(song, "dominants", 0, np.random.default_rng(1))
-    chords = harmony.chords(Segment(0, 0.0, song.sections[0].n_beats))
+    chords = harmony.chords(Passage(0, 0.0, song.sections[0].n_beats))
     written = song.sections[0].chords
     assert len(chords) > len(written)
     onsets = {chord.onset: chord.root for chord in chords}

@@ -19,7 +19,7 @@ from bytecover2_milvus.songs.read.repeats import Bar, playing_order
 from bytecover2_milvus.songs.score import Song
 from bytecover2_milvus.songs.select import select_songs
 from bytecover2_milvus.training.data.corpus import Corpus
-from bytecover2_milvus.training.train import check_apart
+from bytecover2_milvus.training.train import check_disjoint
 
 
 def harmony(root: str, kind: str, alter: int = 0, bass: str = "") -> str:
@@ -183,8 +183,8 @@ def test_versions_of_a_tune_are_one_work(works: Path) -> None:
 def test_a_work_is_not_trained_and_validated_on_in_two_versions(works: Path) -> None:
     held_out = Corpus.of_songs(select_songs(f"{works}@validation"), 2)
     with pytest.raises(ConfigError, match="the-tune: a work to train on and to validate on"):
-        check_apart(Corpus.of_songs(select_songs(f"{works}@train"), 2), held_out)
-    check_apart(Corpus.of_songs(select_songs(f"{works}@train")[2:], 2), held_out)
+        check_disjoint(Corpus.of_songs(select_songs(f"{works}@train"), 2), held_out)
+    check_disjoint(Corpus.of_songs(select_songs(f"{works}@train")[2:], 2), held_out)
 
 
 def test_a_manifest_of_scores_says_what_is_wrong(works: Path) -> None:

@@ -16,7 +16,7 @@ from ...errors import SongError
 from ..score import Song
 from .adapt import in_other_metre, in_parallel_mode
 from .bands import BAND_WEIGHTS, BANDS
-from .form import ENDINGS, Segment, draw_form
+from .form import ENDINGS, Passage, draw_form
 from .medley import with_guest, with_vamp
 from .patterns import Metre
 from .performance import Performance
@@ -152,7 +152,7 @@ def arrange(song: Song, seed: int) -> Arrangement:
     )
 
 
-def _label(song: Song, segment: Segment) -> str:
+def _label(song: Song, segment: Passage) -> str:
     name = song.sections[segment.section].name
     if segment.kind in ("intro", "ending") and name != "vamp":
         return segment.kind

@@ -19,7 +19,7 @@ SOLO, TUTTI = 0.0, 1.0  # fullness: the lead unaccompanied, the whole band
 
 
 @dataclass(frozen=True)
-class Segment:
+class Passage:
     """A stretch of a section at its place in the arrangement."""
 
     section: int  # index into the song's sections
@@ -49,7 +49,7 @@ def draw_form(
     accompanied: bool,
     liberty: float,
     rng: np.random.Generator,
-) -> list[Segment]:
+) -> list[Passage]:
     """The song's form as a band plays it tonight: sections dropped, repeated, given to a soloist, framed, cut.
 
     Parameters
@@ -64,7 +64,7 @@ def draw_form(
     beat_s = 60 / bpm
     order = _order(song, beat_s, liberty, rng)
     hook = max(set(order), key=lambda i: (order.count(i), i))
-    body = [Segment(i, 0.0, song.sections[i].n_beats) for i in order]
+    body = [Passage(i, 0.0, song.sections[i].n_beats) for i in order]
     kinds = ["solo", "solo", "instrumental"] if accompanied else ["solo"]
     if len(body) > 2 and rng.random() < 0.8 * liberty:
         which = int(rng.integers(1, len(body)))
@@ -79,7 +79,7 @@ def draw_form(
 
     first, last = body[0], body[-1]
     if accompanied and len(body) > 2 and rng.random() < 0.3 * liberty and (n_beats := room(8, 30)):
-        body.insert(int(rng.integers(2, len(body))), Segment(vamp, 0.0, n_beats, kind=str(rng.choice(kinds))))
+        body.insert(int(rng.integers(2, len(body))), Passage(vamp, 0.0, n_beats, kind=str(rng.choice(kinds))))
     if rng.random() < 0.3 * liberty:  # the hook again and again
         refrain = replace(last, start=max(last.start, last.stop - metre.beats * int(rng.choice([2, 4, 4, 8]))))
         for _ in range(rng.integers(1, 6)):
@@ -91,14 +91,14 @@ def draw_form(
         start = 0.0 if own else first.start
         n_beats = min(n_beats, song.sections[vamp if own else first.section].n_beats - start)
         if n_beats > 0:
-            body.insert(0, Segment(vamp if own else first.section, start, start + n_beats, kind="intro"))
+            body.insert(0, Passage(vamp if own else first.section, start, start + n_beats, kind="intro"))
     if ending in ("held", "ritard"):
         body.append(replace(last, start=max(last.start, last.stop - metre.beats), kind="ending"))
 
     rises = int(rng.integers(2, len(body))) if len(body) > 4 and rng.random() < 0.4 * liberty else len(body)
     rise = int(rng.choice([1, 1, 2, 2, 3, 5, -1, -2]))
     fullness = _fullness(body, hook, liberty, rng) if accompanied else [TUTTI] * len(body)
-    placed: list[Segment] = []
+    placed: list[Passage] = []
     for i, segment in enumerate(body):
         at = placed[-1].end if placed else 0.0
         placed.append(replace(segment, at=at, key=rise if i >= rises else 0, fullness=fullness[i]))
@@ -127,8 +127,8 @@ def _order(song: Song, beat_s: float, liberty: float, rng: np.random.Generator) 
 
 
 def _shortened(
-    body: list[Segment], metre: Metre, beat_s: float, liberty: float, rng: np.random.Generator
-) -> list[Segment]:
+    body: list[Passage], metre: Metre, beat_s: float, liberty: float, rng: np.random.Generator
+) -> list[Passage]:
     """The segments that fit, cut at bar lines; usually from the beginning."""
     n_beats = sum(segment.n_beats for segment in body)
     longest = _whole_bars(rng.uniform(90, LONGEST_S - 15) / beat_s, metre)
@@ -144,7 +144,7 @@ def _shortened(
     return kept
 
 
-def _fullness(body: list[Segment], hook: int, liberty: float, rng: np.random.Generator) -> list[float]:
+def _fullness(body: list[Passage], hook: int, liberty: float, rng: np.random.Generator) -> list[float]:
     """The share of the band that plays in each segment: all, more and more, most in the hook, or now and then fewer."""
     n_segments = len(body)
     match str(rng.choice(TEXTURES)):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..instruments import INSTRUMENTS
 from .bands import Band
-from .form import Segment
+from .form import Passage
 from .patterns import DRUM_SOUNDS, Event, Metre
 
 LOWEST_PITCH, HIGHEST_PITCH = 24, 108  # MIDI numbers
@@ -31,7 +31,7 @@ class Performance:
 
     def __init__(
         self,
-        segments: Sequence[Segment],
+        segments: Sequence[Passage],
         band: Band,
         metre: Metre,
         bpm: float,

@@ -10,7 +10,7 @@ import numpy as np
 from ..instruments import INSTRUMENTS
 from ..score import Note, Song
 from .bands import Band
-from .form import SOLO, Segment
+from .form import SOLO, Passage
 from .lead import SECOND_VOICES, Manner, deliver, echo, fill_gaps, improvise, second_voice
 from .patterns import Event, Metre, bass_bar, comping_bar, drum_bar, drum_fill, play_pattern
 from .reharmonise import Harmony
@@ -40,7 +40,7 @@ class Players:
         song: Song,
         band: Band,
         metre: Metre,
-        segments: Sequence[Segment],
+        segments: Sequence[Passage],
         harmony: Harmony,
         liberty: float,
         rng: np.random.Generator,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..score import SCALES, Chord, Song
-from .form import Segment
+from .form import Passage
 
 AS_WRITTEN = "as written"
 HARMONIES = ("simplified", "coloured", "substituted", "dominants", "power chords", "pedal", "slowed")  # to draw from
@@ -50,7 +50,7 @@ class Harmony:
                     return (root + 3) % 12, "maj7"  # relative major
         return root, quality
 
-    def chords(self, segment: Segment) -> list[Chord]:
+    def chords(self, segment: Passage) -> list[Chord]:
         """The chords of a segment in beats and key of the arrangement; a drone on the tonic where the song has none."""
         shift = self.transpose + segment.key
         chords = []
@@ -94,7 +94,7 @@ class Harmony:
                 led.append(chord)
         return led
 
-    def scale(self, segment: Segment) -> list[int]:
+    def scale(self, segment: Passage) -> list[int]:
         """The pitch classes of the song's mode in the key of a segment."""
         tonic = self.song.tonic + self.transpose + segment.key
         return [(tonic + step) % 12 for step in SCALES[self.song.mode]]

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import chain, count
 from pathlib import Path
 
-from ...atomic import whole_file
+from ...atomic import atomic_write
 from ...errors import SongError
 from ...extras import why_not_imported
 from ...manifest import Track
@@ -138,7 +138,7 @@ def _read_or_reason(cache: Path | None, path: Path) -> Song | str:
         return str(error)
     except OSError as error:
         return f"{path}: cannot be read ({error.strerror}); check it and its permissions"
-    with whole_file(kept) as part:
+    with atomic_write(kept) as part:
         part.write_text(song.to_json(), encoding="utf-8")
     return song
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...atomic import whole_file
+from ...atomic import atomic_write
 from ...audio.decode_pool import hash_content
 from ...audio.degrade import DEGRADATIONS, chosen_kinds, degrade
 from ...audio.load import AudioWarning, stream_audio
@@ -378,7 +378,7 @@ class FeatureCache:
                 return cached
         cqt = track.source.cqt(self.front_end, self.pooling)
         cqt = (cqt / max(cqt.max(), 1e-12)).astype(np.float16)
-        with whole_file(path) as part, part.open("wb") as file:
+        with atomic_write(path) as part, part.open("wb") as file:
             np.save(file, cqt)
         return cqt
 

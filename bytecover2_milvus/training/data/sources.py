@@ -16,7 +16,7 @@ from .rendering import Rendering
 
 
 @dataclass(frozen=True)
-class Material:
+class DataSources:
     """The sources of works, and the way songs become tracks."""
 
     songs: tuple[str, ...] = ()  # as `select_songs` reads them

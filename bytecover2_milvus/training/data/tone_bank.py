@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...atomic import whole_file
+from ...atomic import atomic_write
 from ...config import SAMPLE_RATE, FrontEnd
 from ...errors import ConfigError
 from ...model.cqt import ConstantQ, octave_kernels
@@ -115,7 +115,7 @@ class ToneBank:
         with suppress(*DAMAGED):
             return cls(**read_npz(path, BANK_BYTES))
         bank = _measure(front_end, sound_fonts)  # not there, or damaged, as when the power failed
-        with whole_file(path) as part, part.open("wb") as file:
+        with atomic_write(path) as part, part.open("wb") as file:
             np.savez(file, **{name: getattr(bank, name) for name in cls.__dataclass_fields__})
         return bank
 
