@@ -193,8 +193,8 @@ def _write_tiny(config: Config, network: ByteCover2, folder: Path, note_map: Not
 
 def _kept_bundle(request: pytest.FixtureRequest, name: str, write: Callable[[Path], None]) -> Path:
     """A bundle in pytest's cache, for as long as the code that makes it stays the same: it takes torch ten seconds."""
-    sources = [*PACKAGE.glob("model/*.py"), *EXPORT.glob("*.*"), PACKAGE / "bundle.py", PACKAGE / "config.py"]
-    sources += [PACKAGE / "contract.py", PACKAGE / "training" / "checkpoint.py"]
+    sources = [*PACKAGE.glob("model/*.py"), *EXPORT.glob("*.*"), *PACKAGE.glob("embedding/*.py"), PACKAGE / "config.py"]
+    sources += [PACKAGE / "training" / "checkpoint.py"]
     return _kept(request, name, sources, write)
 
 
@@ -203,8 +203,8 @@ def tone_folder(request: pytest.FixtureRequest) -> Path:
     """A folder with the measured tones of our own instruments, which takes twenty seconds: to read, not to change."""
     from bytecover2_milvus.training.data.tone_bank import ToneBank
 
-    songs = [*PACKAGE.glob("songs/*.py"), *PACKAGE.glob("songs/*.csv")]
-    sources = [*songs, PACKAGE / "model" / "cqt.py", PACKAGE / "training" / "tone_bank.py"]
+    songs = [*PACKAGE.glob("songs/**/*.py"), *PACKAGE.glob("songs/*.csv")]
+    sources = [*songs, PACKAGE / "model" / "cqt.py", PACKAGE / "training" / "data" / "tone_bank.py"]
     return _kept(request, "tones", sources, lambda folder: ToneBank.open(folder, FrontEnd(time_pooling=20)))
 
 

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from benchmarks.robustness.faults import Fault, Run, Scene, measure, scene_on
-from benchmarks.robustness.severity import faults
+from benchmarks.robustness import faults
 
 
 @pytest.fixture(scope="module")
