@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import click
 import pytest
 
-from benchmarks.robustness.faults import Fault, Run, Scene, measure, scene_on
 from benchmarks.robustness import faults
+from benchmarks.robustness.faults import Fault, Run, Scene, measure, scene_on
 
 
 @pytest.fixture(scope="module")
