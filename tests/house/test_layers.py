@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -83,6 +84,15 @@ def test_there_are_no_circles_and_no_other_rooms():
     assert list(TopologicalSorter(IMPORTS).static_order())
     folders = {path.parent.name for path in (REPOSITORY / PACKAGE).glob("*/__init__.py")}
     assert folders - SCHEMAS == IMPORTS.keys() | {"cli"}
+
+
+def test_every_room_is_in_the_wheel():
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
+        "packages"
+    ]
+    there = [path.parent.relative_to(REPOSITORY) for path in (REPOSITORY / PACKAGE).rglob("__init__.py")]
+    linked = {f"{PACKAGE}.export", f"{PACKAGE}.schemas"}
+    assert set(declared) == {".".join(path.parts) for path in there} | linked
 
 
 @pytest.mark.parametrize("folder", [*(f"{PACKAGE}/{room}" for room in IMPORTS if room != "export"), "export"])
