@@ -1,10 +1,11 @@
 """The recordings of a manifest, and the works that they are of.
 
 A *manifest* is a CSV file with a header, or JSON lines, with one track per row: `path` and `work_id` are required;
-`track_id`, `title`, `artist` and `split` are optional; further columns are kept as metadata. A row is described by
-``schemas/manifest.schema.json``. Relative paths start at the manifest's folder. An empty `work_id` says that the work
-is not known: such a track can be found, but an evaluation does not query it, and a work that was stored before is
-forgotten. ``covers.csv@train`` is the tracks of ``covers.csv`` whose `split` is ``train``.
+`track_id`, `title`, `artist` and `split` are optional; further columns are kept as metadata, those of CSV that hold
+nothing but numbers as numbers. A row is described by ``schemas/manifest.schema.json``. Relative paths start at the
+manifest's folder. An empty `work_id` says that the work is not known: such a track can be found, but an evaluation
+does not query it, and a work that was stored before is forgotten. ``covers.csv@train`` is the tracks of
+``covers.csv`` whose `split` is ``train``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
@@ -23,12 +24,15 @@ from typing import Any
 
 from .audio.load import find_audio
 from .errors import ManifestError
+from .untrusted import shorten
 
 REQUIRED = ("path", "work_id")
 OPTIONAL = ("track_id", "title", "artist", "split")
 MAX_BYTES = 1 << 30  # of a manifest, some millions of tracks
 MAX_DEPTH = 100  # of lists and objects within each other: Python's reader is recursive
 MAX_DIGITS = 1_000  # of a number; Python converts no more than some thousands
+TYPES = ("text", "number")  # of the further columns of CSV
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17}(e[+-]?[0-9]{1,2})?)?", re.IGNORECASE)
 _MARKS = re.compile(rf'"(?:[^"\\]|\\.)*"|[\[{{]|[\]}}]|\d{{{MAX_DIGITS + 1},}}')  # what decides these in JSON
 
 
@@ -46,7 +50,7 @@ class Track:
     named: bool = field(default=True, compare=False)  # False: `track_id` is made from the path, and gives way
 
 
-def read_manifest(path: str | Path) -> list[Track]:
+def read_manifest(path: str | Path, types: Mapping[str, str] | None = None) -> list[Track]:
     """The tracks of a manifest, in its order. Whether their audio files exist is not looked at.
 
     Parameters
@@ -54,6 +58,9 @@ def read_manifest(path: str | Path) -> list[Track]:
     path : str or Path
         CSV with a header, or JSON lines, in UTF-8. The first character tells which of the two. With
         ``@SPLIT`` behind it, the tracks of that split only.
+    types : mapping, optional
+        Of further columns of CSV, "text" or "number". A column that is not among them holds numbers if all its values
+        are written as numbers, none of which begins with a 0 that means nothing, as in "007".
 
     Returns
     -------
@@ -66,7 +73,7 @@ def read_manifest(path: str | Path) -> list[Track]:
     ManifestError
         If the file cannot be read or holds no track, a required column or a path is missing, a row has too many or too
         few fields, a value is no text, or two tracks have the same `track_id`. The message names the line. If no track
-        is of the split.
+        is of the split, or `types` names no further column, or one of numbers that holds something else.
     """
     path, split = _path_and_split(Path(path))
     try:
@@ -79,10 +86,11 @@ def read_manifest(path: str | Path) -> list[Track]:
         raise ManifestError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
     if len(content) > MAX_BYTES:
         raise ManifestError(f"{path}: more than {MAX_BYTES:,} bytes; split it")
-    rows = _json_rows if text.lstrip().startswith(("{", "[")) else _csv_rows
+    as_json = text.lstrip().startswith(("{", "["))
+    rows = _json_rows(path, text) if as_json else _typed(path, list(_csv_rows(path, text)), types or {})
     tracks: list[Track] = []
     places: list[str] = []
-    for line, row in rows(path, text):
+    for line, row in rows:
         places.append(f"{path}, line {line}")
         tracks.append(_track(places[-1], row))
     if not tracks:
@@ -168,6 +176,30 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reader.line_num, dict(zip(header, map(str.strip, row), strict=True))
     except csv.Error as error:
         raise ManifestError(f"{path}, line {reader.line_num}: not CSV ({error}); check the quotes") from error
+
+
+def _typed(
+    path: Path, rows: list[tuple[int, dict[str, Any]]], types: Mapping[str, str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows with numbers in the further columns that hold numbers; an empty field of such a column is left out."""
+    further = [name for name in (rows[0][1] if rows else {}) if name not in (*REQUIRED, *OPTIONAL)]
+    if rows and (unknown := types.keys() - set(further)):
+        known = ", ".join(further) or "none"
+        raise ManifestError(f"{path}: no column {min(unknown)!r} of your own to give a type; there are: {known}")
+    numbers = []
+    for name in further:
+        values = [row[name] for _, row in rows if row[name]]
+        as_written = bool(values) and all(map(_NUMBER.fullmatch, values))
+        if types.get(name, "number" if as_written else "text") == "number":
+            numbers.append(name)
+    for line, row in rows:
+        for name in numbers:
+            if not (value := row.pop(name)):
+                continue
+            if not _NUMBER.fullmatch(value):
+                raise ManifestError(f"{path}, line {line}: column {name} is {shorten(value)!r}, not a number")
+            row[name] = int(value) if value.lstrip("-").isdecimal() else float(value)
+        yield line, row
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import about, bundle_option, device_option, limits_options, progress_bar, say, segment_options, tracks_at
+from .output import (
+    about,
+    bundle_option,
+    device_option,
+    limits_options,
+    manifest_options,
+    progress_bar,
+    say,
+    segment_options,
+    tracks_at,
+)
 
 if TYPE_CHECKING:
     from ..audio.limits import Limits
     from ..audio.segments import Segments
     from ..embedding.embedder import Embedder
+    from ..manifest import Track
 
 
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--manifest",
-    type=click.Path(path_type=Path),
-    help="CSV or JSON lines with path and work_id; FILE@SPLIT takes one split of it.",
-)
+@manifest_options
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="File to write, .npz or .parquet."
 )
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
 def embed(
     files: tuple[Path, ...],
     manifest: Path | None,
+    types: dict[str, str],
     out: Path,
     bundle: Path | None,
     device: str,
@@ -65,19 +73,18 @@ def embed(
         raise click.UsageError(f"--out {out}: its name must end in .npz or .parquet")
     if segments and out.suffix != ".parquet":
         raise click.UsageError("--segment needs a .parquet file, where each segment has a row")
+    tracks = tracks_at(files, manifest, types)
     embedder = Embedder(bundle, device)
     if out.suffix == ".parquet":
-        n_embedded, n_failed = _write_parquet(files, manifest, out, embedder, segments, limits, workers)
+        n_embedded, n_failed = _write_parquet(tracks, out, embedder, segments, limits, workers)
     else:
-        n_embedded, n_failed = _write_npz(files, manifest, out, embedder, limits)
+        n_embedded, n_failed = _write_npz([track.path for track in tracks], out, embedder, limits)
     say(f"{n_embedded} embeddings of {embedder.dim} values in {out}")
     if n_failed:
         sys.exit(1)
 
 
-def _write_npz(
-    files: tuple[Path, ...], manifest: Path | None, out: Path, embedder: Embedder, limits: Limits
-) -> tuple[int, int]:
+def _write_npz(paths: list[Path], out: Path, embedder: Embedder, limits: Limits) -> tuple[int, int]:
     """The numbers of files that were embedded and that failed."""
     import numpy as np
 
@@ -85,7 +92,6 @@ def _write_npz(
     from ..audio.load import load_audio
     from ..errors import AudioError
 
-    paths = [track.path for track in tracks_at(files, manifest)]
     embeddings, embedded = [], []
     with atomic_write(out) as part, part.open("wb") as file:  # first: that it cannot be written is known at once
         with progress_bar("embed", len(paths)) as bar:
@@ -103,8 +109,7 @@ def _write_npz(
 
 
 def _write_parquet(
-    files: tuple[Path, ...],
-    manifest: Path | None,
+    tracks: list[Track],
     out: Path,
     embedder: Embedder,
     segments: Segments | None,
@@ -116,7 +121,6 @@ def _write_parquet(
     from ..ingest.parquet import staging_for, write_vectors
     from ..ingest.pipeline import ingest
 
-    tracks = tracks_at(files, manifest)
     statuses: Counter[str] = Counter()
     listed = set()
     with staging_for(out, embedder) as staging:

@@ -20,6 +20,7 @@ from .output import (
     collection_option,
     device_option,
     limits_options,
+    manifest_options,
     milvus_options,
     open_milvus,
     print_json,
@@ -39,11 +40,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--manifest",
-    type=click.Path(path_type=Path),
-    help="CSV or JSON lines with path and work_id; FILE@SPLIT takes one split of it.",
-)
+@manifest_options
 @milvus_options
 @collection_option
 @bundle_option
@@ -74,6 +71,7 @@ if TYPE_CHECKING:
 def ingest(
     paths: tuple[Path, ...],
     manifest: Path | None,
+    types: dict[str, str],
     milvus: MilvusTarget,
     collection: str,
     bundle: Path | None,
@@ -122,7 +120,7 @@ def ingest(
         if vectors:
             size, model, start = _of_vectors(vectors)
         else:
-            tracks = tracks_at(paths, manifest)
+            tracks = tracks_at(paths, manifest, types)
             size, (model, start) = len(tracks), _of_audio(tracks, bundle, device, workers, ray, limits)
         with _store(milvus, collection, bulk, model, tracks) as store:
             if segments is not None:

@@ -242,11 +242,40 @@ def _positive(_context: click.Context, _parameter: click.Parameter, value: float
     return value
 
 
-def tracks_at(paths: Sequence[Path], manifest: Path | None = None) -> list[Track]:
+def manifest_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Options of a manifest: the command takes its path as `manifest`, and types by names of its columns as `types`."""
+
+    def parse(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+        from ..manifest import TYPES
+
+        pairs = [value.rpartition("=") for value in values]
+        for name, _, kind in pairs:
+            if not name or kind not in TYPES:
+                raise click.BadParameter(f"{name or kind!r}: write COLUMN=text or COLUMN=number.")
+        return {name: kind for name, _, kind in pairs}
+
+    types = click.option(
+        "--types",
+        metavar="COLUMN=TYPE",
+        multiple=True,
+        callback=parse,
+        help="Type of a column of the CSV manifest, text or number; by default, one of nothing but numbers is numbers.",
+    )
+    manifest = click.option(
+        "--manifest",
+        type=click.Path(path_type=Path),
+        help="CSV or JSON lines with path and work_id; FILE@SPLIT takes one split of it.",
+    )
+    return manifest(types(command))
+
+
+def tracks_at(
+    paths: Sequence[Path], manifest: Path | None = None, types: Mapping[str, str] | None = None
+) -> list[Track]:
     """The tracks of a manifest, then those of files and folders; that there are none is an error."""
     from ..manifest import read_manifest, tracks_in
 
-    tracks = (read_manifest(manifest) if manifest else []) + tracks_in(paths)
+    tracks = (read_manifest(manifest, types) if manifest else []) + tracks_in(paths)
     if not tracks:
         raise click.ClickException(f"{', '.join(map(str, paths))}: no audio files there")
     return tracks

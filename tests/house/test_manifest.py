@@ -47,7 +47,7 @@ def test_csv_with_every_column_in_any_order(tmp_path: Path) -> None:
         title='She said "no"',
         artist="Ann, Bob",
         split="test",
-        metadata={"year": "1967"},
+        metadata={"year": 1967},
     )
 
 
@@ -123,6 +123,32 @@ def test_a_wrong_manifest_is_refused_by_line_and_reason(tmp_path: Path, content:
     assert "\n" not in str(caught.value)
 
 
+TYPED = """path,work_id,title,year,isrc,tempo,side,empty
+a.wav,w,1999,1850,007,120,A,
+b.wav,w,,,123,119.5,2,
+c.wav,w,x,-3,0,1.5e-3,B,
+"""
+
+
+def test_columns_of_numbers_are_numbers(tmp_path: Path) -> None:
+    first, second, third = read_manifest(manifest(tmp_path, TYPED))
+    assert first.title == "1999"
+    assert first.metadata == {"year": 1850, "isrc": "007", "tempo": 120, "side": "A", "empty": ""}
+    assert second.metadata == {"isrc": "123", "tempo": 119.5, "side": "2", "empty": ""}
+    assert third.metadata == {"year": -3, "isrc": "0", "tempo": 0.0015, "side": "B", "empty": ""}
+    assert isinstance(first.metadata["year"], int)
+
+
+def test_a_column_is_of_the_type_that_is_asked_for(tmp_path: Path) -> None:
+    path = manifest(tmp_path, TYPED)
+    first, second, _ = read_manifest(path, {"year": "text", "tempo": "number"})
+    assert (first.metadata["year"], second.metadata["year"], first.metadata["tempo"]) == ("1850", "", 120)
+    with pytest.raises(ManifestError, match=r"line 2: column isrc is '007', not a number"):
+        read_manifest(path, {"isrc": "number"})
+    with pytest.raises(ManifestError, match="no column 'key' of your own to give a type; there are: year, isrc, tempo"):
+        read_manifest(path, {"key": "number"})
+
+
 def test_what_only_looks_large_in_json_is_read(tmp_path: Path) -> None:
     digits, brackets = "9" * 5000, "[" * 5000
     content = f'{{"path": "a", "work_id": "w", "x": "{digits} \\"{brackets}", "y": {2**70}}}'
@@ -145,12 +171,12 @@ def test_a_missing_manifest_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     tracks = [
-        Track(tmp_path / "a b" / "ü,\"'.flac", "t1", "w1", "title,", "artist", "test", {"year": "1967"}),
-        Track(Path("/elsewhere/b.wav"), "t2", "", metadata={"year": "", "key": "C"}),
+        Track(tmp_path / "a b" / "ü,\"'.flac", "t1", "w1", "title,", "artist", "test", {"year": 1967}),
+        Track(Path("/elsewhere/b.wav"), "t2", "", metadata={"key": "C"}),
     ]
     write_manifest(tracks, tmp_path / "manifest.csv")
     first, second = read_manifest(tmp_path / "manifest.csv")
-    assert first == Track(**{**vars(tracks[0]), "metadata": {"year": "1967", "key": ""}})
+    assert first == Track(**{**vars(tracks[0]), "metadata": {"year": 1967, "key": ""}})
     assert second == tracks[1]
     assert "a b/" in (tmp_path / "manifest.csv").read_text(encoding="utf-8")
     assert str(tmp_path) not in (tmp_path / "manifest.csv").read_text(encoding="utf-8")  # the folder can be moved

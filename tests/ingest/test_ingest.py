@@ -21,7 +21,7 @@ from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import CollectionMismatch, InputRefused
 from bytecover2_milvus.ingest.pipeline import IngestRecord, ingest
 from bytecover2_milvus.ingest.sqlite import Staging
-from bytecover2_milvus.manifest import Track, tracks_in
+from bytecover2_milvus.manifest import Track, read_manifest, tracks_in
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.schema import Row
 
@@ -430,3 +430,9 @@ def test_another_models_collection_is_refused_at_once(collection: TrackCollectio
     other.model_id = "other"
     with pytest.raises(CollectionMismatch, match="holds embeddings of model bands, not of other"):
         ingest(tracks_in([folder]), other, collection)
+
+
+def test_a_filter_compares_numbers_of_a_csv(collection: TrackCollection, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "years.csv").write_text(f"path,work_id,year\n{folder / 'a.wav'},,1850\n{folder / 'b.wav'},,1950\n")
+    run(read_manifest(tmp_path / "years.csv"), collection)
+    assert collection.tracks_with('metadata["year"] < 1900') == [str(folder / "a")]
