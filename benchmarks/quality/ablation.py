@@ -43,7 +43,8 @@ from torch.nn import functional as F
 
 from benchmarks.quality.ablation_table import REDUCTIONS, TRAINED, Score, comparisons, plot, table_markdown
 from bytecover2_milvus.atomic import atomic_write
-from bytecover2_milvus.cli.output import device_option, progress_bar
+from bytecover2_milvus.cli.options import device_option
+from bytecover2_milvus.cli.output import progress_bar
 from bytecover2_milvus.cli.training import corpus_options, prepare
 from bytecover2_milvus.config import WHITENING, Config, Training
 from bytecover2_milvus.errors import BytecoverError, CheckpointError, ConfigError

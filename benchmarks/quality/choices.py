@@ -25,7 +25,8 @@ from pathlib import Path
 import click
 
 from bytecover2_milvus.atomic import atomic_write
-from bytecover2_milvus.cli.output import device_option, progress_bar
+from bytecover2_milvus.cli.options import device_option
+from bytecover2_milvus.cli.output import progress_bar
 from bytecover2_milvus.cli.training import corpus_options, prepare
 from bytecover2_milvus.config import Config
 from bytecover2_milvus.errors import BytecoverError, ConfigError

@@ -43,7 +43,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import processor
-from bytecover2_milvus.cli.output import device_option
+from bytecover2_milvus.cli.options import device_option
 from bytecover2_milvus.config import PRECISIONS, Config, Network
 from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.songs.compose.composer import compose

@@ -9,20 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import (
-    InOrder,
-    MilvusTarget,
-    bundle_option,
-    device_option,
-    milvus_options,
-    open_milvus,
-    print_json,
-    print_table,
-    printable,
-    progress_bar,
-    say,
-    segment_options,
-)
+from .options import MilvusTarget, bundle_option, device_option, milvus_options, open_milvus, segment_options
+from .output import InOrder, print_json, print_table, printable, progress_bar, say
 
 if TYPE_CHECKING:
     from ..audio.segments import Segments

@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import (
-    MilvusTarget,
-    bundle_option,
-    device_option,
-    open_milvus,
-    print_table,
-    printable,
-    progress_bar,
-    verdict_cells,
-)
+from .options import MilvusTarget, bundle_option, device_option, open_milvus
+from .output import print_table, printable, progress_bar, verdict_cells
 
 if TYPE_CHECKING:
     from ..embedding.embedder import Embedder

@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from .output import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus, print_json, print_table
+from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
+from .output import print_json, print_table
 
 PACKAGES = {  # distribution: what it is needed for
     "pymilvus": "Milvus",

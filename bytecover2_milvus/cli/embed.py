@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import (
-    about,
-    bundle_option,
-    device_option,
-    limits_options,
-    manifest_options,
-    progress_bar,
-    say,
-    segment_options,
-    tracks_at,
-)
+from .options import bundle_option, device_option, limits_options, manifest_options, segment_options, tracks_at
+from .output import about, progress_bar, say
 
 if TYPE_CHECKING:
     from ..audio.limits import Limits

@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import (
-    MilvusTarget,
-    bundle_option,
-    collection_option,
-    milvus_options,
-    open_milvus,
-    print_json,
-    print_table,
-    progress_bar,
-    say,
-)
+from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
+from .output import print_json, print_table, progress_bar, say
 
 if TYPE_CHECKING:
     import numpy as np

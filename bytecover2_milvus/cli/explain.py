@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import MilvusTarget, bundle_option, collection_option, device_option, milvus_options, open_milvus, say
+from .options import MilvusTarget, bundle_option, collection_option, device_option, milvus_options, open_milvus
+from .output import say
 
 if TYPE_CHECKING:
     from ..embedding.embedder import Embedder

@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .collections import confirm, yes_option
-from .output import (
-    MilvusTarget,
-    bundle_option,
-    collection_option,
-    milvus_options,
-    open_milvus,
-    print_json,
-    print_table,
-    progress_bar,
-    say,
-)
+from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
+from .output import print_json, print_table, progress_bar, say
 
 if TYPE_CHECKING:
     from ..groups.find import Groups

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import (
+from .options import (
     MilvusTarget,
     bundle_option,
     collection_option,
@@ -23,12 +23,10 @@ from .output import (
     manifest_options,
     milvus_options,
     open_milvus,
-    print_json,
-    progress_bar,
-    say,
     segment_options,
     tracks_at,
 )
+from .output import print_json, progress_bar, say
 
 if TYPE_CHECKING:
     from ..audio.limits import Limits

@@ -10,25 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import (
-    STRETCH_CELLS,
-    VERDICT_CELLS,
+from .options import (
     MilvusTarget,
-    about,
     bundle_option,
     collection_option,
     device_option,
     limits_options,
     milvus_options,
     open_milvus,
-    print_json,
-    print_table,
-    printable,
-    progress_bar,
     segment_options,
     tracks_at,
-    verdict_cells,
 )
+from .output import STRETCH_CELLS, VERDICT_CELLS, about, print_json, print_table, printable, progress_bar, verdict_cells
 
 if TYPE_CHECKING:
     from ..audio.limits import Limits

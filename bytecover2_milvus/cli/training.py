@@ -12,7 +12,8 @@ import click
 
 from ..config import AUTO, WHITENING
 from ..errors import ConfigError
-from .output import device_option, print_json, progress_bar, say
+from .options import device_option
+from .output import print_json, progress_bar, say
 
 if TYPE_CHECKING:
     from ..config import Config

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from .output import device_option, print_json, print_table
+from .options import device_option
+from .output import print_json, print_table
 
 
 @click.command()
