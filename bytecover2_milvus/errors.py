@@ -8,6 +8,7 @@ with 1.
     BytecoverError
     ├── AudioError               a file that gives no usable waveform
     │   ├── UnreadableAudio      not audio, corrupt, no audio stream, missing
+    │   │   └── AudioBeyondLimits  larger or longer than the limits allow
     │   ├── EmptyAudio           audio of zero samples
     │   ├── SilentAudio          no sample above the silence floor
     │   └── ShortAudio           below the shortest duration that can be embedded
@@ -45,6 +46,10 @@ class AudioError(BytecoverError):
 
 class UnreadableAudio(AudioError):
     """Not audio, corrupt from the start, without an audio stream, or missing."""
+
+
+class AudioBeyondLimits(UnreadableAudio):
+    """Larger, or longer, than the limits allow."""
 
 
 class EmptyAudio(AudioError):

@@ -49,7 +49,7 @@ SLOW = set().union(
     ["bulk", "chroma_rows", "collection", "collections_by_hand", "embedding_function", "faults"],  # start servers
     ["groups", "promotion", "rerank", "rest", "segments", "tokens", "parquet", "verdict"],  # too
     ["cli", "cluster", "consumers", "decoding", "docker_compose", "endings", "installed"],  # start other processes
-    ["layers", "telemetry", "terminal", "verify"],  # too
+    ["layers", "service", "telemetry", "terminal", "verify"],  # too
     ["explain", "groups_page"],  # browsers
     ["audio_fuzz", "audio_oddities", "fourier", "performing", "qmax", "recordings", "soundfont", "spectral"],  # compute
     ["benchmarks_of_speed", "groups_benchmark", "rerank_benchmark", "retrieval", "robustness"],  # benchmarks

@@ -241,7 +241,7 @@ class Decoder:
         folder = Path(self._folder.name)
         idle = [started for started in self._started if not started.pending]
         if not idle and len(self._started) < self._n_workers:
-            idle = [_Started(Worker(_decode_into, folder))]
+            idle = [_Started(Worker(decode_into, folder))]
             self._started += idle
         started = min(idle or self._started, key=lambda started: len(started.pending))
         file = folder / f"{next(self._numbers)}.f32"
@@ -257,8 +257,8 @@ class Decoder:
         return replace(decoded, waveform=waveform)
 
 
-def _decode_into(file: Path, path: Path, known: Sequence[str], limits: Limits | None) -> Decoded | AudioError:
-    """As `_decode`, with the waveform in `file`, which is not there where there is none."""
+def decode_into(file: Path, path: Path, known: Sequence[str], limits: Limits | None) -> Decoded | AudioError:
+    """As `decode`, with the waveform in `file`, which is not there where there is none; an error is returned."""
     decoded = _decode(path, known, limits, file)
     if isinstance(decoded, AudioError):
         file.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-from ..errors import ConfigError, UnreadableAudio
+from ..errors import AudioBeyondLimits, ConfigError, UnreadableAudio
 
 HOURS, GIB = "BYTECOVER2_MAXIMUM_HOURS", "BYTECOVER2_MAXIMUM_GIB"
 
@@ -64,7 +64,8 @@ def check_regular(path: Path | str, status: os.stat_result, limits: Limits | Non
     Raises
     ------
     UnreadableAudio
-        Also if it is larger than the limit.
+    AudioBeyondLimits
+        If it is larger than the limit.
     """
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableAudio(f"{path}: {os.strerror(errno.EISDIR)}; name the files in it")
@@ -73,7 +74,7 @@ def check_regular(path: Path | str, status: os.stat_result, limits: Limits | Non
     limits = limits or Limits.here()
     if status.st_size > limits.maximum_bytes:
         size, allowed = (n_bytes / 2**30 for n_bytes in (status.st_size, limits.maximum_bytes))
-        raise UnreadableAudio(
+        raise AudioBeyondLimits(
             f"{path}: a file of {size:.3g} GiB, and {allowed:.3g} are allowed; split it, or raise --maximum-gib ({GIB})"
         )
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import SAMPLE_RATE
-from ..errors import AudioError, EmptyAudio, ShortAudio, SilentAudio, UnreadableAudio
+from ..errors import AudioBeyondLimits, AudioError, EmptyAudio, ShortAudio, SilentAudio, UnreadableAudio
 from .container_ends import ends_early, misstates_data
 from .ffmpeg import FfmpegReader
 from .limits import Limits, open_regular
@@ -88,8 +88,10 @@ def load_audio(path: str | Path, limits: Limits | None = None) -> NDArray[np.flo
     Raises
     ------
     UnreadableAudio
-        If the file is missing, no regular file, no audio, has no audio stream, is encrypted, corrupt from the start or
-        beyond the limits, or holds NaN or infinity.
+        If the file is missing, no regular file, no audio, has no audio stream, is encrypted or corrupt from the start,
+        or holds NaN or infinity.
+    AudioBeyondLimits
+        If it is beyond the limits.
     EmptyAudio
         If it holds no samples.
     ShortAudio
@@ -200,7 +202,7 @@ class _Recording:
                     )
                 self._decoded_s += len(block.samples) / block.rate
                 if self._decoded_s > self._limits.maximum_s:
-                    raise UnreadableAudio(
+                    raise AudioBeyondLimits(
                         f"{self._path}: longer than {self._limits.maximum_s / 3600:g} hours; split it, or raise "
                         "--maximum-hours (BYTECOVER2_MAXIMUM_HOURS)"
                     )

@@ -31,8 +31,14 @@ from .groups import groups
 from .ingest import ingest
 from .output import InOrder, printable
 from .query import query
+from .serve import serve
 from .training import fit_pca, train
 from .verify import verify
+
+_EXTRA_OF = {
+    "onnxruntime": "cpu",
+    **dict.fromkeys(("fastapi", "pydantic", "python_multipart", "starlette", "uvicorn"), "serve"),
+}
 
 
 @contextmanager
@@ -78,7 +84,7 @@ class _Group(InOrder):
         except ImportError as error:  # training, export and serving each need packages that the others do without
             if (error.name or "").partition(".")[0] == DISTRIBUTION.replace("-", "_"):
                 raise  # a fault of this package, which no installation mends
-            extra = "cpu" if (error.name or "").startswith("onnxruntime") else "train"
+            extra = _EXTRA_OF.get((error.name or "").partition(".")[0], "train")
             raise click.ClickException(why_not_imported(error, extra)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever read stdout has seen enough: click ends quietly
@@ -106,6 +112,7 @@ for command in (
     groups,
     evaluate,
     embed,
+    serve,
     collections_group,
     doctor,
     demo,

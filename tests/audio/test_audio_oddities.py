@@ -27,7 +27,7 @@ from bytecover2_milvus.audio.load import (
 )
 from bytecover2_milvus.audio.mixdown import Block, Mixdown
 from bytecover2_milvus.config import SAMPLE_RATE
-from bytecover2_milvus.errors import ConfigError, SilentAudio, UnreadableAudio
+from bytecover2_milvus.errors import AudioBeyondLimits, ConfigError, SilentAudio, UnreadableAudio
 
 RATE = 44_100
 
@@ -437,16 +437,16 @@ def test_a_file_may_not_state_any_rate_or_last_for_ever(tmp_path: Path) -> None:
     with pytest.raises(UnreadableAudio, match=r"small\.flac: states 1 Hz"):
         load_audio(path)
     path.write_bytes(constant_flac(8_000, 100))  # 819 s
-    with pytest.raises(UnreadableAudio, match=r"longer than 0\.1 hours"):
+    with pytest.raises(AudioBeyondLimits, match=r"longer than 0\.1 hours"):
         load_audio(path, Limits(maximum_s=360))
-    with pytest.raises(UnreadableAudio, match="are allowed"):
+    with pytest.raises(AudioBeyondLimits, match="are allowed"):
         load_audio(path, Limits(maximum_bytes=1_000))
 
 
 def test_the_environment_sets_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", sine(), RATE)
     monkeypatch.setenv("BYTECOVER2_MAXIMUM_HOURS", "0.0005")
-    with pytest.raises(UnreadableAudio, match=r"longer than 0\.0005 hours; .* \(BYTECOVER2_MAXIMUM_HOURS\)"):
+    with pytest.raises(AudioBeyondLimits, match=r"longer than 0\.0005 hours; .* \(BYTECOVER2_MAXIMUM_HOURS\)"):
         load_audio(tmp_path / "a.wav")
     monkeypatch.setenv("BYTECOVER2_MAXIMUM_HOURS", "ever")
     with pytest.raises(ConfigError, match="BYTECOVER2_MAXIMUM_HOURS=ever: not a positive number"):

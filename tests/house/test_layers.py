@@ -26,12 +26,13 @@ IMPORTS = {
     "ingest": {"alignment", "audio", "embedding", "milvus"},
     "groups": {"alignment", "milvus", "second_stage"},
     "pages": {"alignment", "audio", "embedding", "groups", "milvus", "second_stage"},
+    "serve": {"audio", "embedding", "milvus", "second_stage"},
     "songs": set(),
     "model": set(),
     "training": {"alignment", "audio", "embedding", "model", "songs"},
     "export": {"alignment", "audio", "embedding", "model", "training"},
 }
-SERVING = ("alignment", "audio", "embedding", "milvus", "second_stage", "ingest", "groups", "pages")
+SERVING = ("alignment", "audio", "embedding", "milvus", "second_stage", "ingest", "groups", "pages", "serve")
 SCHEMAS = {"schemas", "bundles"}  # data
 
 
