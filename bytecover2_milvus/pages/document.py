@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import re
 from collections.abc import Sequence
 from importlib import resources
 from string import Template
 
 MEDIA = "blob:"  # of sound that is in the page itself
+_IMPORT = re.compile(r"^import .*;\n", re.MULTILINE)
 
 
 def document(
@@ -26,14 +28,14 @@ def document(
     styles : sequence of str
         Names of style sheets in this package, in order.
     scripts : sequence of str
-        Names of scripts in this package, which become one module, in order.
+        Names of modules in this package, each after those that it imports: they become one.
     rules : str
         CSS of this page alone, after all style sheets.
     media : str
         Where sound may come from, in the words of a Content-Security-Policy.
     """
     style = "".join(map(template, styles)) + rules
-    code = "".join(map(template, scripts))
+    code = "".join(_IMPORT.sub("", template(name)) for name in scripts)
     return Template(template("page.html")).substitute(
         title=escape(title), body=body, style=style, script=code, style_hash=_hash(style), script_hash=_hash(code),
         media=media,

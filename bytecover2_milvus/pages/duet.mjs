@@ -3,12 +3,12 @@ const TURN_S = 6; // of each recording, when they play in turns
 const AHEAD_S = 1; // within which a player that lags or leads is to be back in step
 const LOST_S = 2; // out of step by more than this, it is set anew
 
-function clock(seconds) {
+export function clock(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
-class Duet {
+export class Duet {
   // `match` has `start`, a place; `end_s`, a second of the first player; and `partner` and `origin`, the second of the
   // other player that belongs to one of the first, or the other way round, for whoever set out from a place. A place is
   // {query, track, follows}: seconds of both, and whether the match is followed from there. `show` is told of seconds of

@@ -25,21 +25,16 @@ from ..second_stage.explain import (
     explain_pair,
     in_words,
     judged,
-    pitch_in_words,
-    share_in_words,
-    tempo_in_words,
     verdict_in_words,
 )
+from .alignment import data_of, drawings, facts_of
 from .document import document, escape, template
-from .drawing import bands_drawn, drawing, points
+from .drawing import bands_drawn
 from .sound import compress
 
 if TYPE_CHECKING:
     from ..embedding.embedder import Embedder
     from ..milvus.cohort import Cohort
-
-GROUPS = {"notes": "All notes", "lead": "The tune"}  # others go by their own name
-NARROWEST, WIDEST = 0.6, 1.9  # aspect ratios of the drawing: a short query beside a long track stays visible
 
 
 @dataclass(frozen=True)
@@ -128,20 +123,7 @@ def explain_page(explanation: Explanation, sounds: tuple[bytes | None, bytes | N
         MP3 of query and track, as `sound.compress` makes them. Where either is missing, the page has no players.
     """
     heard = all(sounds)
-    frames = len(explanation.query.chroma), len(explanation.track.chroma)
-    best = explanation.best
-    groups = enumerate(explanation.evidence)
-    views = "".join(drawing(explanation, group, number, group == best) for number, group in groups)
-    facts = {
-        "frame_s": explanation.frame_s,
-        "frames": frames,
-        "durations_s": [explanation.query.duration_s, explanation.track.duration_s],
-        "views": [
-            None if seen is None else {"path": points(seen).tolist(), "ratio": seen.tempo_ratio}
-            for seen in explanation.evidence.values()
-        ],
-        "shown": list(explanation.evidence).index(best) if best else 0,
-    }
+    data = data_of(explanation)
     body = Template(template("explain.html")).substitute(
         query=escape(explanation.query.name),
         track=escape(explanation.track.name),
@@ -150,55 +132,26 @@ def explain_page(explanation: Explanation, sounds: tuple[bytes | None, bytes | N
         heard_hidden="" if explanation.contributions else "hidden",
         heard=escape(contributions_in_words(explanation.contributions)) if explanation.contributions else "",
         bands=bands_drawn(explanation.contributions) if explanation.contributions else "",
-        facts=_facts(explanation),
-        choices=_choices(explanation, best),
-        views=views,
+        facts="".join(
+            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts_of(explanation)
+        ),
+        drawings=drawings(explanation),
         players_hidden="" if heard else "hidden",
         silent_hidden="hidden" if heard else "",
-        nothing_hidden="hidden" if best is None else "",
+        nothing_hidden="hidden" if explanation.best is None else "",
         query_length=clock(explanation.query.duration_s),
         track_length=clock(explanation.track.duration_s),
         query_sound=_text(sounds[0]) if heard else "",
         track_sound=_text(sounds[1]) if heard else "",
-        data=json.dumps(facts).replace("<", "\\u003c"),
+        data=json.dumps(data).replace("<", "\\u003c"),
     )
-    aspect = np.clip(frames[1] / frames[0], NARROWEST, WIDEST)
     return document(
         f"{explanation.query.name} and {explanation.track.name}",
         body,
-        styles=("page.css", "explain.css"),
-        scripts=("duet.mjs", "explain.mjs"),
-        rules=f":root {{ --aspect: {aspect:.3f}; }}\n",
+        styles=("page.css", "alignment.css", "explain.css"),
+        scripts=("duet.mjs", "alignment.mjs", "explain.mjs"),
+        rules=f":root {{ --aspect: {data['aspect']}; }}\n",
     )
-
-
-def _choices(explanation: Explanation, best: str | None) -> str:
-    """A radio button for each group."""
-    return "".join(
-        f'<label><input type="radio" name="group" value="{number}" {"checked" if group == best else ""}>'
-        f" {escape(GROUPS.get(group, group))} <small>{'–' if seen is None else f'{seen.score:.2f}'}</small></label>"
-        for number, (group, seen) in enumerate(explanation.evidence.items())
-    )
-
-
-def _facts(explanation: Explanation) -> str:
-    """Facts of the pair, as a description list."""
-    facts = []
-    best = explanation.best
-    stretch = explanation.stretch(best) if best else None
-    if explanation.probability is not None:
-        facts.append(("Probability of one work", share_in_words(explanation.probability)))
-    if explanation.score is not None:
-        facts.append(("Score, log odds", f"{explanation.score:+.2f}"))
-    if best and stretch is not None:
-        facts.append(("In the query", f"{clock(stretch.query_start_s)} – {clock(stretch.query_end_s)}"))
-        facts.append(("In the track", f"{clock(stretch.start_s)} – {clock(stretch.end_s)}"))
-        facts.append(("Key of the track", pitch_in_words(stretch.transposition).removeprefix("in the ")))
-        facts.append(("Tempo of the track", tempo_in_words(stretch.tempo_ratio).removeprefix("at the ")))
-        facts.append(("Agreeing windows", f"{100 * explanation.agreement(best):.0f} %"))
-    if explanation.similarity is not None:
-        facts.append(("Similarity of the embeddings", f"{explanation.similarity:.3f}"))
-    return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
 
 
 def _text(sound: bytes | None) -> str:

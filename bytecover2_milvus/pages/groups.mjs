@@ -1,4 +1,6 @@
 // Players for the track, or the two tracks, of whichever button is pressed; and the search.
+import { Duet, clock } from "./duet.mjs";
+
 const element = (id) => document.getElementById(id);
 const [query, track] = ["query", "track"].map(element);
 const dock = document.querySelector(".dock");

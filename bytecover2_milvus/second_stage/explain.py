@@ -168,6 +168,11 @@ def in_words(explanation: Explanation, group: str | None = None) -> str:
     stretch = explanation.stretch(group) if group else None
     if stretch is None:
         return "Nothing recurs: no stretch of the query runs as a stretch of the track does."
+    return stretch_in_words(stretch)
+
+
+def stretch_in_words(stretch: Stretch) -> str:
+    """A sentence that says where the recordings run alike, how much higher the track is there, and how fast."""
     query, track = (
         f"{clock(start)} to {clock(end)}"
         for start, end in ((stretch.query_start_s, stretch.query_end_s), (stretch.start_s, stretch.end_s))
@@ -186,6 +191,11 @@ def verdict_in_words(explanation: Explanation) -> str:
             "Any two recordings have a longest such stretch, and in unrelated ones it may last as long, with more gaps:"
             " judge by how much agrees, by the scores of other tracks, and by ear."
         )
+    return probability_in_words(probability)
+
+
+def probability_in_words(probability: float) -> str:
+    """A sentence that says whether two recordings are thought to be one work."""
     share = share_in_words(probability)
     return f"Probably one work ({share})." if probability >= 0.5 else f"Probably two works ({share} that it is one)."
 

@@ -445,7 +445,7 @@ def test_every_control_has_a_name_and_the_drawings_too(page):
     controls = [node for node in nodes if node["role"]["value"] in roles and not node["ignored"]]
     assert all(node["name"]["value"] for node in controls)
     names = " ".join(node["name"]["value"] for node in controls)
-    for name in ("Play together", "Play in turns", "MilvusTarget in the match", "Balance", "Chromagram of the query"):
+    for name in ("Play together", "Play in turns", "Place in the match", "Balance", "Chromagram of the query"):
         assert name in names
 
 
