@@ -63,6 +63,12 @@ if TYPE_CHECKING:
 @click.option("--distinct", is_flag=True, help="Of tracks that are one recording in several encodings, show one.")
 @click.option("--filter", "expression", default="", help='In Milvus\' language, e.g. artist == "Trad."')
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per match on stdout.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A page of the matches, to see and hear them.",
+)
 def query(
     files: tuple[Path, ...],
     milvus: MilvusTarget,
@@ -80,6 +86,7 @@ def query(
     distinct: bool,
     expression: str,
     as_json: bool,
+    page: Path | None,
 ) -> None:
     """Find the covers of audio files in a collection.
 
@@ -94,6 +101,7 @@ def query(
     Example:
       bytecover2-milvus query cover.mp3 --uri bytecover2.db --limit 5
     """
+    from ..atomic import atomic_write, check_writable
     from ..audio.load import load_audio
     from ..audio.segments import WHOLE
     from ..embedding.embedder import Embedder
@@ -101,13 +109,17 @@ def query(
     from ..errors import AudioError, ChromaError
     from ..milvus.collection import WHOLE_TRACKS, TrackCollection
     from ..milvus.connection import and_filter
+    from ..pages.matches import Asked, matches_page
     from ..second_stage.answer import Catalogue, Question
 
+    if page:
+        check_writable(page)
     audio = [track.path for track in tracks_at(files)]
     embedder = Embedder(bundle, device)
     filter = and_filter(expression, WHOLE_TRACKS) if whole else expression
     question = Question(limit, group_by, filter, rerank, 0.0 if nearest else min_probability, distinct)
     matches: list[tuple[Path, Match]] = []
+    asked_for: list[Asked] = []
     answers, failures = [], 0
     with open_milvus(milvus) as client, progress_bar("query", len(audio)) as bar:
         catalogue = Catalogue(TrackCollection.open(client, collection, embedder.model_id), embedder)
@@ -123,10 +135,12 @@ def query(
                 bar.print(f"Error: {about(file, error)}")
             else:
                 matches += ((file, match) for match in answer.matches)
+                none = _no_cover(answer.nearest) if answer.judged and not answer.matches else ""
+                asked_for.append(Asked(file, answer.matches, none or answer.note or lack))
                 if answer.note:
                     bar.print(f"note: {file}: {answer.note}")
-                if answer.judged and not answer.matches:
-                    answers.append(_no_cover(file, answer.nearest))
+                if none:
+                    answers.append(f"{file}: {none}")
             bar.update(advance=1, note=file.name)
             if as_json:
                 for asking, match in matches:
@@ -143,19 +157,22 @@ def query(
             _print_matches(matches, stretches=stretches, judged=not lack)
         for line in answers:
             click.echo(printable(line))
+    if page:
+        with atomic_write(page) as part:
+            part.write_text(matches_page(asked_for, collection, page.parent), encoding="utf-8")
     if failures:
         sys.exit(1)
 
 
-def _no_cover(file: Path, nearest: Match | None) -> str:
+def _no_cover(nearest: Match | None) -> str:
     """The answer where nothing that was found is probable."""
     from ..alignment.verdict import probability
     from ..second_stage.explain import share_in_words
 
     if nearest is None:
-        return f"{file}: no cover found, as there are no tracks to compare with"
+        return "no cover found, as there are no tracks to compare with"
     share = share_in_words(probability(nearest.score or 0.0))
-    return f"{file}: no cover found; the nearest is {nearest.title or nearest.path} ({share}), --nearest shows it"
+    return f"no cover found; the nearest is {nearest.title or nearest.path} ({share}), --nearest shows it"
 
 
 def _print_matches(matches: Sequence[tuple[Path, Match]], *, stretches: bool, judged: bool) -> None:

@@ -145,3 +145,14 @@ def test_the_statistics_of_an_ingest_count_the_background_of_the_bundle(db):
     assert len(tracks) == 7
     for track, statistics in zip(tracks, expected, strict=True):
         assert stored[track.track_id].statistics == statistics
+
+
+def test_a_page_has_the_matches_of_every_query(query, music, tmp_path):
+    page = tmp_path / "pages" / "matches.html"
+    result = query(music / "inside.wav", music / "stranger.wav", "--html", page)
+    assert result.exit_code == 0, result.output
+    text = page.read_text(encoding="utf-8")
+    assert "1 of 2 queries found a track" in text and "A version</b> of inside" in text
+    assert "No track found · no cover found; the nearest is " in text
+    refused = query(music / "inside.wav", "--html", music)
+    assert refused.exit_code != 0 and "is a directory" in refused.stderr

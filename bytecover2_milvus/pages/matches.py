@@ -1,0 +1,98 @@
+"""The page of a query: what was found for each recording that was asked for, with two players to compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from ..milvus.search import Match
+from ..second_stage.explain import clock
+from .document import document, escape, template
+from .pair import Named, Shared, address_of, compare_button, play_button, shared_in_words, verdict_of
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A recording that was asked for, and the answer."""
+
+    path: Path
+    matches: Sequence[Match]  # the best first
+    note: str = ""  # why there are none, or why none was judged
+
+
+def matches_page(asked: Sequence[Asked], name: str, folder: Path) -> str:
+    """The HTML of the page.
+
+    Parameters
+    ----------
+    asked : sequence of Asked
+        In the order of the page.
+    name : str
+        Of the collection.
+    folder : Path
+        Where the page is to lie: files are named from there, so that both can be moved together.
+    """
+    n_found = sum(bool(one.matches) for one in asked)
+    body = Template(template("cards.html")).substitute(
+        kind="Query",
+        name=escape(name),
+        placeholder="Query, title, artist, path or work_id",
+        unsettled="queries for which nothing was found",
+        summary=f"{n_found:,} of {len(asked):,} queries found a track" if len(asked) != 1 else _count(asked[0].matches),
+        shown="The best match stands first.",
+        nothing_hidden="hidden" if len(asked) < 2 else "",
+        groups="".join(_card(one, number, folder) for number, one in enumerate(asked, 1)),
+    )
+    return document(
+        f"{name}: matches",
+        body,
+        styles=("page.css", "cards.css"),
+        scripts=("duet.mjs", "cards.mjs"),
+        media="'self' file: blob:",
+    )
+
+
+def _count(matches: Sequence[Match]) -> str:
+    return "One track found" if len(matches) == 1 else f"{len(matches)} tracks found" if matches else "No track found"
+
+
+def _card(asked: Asked, number: int, folder: Path) -> str:
+    query = Named(asked.path.stem, address_of(str(asked.path), folder))
+    heading = Template(template("card_row.html")).substitute(
+        name='<span class="query">The query</span>',
+        about="",
+        path=escape(asked.path),
+        verdict="",
+        buttons=play_button(query),
+    )
+    return Template(template("card.html")).substitute(
+        number=number,
+        title=escape(query.name),
+        facts=escape(" · ".join(filter(None, (_count(asked.matches), asked.note)))),
+        notes="",
+        unsettled="false" if asked.matches else "true",
+        rows=heading + "".join(_row(match, query, folder) for match in asked.matches),
+    )
+
+
+def _row(match: Match, query: Named, folder: Path) -> str:
+    this = Named(match.title or Path(match.path).name or match.track_id, address_of(match.path, folder))
+    about = " · ".join(filter(None, (match.artist, clock(match.duration_s), match.work_id and f"work {match.work_id}")))
+    kind = "Close to" if match.probability is None else '<b class="version">A version</b> of'
+    verdict = verdict_of(kind, query.name, match.probability, match.score, match.similarity)
+    buttons = play_button(this)
+    if match.transposition is not None and match.tempo_ratio and None not in (match.query_start_s, match.query_end_s):
+        assert match.query_start_s is not None and match.query_end_s is not None
+        there = (match.query_start_s, match.query_end_s)
+        shared = Shared(match.start_s, match.end_s, *there, match.transposition, match.tempo_ratio)
+        verdict += shared_in_words(shared)
+        buttons = compare_button(this, query, shared) + buttons
+    return Template(template("card_row.html")).substitute(
+        name=f"{match.rank}. {escape(this.name)}",
+        about=escape(about),
+        path=escape(match.path),
+        verdict=verdict,
+        buttons=buttons,
+    )
