@@ -1,4 +1,4 @@
-"""What the model is judged by and was not trained on: sets of works, and the audio of their tracks, made once."""
+"""Sets of works that the model was not trained on and is judged by, and the audio of their tracks, made once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and what it took of it, as Linux tells."""
+"""The machine that a benchmark ran on, and the time and memory it took, as Linux reports them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Cores:
             self._idle = self._server_s(before) / (time.perf_counter() - start)
 
     def timed(self, function: Callable[..., _Result], *arguments: Any) -> tuple[_Result, float, float]:
-        """What a call gives, its seconds by the clock, and its seconds of a core."""
+        """The result of a call, its seconds by the clock, and its seconds of a core."""
         before, here, start = self._threads_s(), time.process_time(), time.perf_counter()
         result = function(*arguments)
         wall, here = time.perf_counter() - start, time.process_time() - here

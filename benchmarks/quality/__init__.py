@@ -1,1 +1,1 @@
-"""How well a system finds covers."""
+"""Benchmarks of how well a system finds covers."""

@@ -86,7 +86,7 @@ class System:
 
 @dataclass(frozen=True)
 class Shared:
-    """What the frozen backbone gives, once for all systems."""
+    """The output of the frozen backbone, computed once for all systems."""
 
     tracks: NDArray[np.float32]  # (N, 2048), the training tracks whole: what a PCA is fitted on
     batches: list[tuple[Tensor, Tensor]]  # of the frozen phase: pooled (B, 2048) and work (B,)
@@ -95,7 +95,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Ablation:
-    """What all systems have in common, and the folder that their runs are in."""
+    """All that the systems have in common, and the folder that their runs are in."""
 
     checkpoint: Checkpoint
     frozen: Training
@@ -132,7 +132,7 @@ class Ablation:
         return pooled_embeddings(network, config, corpus, self.cache, self.device, note_map=note_map)
 
     def start(self, system: System, shared: Shared) -> Checkpoint:
-        """Where `system` starts: the checkpoint with its layer inserted, nothing trained yet."""
+        """The start of `system`: the checkpoint with its layer inserted, nothing trained yet."""
         match system.reduction:
             case "FC":
                 return insert_random_fc(self.checkpoint, shared.tracks, system.dim, self.frozen.seed)

@@ -1,4 +1,4 @@
-"""What the ablation writes: the paper's table, the differences query by query, and MAP over D as table and plot."""
+"""The results of the ablation: the paper's table, the differences query by query, and MAP over D as table and plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What recordings of one's own are worth: a network as it is, adapted without labels, and finetuned with labels.
+"""The gain from recordings of one's own: a network as it is, adapted without labels, and finetuned with labels.
 
 The works of the manifest are drawn into two halves. All three systems are scored on the second half, every recording a
 query against the others of that half:

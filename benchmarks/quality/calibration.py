@@ -69,7 +69,7 @@ _UNFITTED = Calibration((0.0,) * N_FEATURES, 0.0), Calibration((0.0,), 0.0)
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """What a query is heard as."""
+    """The embedding and chroma of a query."""
 
     track_id: str  # of the track that it was made from
     work_id: str
@@ -216,7 +216,7 @@ def plot(path: Path, curves: dict[str, list[ReliabilityBin]]) -> None:
 
 
 def told_of(probabilities: NDArray[np.float64], same: NDArray[np.bool_]) -> dict[str, object]:
-    """How well the probabilities (queries, candidates) are calibrated: of all pairs, and of each query's nearest."""
+    """The calibration of the probabilities (queries, candidates), of all pairs and of each query's nearest."""
     nearest = probabilities.argmax(axis=1)
     rows = np.arange(len(nearest))
     top, right = probabilities[rows, nearest], same[rows, nearest]

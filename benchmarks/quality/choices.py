@@ -1,4 +1,4 @@
-"""What a setting of the training is worth: the same training with another value, scored on songs held out.
+"""The gain or loss by one setting of the training: the same training with another value, scored on songs held out.
 
 Every run starts from the same checkpoint and sees the same tracks in the same order; one setting differs, such as an
 augmentation that is switched off. All are scored after the same number of steps on the validation songs, played and

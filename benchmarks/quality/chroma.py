@@ -1,4 +1,4 @@
-"""What the learned chroma finds by alignment, beside chroma made by hand from the same CQT.
+"""MAP of the learned chroma by alignment, beside that of chroma made by hand from the same CQT.
 
 One command, JSON lines on stdout::
 
@@ -130,7 +130,7 @@ def lines_of(
     removed: NDArray[np.bool_],
     works: Sequence[str],
 ) -> Iterator[dict[str, object]]:
-    """How each system finds what is relevant (n_queries, n_tracks) among what is not removed."""
+    """The scores of each system, where `relevant` (n_queries, n_tracks) is to be found among what is not removed."""
     precisions: dict[str, NDArray[np.float64]] = {}
     for system, score in scores.items():
         lists = [(row[~gone], right[~gone]) for row, right, gone in zip(score, relevant, removed, strict=True)]

@@ -1,4 +1,4 @@
-"""What excerpts find in a catalogue against whole tracks: with and without segments, by the vector and by both stages.
+"""The share that excerpts find of what whole tracks find: with and without segments, by the vector and by both stages.
 
 One command, JSON lines on stdout, a table on stderr::
 
@@ -52,7 +52,7 @@ Asking: TypeAlias = tuple[Recording, Query]
 
 @dataclass(frozen=True)
 class Score:
-    """What queries of one length find in a collection."""
+    """The scores of queries of one length in a collection."""
 
     query_s: float | None  # None for whole tracks
     stored: str

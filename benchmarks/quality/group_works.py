@@ -1,4 +1,4 @@
-"""How right the groups of `groups` are: works of held-out sets among tracks that are of no group.
+"""Precision and recall of the groups that `groups` finds: held-out works among tracks that belong to no group.
 
 One command, JSON lines on stdout::
 
@@ -46,7 +46,7 @@ PROBABILITIES = (0.25, 0.5, 0.75, 0.9, 0.95)
 
 
 def judged(groups: Iterable[Sequence[str]], work_of: Mapping[str, str]) -> dict[str, float]:
-    """How right groups of tracks are, by the works of all tracks."""
+    """Precision, recall and purity of groups of tracks, by the works of all tracks."""
     together = right = tracks = most = whole = 0
     sizes = Counter(work_of.values())
     for members in groups:

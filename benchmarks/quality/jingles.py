@@ -1,4 +1,4 @@
-"""Whether a few seconds of music in a catalogue swallow short queries: excerpts among full tracks and ten jingles.
+"""The effect of jingles on short queries: excerpts among full tracks and ten pieces of a few seconds.
 
 One command, JSON lines on stdout::
 
@@ -104,7 +104,7 @@ def store(found: Sequence[Recording], embedder: Embedder, collection: TrackColle
 def first_matches(
     found: Sequence[Recording], embedder: Embedder, collection: TrackCollection, duration_s: float
 ) -> dict[tuple[str, str], dict[str, int]]:
-    """How often the first match is right and is a jingle, by what is among the candidates and by stage."""
+    """Numbers of first matches that are right and that are jingles, by what is among the candidates and by stage."""
     assert embedder.verdict is not None
     second = Reranker(collection, embedder.verdict, embedder.frame_s)
     chosen = np.random.default_rng(0).permutation(TRACKS)[:ASKING]

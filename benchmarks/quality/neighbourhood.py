@@ -33,7 +33,7 @@ Embeddings = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """What is needed to draw; D is the length of an embedding."""
+    """The parameters that vectors are drawn from; D is the length of an embedding."""
 
     mean: NDArray[np.float64]  # (D,)
     works: NDArray[np.float64]  # (n_works, D), around the mean
@@ -96,7 +96,7 @@ class Neighbourhood:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a search meets in a set of embeddings; similarities are cosines."""
+    """Similarities and dimensions that decide how hard embeddings are to search; similarities are cosines."""
 
     within_works: float  # median similarity of two tracks of a work
     between_works: float  # median similarity of tracks of different works

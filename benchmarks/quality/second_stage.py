@@ -94,7 +94,7 @@ def combined(
 
 
 def by_scores(scores: NDArray[np.floating], track_ids: Sequence[str]) -> Judge:
-    """What `metrics.evaluate` ranks the candidates of each query by: its row of scores (n_tracks, n_tracks)."""
+    """A function by which `metrics.evaluate` ranks a query's candidates: its row of scores (n_tracks, n_tracks)."""
     order = np.argsort(np.asarray(track_ids), kind="stable")
     ordered = scores[np.ix_(order, order)]
 

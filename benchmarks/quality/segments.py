@@ -1,4 +1,4 @@
-"""What segments are worth to a short query, and what they cost: whole-track rows against rows of segments.
+"""The gain and the cost of segments for short queries: whole-track rows against rows of segments.
 
 One command, JSON lines on stdout, tables on stderr::
 
@@ -142,7 +142,7 @@ def hear(
 
 
 def _asks(length: Length, cut: Segments) -> bool:
-    """Whether queries of a length are asked in a cut: whole, or cut if they are longer than a segment."""
+    """True if queries of a length are asked in a cut: whole, or cut if they are longer than a segment."""
     return not cut or length is None or length > cut.length_s
 
 
@@ -165,7 +165,7 @@ class SearchTime:
 
 
 def rank(tracks: Sequence[Heard], cut: Segments, asked: Asked) -> Ranking:
-    """How tracks stored in a cut are found by queries of one kind. The tracks are in the order of track_id."""
+    """Ranks of tracks stored in a cut for queries of one kind. The tracks are in the order of track_id."""
     rows = np.concatenate([track.stored[cut].parts.embeddings for track in tracks])  # (n_rows, D)
     counts = [len(track.stored[cut].parts.embeddings) for track in tracks]
     first_row = np.cumsum([0, *counts[:-1]])

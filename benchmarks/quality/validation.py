@@ -1,4 +1,4 @@
-"""How well covers are found among songs and sounds that training has not met: bundles against random and the floor.
+"""MAP on songs and sounds that training has not met: bundles beside a random order and a method without training.
 
 One command, JSON lines on stdout, a table on stderr::
 
@@ -106,7 +106,7 @@ CHEAP = ("whole", "45 s", "20 s")  # made faster than read from a file
 
 @dataclass(frozen=True)
 class Heard:
-    """What all systems make of one track."""
+    """The embeddings and chroma of one track by all systems."""
 
     set: str
     work_id: str

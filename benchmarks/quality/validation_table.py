@@ -1,4 +1,4 @@
-"""What the validation writes: a score of each system on each set and condition, and all of them as a table."""
+"""The results of the validation: a score of each system on each set and condition, and all of them as a table."""
 
 from __future__ import annotations
 

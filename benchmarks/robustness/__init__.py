@@ -1,1 +1,1 @@
-"""What it does to a search that recordings suffer, and machines fail."""
+"""Benchmarks of distorted recordings and of failing machines."""

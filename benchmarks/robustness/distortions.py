@@ -1,4 +1,4 @@
-"""What recordings suffer, each by three severities: the list that `benchmarks.robustness.severity` goes through.
+"""Distortions of recordings, each at three severities: the list that `benchmarks.robustness.severity` goes through.
 
 What is added to the music (a room, a crowd, noise), codecs and equalisers are those of
 `bytecover2_milvus.audio.degrade`; here their severity is set and the rest is drawn. "Moderate" is what a listener hears

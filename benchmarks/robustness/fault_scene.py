@@ -119,7 +119,7 @@ class Run:
 
     @cached_property
     def message(self) -> str:
-        """What it said of the first failed file, else last, when it has ended by itself."""
+        """The message about the first failed file, else the last message, once it has ended by itself."""
         if self.process.returncode == -signal.SIGKILL:
             return ""
         lines = self._stderr.read_text(encoding="utf-8").strip().splitlines()

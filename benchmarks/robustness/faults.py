@@ -1,4 +1,4 @@
-"""What is lost and what is stored twice when an ingest meets a fault: nothing, or this says what.
+"""Files lost and files stored twice when an ingest meets a fault; none are expected.
 
 Every trial changes some of a small catalogue's files, deletes some of its tracks from the collection, and runs
 ``bytecover2-milvus ingest --json`` in a process of its own, in batches of two tracks, so that faults fall
@@ -220,7 +220,7 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a fault in all its trials."""
+    """The results of one fault in all its trials."""
 
     fault: str
     milvus: str

@@ -1,4 +1,4 @@
-"""How much is still found of what recordings suffer: MAP against severity, by the vector alone and by both stages.
+"""MAP against the severity of distortions, by the vector alone and by both stages.
 
 One command, JSON lines on stdout, a table on stderr, and a plot::
 
@@ -61,7 +61,7 @@ Sound: TypeAlias = tuple[NDArray[np.float32], NDArray[np.uint8] | None]  # embed
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """What a bundle makes of a track: as it is stored, and of one that asks clean and under every distortion."""
+    """The embeddings of a track: as it is stored and, of a query, clean and under every distortion."""
 
     set: str
     work_id: str

@@ -1,1 +1,1 @@
-"""How fast it is, and what it costs."""
+"""Benchmarks of speed and cost."""

@@ -40,7 +40,7 @@ Search = Callable[[Embeddings], NDArray[np.int64]]  # query (D,) -> the rows fou
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What is searched, with what, and what is right."""
+    """The vectors that are searched, the queries, and the right answers."""
 
     vectors: Embeddings  # (n_tracks, D)
     queries: Embeddings  # (n_queries, D)
@@ -48,7 +48,7 @@ class Catalogue:
 
 
 def songs_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which songs the neighbourhood is fitted to."""
+    """Options that name the songs that the neighbourhood is fitted to."""
     command = click.option(
         "--embeddings",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -60,7 +60,7 @@ def songs_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def embed_songs(songs: int) -> Embeddings:
-    """What the bundle gives for `ARRANGEMENTS` arrangements of each of so many composed songs."""
+    """The embeddings of `ARRANGEMENTS` arrangements of each of so many composed songs."""
     embedder = Embedder(device="cpu", threads=1)
     pairs = [(song, seed) for song in map(compose, range(songs)) for seed in range(ARRANGEMENTS)]
     return np.stack([embedder.embed(render(arrange(song, seed), SONG_S)) for song, seed in pairs])

@@ -1,4 +1,4 @@
-"""What Ray costs and how embedding scales on it: the same files by one process and by one or more workers.
+"""The cost of Ray and how embedding scales on it: the same files by one process and by one or more workers.
 
 One command, JSON lines on stdout, a table on stderr::
 

@@ -1,4 +1,4 @@
-"""What `groups` takes of a core, step by step, on a real collection; and what that makes for larger ones.
+"""The time of `groups` on one core, step by step, on a real collection, and estimates for larger ones.
 
 A Milvus Lite is filled with synthetic tracks of four minutes (520 frames of chroma): works of three tracks in three
 keys and tempi, and as many tracks of a work of their own. All works must be found, and nothing else, or the benchmark

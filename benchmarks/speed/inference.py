@@ -1,4 +1,4 @@
-"""What a minute of audio costs in the network: by graph, by time pooling, by length and by batch, on one thread.
+"""The cost of a minute of audio in the network: by graph, by time pooling, by length and by batch, on one thread.
 
 graphs
     A clip of 45 seconds, batch 1: PyTorch eager (front end and network as trained), the bundle's graph in float, and
@@ -99,7 +99,7 @@ def graphs(checkpoint: Checkpoint, models: Mapping[str, bytes]) -> dict[str, Way
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), help="With its checkpoint; by default the one that ships.")
 @click.option("--int8", type=click.Path(path_type=Path), help="Its int8 form.")
-@click.option("--seconds", default=20.0, show_default=True, help="How long each comparison takes.")
+@click.option("--seconds", default=20.0, show_default=True, help="Length of each comparison.")
 def main(bundle: Path | None, int8: Path | None, seconds: float) -> None:
     """Measure the network by graph, pooling, length and batch."""
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""How fast ingest is against the sum of its parts, and how much memory it takes.
+"""The speed of ingest beside the sum of its parts, and the memory it takes.
 
 Tracks are one rendered song, made four minutes long, as stereo MP3 files (44.1 kHz, 192 kbit/s) that differ in their
 tag, so that each is decoded, embedded and stored. Measured one after the other, each in processes of its own:
@@ -263,7 +263,7 @@ def watched() -> Iterator[Family]:
 
 
 def on_cores(cores: int, function: Callable[..., _Result], *arguments: object) -> _Result:
-    """What `function` gives in a process of its own that may use so many cores."""
+    """The result of `function` in a process of its own that may use so many cores."""
     chosen = sorted(os.sched_getaffinity(0))[-cores:]
     with ProcessPoolExecutor(
         1, multiprocessing.get_context("spawn"), initializer=os.sched_setaffinity, initargs=(0, chosen)

@@ -1,4 +1,4 @@
-"""What others notice of a promotion: queries and an ingest in processes of their own, while the alias moves.
+"""The effect of a promotion on others: queries and an ingest in processes of their own, while the alias moves.
 
 Half of a folder is ingested with the old bundle. Then, all at once: ``promote`` to the new bundle; an ingest of the
 other half with the old bundle; a reader that opens the alias for every query, with the old bundle and where that is
@@ -46,7 +46,7 @@ RIGHT = 0.999  # similarity of a track to itself, at least
 
 @dataclass(frozen=True)
 class Scene:
-    """What the processes have in common."""
+    """All that the processes have in common."""
 
     uri: str
     alias: str

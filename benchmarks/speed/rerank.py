@@ -1,4 +1,4 @@
-"""What the second stage costs: milliseconds per pair and per query, beside other ways; memory; bytes per track.
+"""The cost of the second stage: milliseconds per pair and per query, beside other ways; memory; bytes per track.
 
 pair
     Two tracks of four minutes (520 frames) of twelve channels, in both transpositions: `qmax_scores`, the same in
@@ -129,7 +129,7 @@ print((peak_kib() - before) / 1024)
 
 
 @click.command()
-@click.option("--seconds", default=20.0, show_default=True, help="How long each comparison takes.")
+@click.option("--seconds", default=20.0, show_default=True, help="Length of each comparison.")
 @click.option("--candidates", default=100, show_default=True, type=click.IntRange(1))
 @click.option("--frames", default=FRAMES, show_default=True, type=click.IntRange(30), help="Of each track.")
 def main(seconds: float, candidates: int, frames: int) -> None:

@@ -1,4 +1,4 @@
-"""How fast, how exactly and in how much memory a large collection is searched: Milvus Lite, a Milvus server, Faiss.
+"""Speed, recall and memory of searching a large collection: Milvus Lite, a Milvus server, Faiss.
 
 One command, JSON lines on stdout, a table on stderr::
 
@@ -101,7 +101,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Built:
-    """What building an index took."""
+    """The time and memory that building an index took."""
 
     fill_s: float
     index_s: float

@@ -1,4 +1,4 @@
-"""What a process spends before it answers: ``--help``, and the first query, stage by stage.
+"""The time of a process before it answers: ``--help``, and the first query, stage by stage.
 
 Each is a new process, the best of several: seconds by the clock, and of processor time, which holds on a busy machine
 too. ``imports`` are the packages that the query's process imports, in milliseconds of their own (``-X importtime``);
@@ -100,7 +100,7 @@ def imports(arguments: list[str]) -> dict[str, float]:
 
 
 def calls(arguments: list[str], folder: Path) -> dict[str, int] | None:
-    """How often the process asked the system for what, all its threads; None without strace."""
+    """The number of system calls of each kind, of all threads of the process; None without strace."""
     if not shutil.which("strace"):
         return None
     table = folder / "calls"

@@ -1,4 +1,4 @@
-"""What one query costs on one core, as in Table 2 of the ByteCover2 paper: ours, and what one would write otherwise.
+"""The cost of one query on one core, as in Table 2 of the ByteCover2 paper: ours, and a pipeline of common libraries.
 
 One command, JSON lines on stdout, a table on stderr::
 

@@ -1,4 +1,4 @@
-"""How fast training is, what share of the hardware's peak that is, and why it is no more.
+"""The speed of training, its share of the hardware's peak, and where the rest of the time goes.
 
 Measured one after the other, in one run with the same threads:
 
@@ -89,7 +89,7 @@ class PreparationSpeed:
     batches_samples_per_s: float
 
     def against(self, training: TrainingSpeed, workers: int) -> dict[str, float]:
-        """What `workers` processes make for every sample that training takes."""
+        """The samples that `workers` processes make for every sample that training takes."""
         return {
             "batches_per_sample": workers * self.batches_samples_per_s / training.samples_per_s,
             "tracks_per_sample": workers * self.drawn_tracks_per_s / training.samples_per_s,
@@ -239,7 +239,7 @@ def _name(device: torch.device) -> str:
     help="Processes that prepare; what one of them does is multiplied by it.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Of torch; the default is torch's own.")
-@click.option("--seconds", default=10.0, show_default=True, help="How long training and batches are measured, each.")
+@click.option("--seconds", default=10.0, show_default=True, help="Length of each of the two measurements.")
 @device_option
 def main(
     configs: tuple[str, ...],

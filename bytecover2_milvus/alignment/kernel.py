@@ -116,7 +116,7 @@ def _advance(sums, at, squares, new, old, m):
 
 @numba.njit(**_INNER)
 def _count(row, at, w, t0, t1, t2, t3):
-    """How many distances are below each of four values: that is one operation less than `at most`."""
+    """The number of distances below each of four values: that is one operation less than `at most`."""
     n0 = n1 = n2 = n3 = _int16(0)
     for j in range(w):
         distance = row[at + j]
@@ -216,7 +216,7 @@ def _mark(row, at, w, threshold, thresholds, own, recurrence, to):
 
 @numba.njit(**_INNER)
 def _neighbours(kappa, n_windows):
-    """How many nearest neighbours a window may have: at most the share kappa, at least one."""
+    """The number of nearest neighbours that a window may have: at most the share kappa, at least one."""
     return max(1, int(kappa * n_windows))
 
 
@@ -404,7 +404,7 @@ def recurrence_of(query, candidate, group, embedding, kappa, units, recurrence):
 
 @numba.njit(**_INNER)
 def _move(recurrence, at, w, q, p, diagonal, wide, tall, moves):
-    """How each cell of a row is reached: by (1, 1), (2, 1) or (1, 2), the first of equals; 0 where a path begins."""
+    """The move to each cell of a row: by (1, 1), (2, 1) or (1, 2), the first of equals; 0 where a path begins."""
     for j in range(w):
         recurs = recurrence[at + j]
         straight = q[diagonal + j] if recurs else p[diagonal + j]

@@ -56,7 +56,7 @@ class Qmax:
             raise ConfigError(f"onset = {self.onset}, extension = {self.extension}: 0 or more")
 
     def units(self) -> NDArray[np.uint16] | NDArray[np.float32]:
-        """What a recurrence adds to Q, and what onset and extension take away: (3,), in the unit that Q is computed in.
+        """The gain of a recurrence and the costs of a gap, its onset and extension: (3,), in the unit of Q.
 
         That is a half, in 16 bits, where the penalties are multiples of it: the paths of two tracks of `LONGEST_FRAMES`
         fit, and two of them are computed in the time of one in float32.

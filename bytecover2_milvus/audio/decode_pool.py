@@ -64,7 +64,7 @@ def hash_content(file: BufferedIOBase) -> str:
 
 
 def mtime_ns(status: os.stat_result) -> int:
-    """When a file was modified, in nanoseconds, as far as 64 bits reach: some clocks are centuries off."""
+    """The time a file was modified, in nanoseconds, as far as 64 bits reach: some clocks are centuries off."""
     return min(max(status.st_mtime_ns, -(2**63)), 2**63 - 1)
 
 

@@ -35,7 +35,7 @@ DURATION_S = 60.0  # of a track at most, which with MP3 keeps the folder small
     help="Folder for audio, manifest and embedded Milvus.",
 )
 @click.option("--arrangements", type=click.IntRange(3, 20), default=4, show_default=True, help="Tracks of each song.")
-@click.option("--songs", type=click.IntRange(2, 55), default=55, show_default=True, help="How many songs.")
+@click.option("--songs", type=click.IntRange(2, 55), default=55, show_default=True, help="Number of songs.")
 @bundle_option
 @device_option
 def demo(out: Path, arrangements: int, songs: int, bundle: Path | None, device: str) -> None:

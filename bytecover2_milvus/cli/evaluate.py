@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="How many of the closest tracks of each the second stage aligns and judges, at a few milliseconds each.",
+    help="Number of the closest tracks of each query that the second stage aligns and judges; each takes milliseconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
     """Score a collection by its labels. Every track whose work is known, and has another track there, is a query.
 
     MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds. Where tracks are
-    stored in segments too, a whole track asks and the closest row of each other track counts, as in a query.
+    stored in segments too, a query is a whole track, and the closest row of each other track counts.
 
     With --rerank they are those of both stages, from what is stored. It tells, too, how often a verdict is right:
     precision and recall at several probabilities, the probabilities that give a precision of 0.9 and 0.99, and the

@@ -28,7 +28,7 @@ CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter, but for 
     "with_checkpoint",
     default=True,
     show_default=True,
-    help="Whether the bundle carries the weights to train on from; without them it is half the size.",
+    help="Put the weights to train on from into the bundle; without them it is half the size.",
 )
 @click.option(
     "--note-map",
@@ -44,7 +44,7 @@ CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter, but for 
 @click.option(
     "--silence",
     type=click.Choice(SILENCES),
-    help="Whether silence at both ends of a recording is embedded; by default as CHECKPOINT has it.",
+    help="Embed the silence at both ends of a recording, or skip it; by default as CHECKPOINT does.",
 )
 @click.option("--cqt", is_flag=True, help="Add model_cqt.onnx, for those who have the pooled CQT already.")
 @click.option(

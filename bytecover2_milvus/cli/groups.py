@@ -55,7 +55,7 @@ WORDS = {
     type=click.FloatRange(0, 1, min_open=True),
     default=0.5,
     show_default=True,
-    help="That two tracks are one work, of a link and of a group on average.",
+    help="Least probability of two tracks that are linked, and of a group on average.",
 )
 @click.option("--write-work-ids", is_flag=True, help="Give tracks without a work_id that of their group, after asking.")
 @click.option("--overwrite", is_flag=True, help="With --write-work-ids: tracks that have another work_id get it, too.")
@@ -74,7 +74,7 @@ def groups(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Find the works of a collection: which of its tracks are one work, and which of these one recording.
+    """Find the tracks of a collection that are one work, and those of them that are one recording.
 
     Every track is compared with its nearest by the alignment of their tunes. The state holds what was compared: the
     same command goes on where it was stopped, and later compares what is new. The exit code is 1 if the chroma of a

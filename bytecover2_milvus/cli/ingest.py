@@ -89,7 +89,7 @@ def ingest(
     A file that cannot be read is reported and the rest goes on; the exit code is then 1.
 
     With --segment, parts of a track are stored beside the whole, so that a short query finds it. The collection
-    remembers how; a track that is stored in other segments is cut anew when it is ingested.
+    remembers their length; a track that is stored in segments of another length is cut again when it is ingested.
 
     \b
     Example:

@@ -28,7 +28,7 @@ device_option = click.option(
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="Where the network runs; asking for cuda and not getting it is an error.",
+    help="Processor for the network; cuda where it does not work is an error.",
 )
 bundle_option = click.option(
     "--bundle",
@@ -154,7 +154,7 @@ def _segments(segment: float | None, hop: float | None) -> Segments | None:
 
 
 def limits_options(command: Callable[..., object]) -> Any:
-    """What a file of audio may ask of this machine: the command takes `Limits` as `limits`."""
+    """Options for the length, size and rates of audio files; the command takes `Limits` as `limits`."""
     defaults = Limits()
 
     @wraps(command)

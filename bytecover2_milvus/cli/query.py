@@ -36,21 +36,21 @@ if TYPE_CHECKING:
 @bundle_option
 @device_option
 @limits_options
-@segment_options("Seconds of the segments of a longer query that also ask; the default is to ask with the whole only.")
+@segment_options("Seconds of segments of a longer query to search by, too; by default only the whole is searched by.")
 @click.option("--limit", type=click.IntRange(1, 16_384), default=10, show_default=True, help="Matches per query.")
 @click.option(
     "--group-by",
     type=click.Choice(["track", "work"]),
     default="track",
     show_default=True,
-    help="Whether each track counts, or only the closest of each work.",
+    help="Matches are tracks, or works, of which the closest track counts.",
 )
 @click.option("--whole", is_flag=True, help="Compare with whole tracks only, as if there were no segments.")
 @click.option(
     "--rerank",
     type=click.IntRange(0, 16_384),
-    help="How many of the closest are aligned and judged by the second stage; 0 for none. The default is 100, and up to"
-    " 400 for a query of less than a minute and a half.",
+    help="Number of the closest tracks that the second stage aligns and judges; 0 for none. The default is 100, and up"
+    " to 400 for a query of less than a minute and a half.",
 )
 @click.option(
     "--min-probability",
@@ -94,7 +94,7 @@ def query(
     where the tune runs in both, in which key and at what tempo. What is improbable is not shown. Without a second
     stage, in the bundle or the collection, the closest are shown, and a match tells which part of the track is closest.
 
-    With --segment, a part of the query may be what finds a track. Where tracks are stored in segments, --whole searches
+    With --segment, tracks are found by parts of the query, too. Where tracks are stored in segments, --whole searches
     whole tracks only.
 
     \b

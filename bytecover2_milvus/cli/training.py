@@ -91,8 +91,8 @@ def corpus_options(command: Callable[..., object]) -> Any:
             "degradations",
             multiple=True,
             metavar="KIND",
-            help="What may happen to a degraded arrangement or a copy of an --unlabelled recording, such as codec or "
-            "room; all kinds by default. May be given several times.",
+            help="A kind of degradation, such as codec or room, for degraded arrangements and copies of --unlabelled "
+            "recordings; all kinds by default. May be given several times.",
         ),
         click.option(
             "--variants",

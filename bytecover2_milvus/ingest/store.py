@@ -1,4 +1,4 @@
-"""What an ingest needs of the place that it stores rows in."""
+"""The interface of the place that an ingest stores rows in."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MIN_PROBABILITY = 0.75  # of being a cover, from which a match is shown
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked beside the recording itself."""
+    """The options of a query."""
 
     limit: int = 10
     group_by: str = "track"  # or "work"

@@ -40,7 +40,7 @@ Levels = NDArray[np.uint8]  # (n_frames, channels)
 
 
 def why_no_verdict(collection: TrackCollection, model: SecondStage, verdict: Verdict | None) -> str:
-    """Why what a model hears cannot be judged in this collection, and what to do; "" where it can."""
+    """The reason why this collection cannot give verdicts, and what to do; "" where it can."""
     lack = collection.why_no_second_stage(model)
     if not lack and verdict is None:
         return "this bundle has a note map but no calibration.json, and so no second stage"
@@ -48,7 +48,7 @@ def why_no_verdict(collection: TrackCollection, model: SecondStage, verdict: Ver
 
 
 def candidates_for(heard: Heard) -> int:
-    """How many candidates of a query are aligned by default: of a short one more, as its vector brings less near.
+    """The number of candidates that are aligned by default: more for a short query, as its vector finds fewer covers.
 
     That costs no more time: an alignment takes as long as the query.
     """
@@ -76,7 +76,7 @@ class Reranker:
         self._cohort = Cohort(collection.cohort()[:QUERY_COHORT], verdict.backgrounds)
 
     def why_not(self, heard: Heard) -> str:
-        """Why a query cannot be aligned, in words; "" where it can."""
+        """The reason why a query cannot be aligned, in words; "" where it can."""
         frames, needed = 0 if heard.chroma is None else len(heard.chroma), Qmax().embedding
         if frames >= needed:
             return ""

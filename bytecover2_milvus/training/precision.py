@@ -1,4 +1,4 @@
-"""Which precision a run computes in where its configuration says "auto": what is fastest here of all that works here.
+"""The precision of a run whose configuration says "auto": the fastest one that works on this machine.
 
 Products in bfloat16 are fast where a processor has instructions for them, slow where they are emulated, and on some
 they were seen to crash or to give no numbers. So a few steps are tried in each, in a process of its own.
@@ -53,7 +53,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was tried on a machine and what was chosen."""
+    """The precisions that were tried on a machine, and the one that was chosen."""
 
     machine: str
     precision: str
@@ -108,7 +108,7 @@ def try_precision(config: dict[str, Any], device: str, threads: int) -> dict[str
 
 
 def choose_precision(config: Config, device: str, out: Path) -> Choice:
-    """What a run in the folder `out` computes in; what was tried on this machine before is kept there.
+    """The precision of a run in the folder `out`; what was tried on this machine before is kept there.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def _trial(config: Config, precision: str, device: torch.device) -> Trial:
 
 
 def _machine(device: torch.device) -> str:
-    """What a choice holds for: the GPU, or the processor with what it has for bfloat16; and torch."""
+    """The machine that a choice holds for: the GPU, or the processor with what it has for bfloat16; and torch."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a processor"
     with suppress(OSError):
         if device.type == "cpu":

@@ -45,7 +45,7 @@ OF_THESE_WEIGHTS = (VALIDATION, "Scores", "PCA-FC")  # facts that are not true o
 
 @dataclass(frozen=True)
 class Progress:
-    """What the loop reports after every step, and before the first if the weights it starts from are validated."""
+    """A report of the loop after every step, and before the first if the weights it starts from are validated."""
 
     step: int  # steps done
     loss: float  # NaN before the first step
@@ -316,7 +316,7 @@ def make_folder(out: Path) -> None:
 
 
 def lasting_facts(facts: dict[str, str]) -> dict[str, str]:
-    """What stays true when other weights follow from these."""
+    """The facts that stay true when other weights follow from these."""
     return {name: text for name, text in facts.items() if name not in OF_THESE_WEIGHTS}
 
 
@@ -428,7 +428,7 @@ def pooled_embeddings(
     *,
     note_map: NoteMap | None = None,
 ) -> NDArray[np.float32]:
-    """What is embedded of the whole tracks of a corpus in its order, `mean_pooled` (N, 2048), network in eval mode.
+    """Pooled embeddings of all whole tracks of a corpus, in its order, `mean_pooled` (N, 2048); network in eval mode.
 
     `watch` is called after each. A network with maps needs the note map.
     """

@@ -42,7 +42,7 @@ POSITIVE_WEIGHT = (2.0, 4.0)  # of cells in which a note of MAPS sounds, which a
 
 @dataclass(frozen=True)
 class NoteValidation:
-    """How well the note map hears held-out arrangements, and how well what it hears aligns."""
+    """The validation of a note map: average precision of its notes, and MAP by alignment of its chroma."""
 
     average_precision: dict[str, float]  # of each of MAPS, over all bins and frames
     map: float  # of alignment alone: each track asks for the others of its work
@@ -54,7 +54,7 @@ class NoteValidation:
 
 @dataclass(frozen=True)
 class NoteProgress:
-    """What the loop reports after every step."""
+    """A report of the loop after every step."""
 
     step: int  # steps done
     loss: float
@@ -206,7 +206,7 @@ def initial_note_map(config: Config, source: Checkpoint | None) -> NoteMap:
 def validate_notes(
     note_map: NoteMap, corpus: Corpus, cache: FeatureCache, device: torch.device | str = "cpu"
 ) -> NoteValidation:
-    """How well a note map, in eval mode, hears the whole tracks of a corpus, whose works have two tracks at least."""
+    """The validation of a note map, in eval mode, on a corpus of whole tracks, at least two of each work."""
     note_map.eval()
     fold = Chroma(cache.front_end.n_bins).to(device)
     chroma: list[NDArray[np.float32]] = []

@@ -1,4 +1,4 @@
-"""Who may play together: instruments, styles and manners of the bands an arrangement is drawn from."""
+"""The bands that an arrangement is drawn from: their instruments, styles and manners."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What training is shown: songs, their tracks, the CQTs of these, and batches of them."""
+"""The data of a training: songs, their tracks, the CQTs of these, and batches of them."""

@@ -1,4 +1,4 @@
-"""What is trained on: works with their tracks, and the cached CQT of every track.
+"""The tracks of a training: works with their tracks, and the cached CQT of every track.
 
 A track is an arrangement of a song, rendered when first needed, or an audio file, as it is or degraded. All become the
 same thing, a fine-grained CQT magnitude (n_bins, T) in float16 in the cache; augmentation and pooling start there.
@@ -94,7 +94,7 @@ class FileSource:
         return analyse(self.waveform(), front_end, pooling)
 
     def waveform(self) -> NDArray[np.float32]:
-        """What is learned from, (n_samples,) at 22 050 Hz."""
+        """The waveform of the track, (n_samples,) at 22 050 Hz."""
         waveform = _middle(self.path, round(RECORDING_S * SAMPLE_RATE))
         if self.variant == 0:
             return waveform
@@ -320,7 +320,7 @@ def _distinct(paths: Iterable[Path]) -> list[Path]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came of preparing one track."""
+    """The result of preparing one track."""
 
     track_id: str
     usable: bool = True

@@ -191,7 +191,7 @@ def _own_sounds(constant_q: ConstantQ) -> Iterator[tuple[str, bool, float, NDArr
 
 
 def _players() -> Iterator[tuple[str, Instrument, np.random.Generator]]:
-    """Who is measured, by name, and what draws the tones."""
+    """The players that are measured, by name, and the function that draws the tones of each."""
     for name, instrument in INSTRUMENTS.items():
         plain = replace(instrument, lyrics=0.0)
         for variant in range(VARIANTS):
