@@ -7,9 +7,12 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from bytecover2_milvus.cli import main
 
 REPOSITORY = Path(__file__).parents[2]
 FILES = [REPOSITORY / "docker-compose.yml", REPOSITORY / "docker-compose.gpu.yml"]
@@ -31,10 +34,11 @@ def client() -> list[str]:
 def compose(
     client: list[str], *options: str, files: list[Path] = FILES[:1], **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("MILVUS", "MINIO", "COMPOSE"))}
+    ours = ("BYTECOVER2", "MILVUS", "MINIO", "COMPOSE")
+    others = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     named = [word for file in files for word in ("--file", str(file))]
     command = [*client, *named, *options, "config", "--format", "json"]
-    return subprocess.run(command, capture_output=True, text=True, env=ours | environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=others | environment, check=False)
 
 
 def config(client: list[str], *options: str, files: list[Path] = FILES[:1], **environment: str) -> dict[str, dict]:
@@ -78,6 +82,34 @@ def test_attu_comes_by_its_profile(client: list[str]) -> None:
     assert [port["host_ip"] for port in attu["ports"]] == ["127.0.0.1"]
     assert attu["depends_on"]["milvus"]["condition"] == "service_healthy"
     assert attu["environment"]["MILVUS_URL"] == "milvus:19530"
+
+
+def test_the_service_comes_by_its_profile_and_is_given_its_tokens(client: list[str]) -> None:
+    tokens = {"BYTECOVER2_SERVE_TOKEN": "of the service", "BYTECOVER2_TOKEN": "root:of Milvus"}
+    serve = config(client, "--profile", "serve", **tokens)["serve"]
+    assert [(port["host_ip"], port["published"]) for port in serve["ports"]] == [("127.0.0.1", "8765")]
+    assert serve["depends_on"]["milvus"]["condition"] == "service_healthy"
+    assert serve["environment"] == {"BYTECOVER2_URI": "http://milvus:19530", **tokens}
+    assert Path(serve["build"]["context"]) == REPOSITORY
+
+
+def test_the_image_of_the_service_is_pinned_whole_and_runs_without_rights() -> None:
+    text = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    lines = [line.split(maxsplit=1) for line in text.replace("\\\n", " ").splitlines() if line[:1].isalpha()]
+    (base,) = (value for word, value in lines if word == "FROM")
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", base)
+    copied = {source for word, value in lines if word == "COPY" for source in value.split()[:-1]}
+    package = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = {package["project"]["readme"], *package["project"]["license-files"], "bytecover2_milvus"}
+    assert copied == {"pyproject.toml", *needed, *package["tool"]["setuptools"]["package-dir"].values()}
+    sent = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert sent[0] == "*" and {line[1:] for line in sent if line.startswith("!")} == copied
+    assert [value for word, value in lines if word == "USER"] == ["10001"]
+    ((name, *options),) = (json.loads(value) for word, value in lines if word == "CMD")
+    serve = main.commands[name]
+    assert serve.make_context(name, options).params["host"] == "0.0.0.0"
+    (port,) = (value for word, value in lines if word == "EXPOSE")
+    assert int(port) == next(option.default for option in serve.params if option.name == "port")
 
 
 def test_variables_choose_version_and_keys(client: list[str]) -> None:
