@@ -185,10 +185,22 @@ def tiny_notes_bundle(request: pytest.FixtureRequest) -> Path:
     return _kept_bundle(request, "tiny_notes_bundle", write)
 
 
-def _write_tiny(config: Config, network: ByteCover2, folder: Path, note_map: NoteMap | None = None) -> None:
+@pytest.fixture(scope="session")
+def transposing_bundle(request: pytest.FixtureRequest) -> Path:
+    """The same network with the mean over three transpositions, and ``model_cqt.onnx``."""
+    return _kept_bundle(
+        request,
+        "transposing_bundle",
+        lambda folder: _write_tiny(*tiny_network(transpositions=(-3, 0, 3)), folder, cqt=True),
+    )
+
+
+def _write_tiny(
+    config: Config, network: ByteCover2, folder: Path, note_map: NoteMap | None = None, cqt: bool = False
+) -> None:
     from bytecover2_milvus.export.exporter import write_bundle
 
-    write_bundle(config, network, folder, facts={"Trained on": "nothing, it is for tests"}, note_map=note_map)
+    write_bundle(config, network, folder, facts={"Trained on": "nothing, it is for tests"}, note_map=note_map, cqt=cqt)
 
 
 def _kept_bundle(request: pytest.FixtureRequest, name: str, write: Callable[[Path], None]) -> Path:
@@ -221,22 +233,32 @@ def _kept(request: pytest.FixtureRequest, name: str, sources: list[Path], make: 
     return path
 
 
-def write_int8(tiny_bundle: Path, folder: Path, songs: CalibrationSet, checkpoint: bool = True) -> Bundle:
-    """The tiny bundle in int8, calibrated on `songs` and judged by them, in `folder`."""
+def write_int8(
+    bundle: Path,
+    folder: Path,
+    songs: CalibrationSet,
+    checkpoint: bool = True,
+    transpositions: tuple[int, ...] = (0,),
+) -> Bundle:
+    """The float bundle of a `tiny_network` in int8, calibrated on `songs` and judged by them, in `folder`."""
     from bytecover2_milvus.export import exporter
 
+    network = tiny_network(transpositions=transpositions)
     with pytest.MonkeyPatch.context() as patch:  # what torch would export again in ten seconds
-        patch.setattr(exporter, "export_onnx", lambda shipped, metadata: (tiny_bundle / "model.onnx").read_bytes())
-        return exporter.write_bundle(*tiny_network(), folder, facts={}, checkpoint=checkpoint, int8=songs)
+        patch.setattr(exporter, "export_onnx", lambda shipped, metadata: (bundle / "model.onnx").read_bytes())
+        return exporter.write_bundle(*network, folder, facts={}, checkpoint=checkpoint, int8=songs)
 
 
-def tiny_network(feature_dim: int | None = 128) -> tuple[Config, ByteCover2]:
+def tiny_network(feature_dim: int | None = 128, transpositions: tuple[int, ...] = (0,)) -> tuple[Config, ByteCover2]:
     """An eighth of the paper's width and a block per group, its normalisations as if it had been trained."""
     import torch
 
     from bytecover2_milvus.model.network import ByteCover2
 
-    config = Config(FrontEnd(time_pooling=20), Network(feature_dim, base_width=8, stage_blocks=(1, 1, 1, 1)))
+    config = Config(
+        FrontEnd(time_pooling=20),
+        Network(feature_dim, base_width=8, stage_blocks=(1, 1, 1, 1), transpositions=transpositions),
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = ByteCover2(config.network)

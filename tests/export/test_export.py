@@ -36,7 +36,7 @@ from bytecover2_milvus.export.exporter import as_arrays, half_checkpoint, make_c
 from bytecover2_milvus.export.fold import Affine, InferenceModel, fold_backbone, fold_head
 from bytecover2_milvus.export.parity import check_cqt_parity, check_parity, melody, probes
 from bytecover2_milvus.model.cqt import WaveformToCQT
-from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
+from bytecover2_milvus.training.checkpoint import load_checkpoint
 from bytecover2_milvus.verify import verify
 
 
@@ -46,12 +46,10 @@ def graph(tiny_bundle: Path) -> onnx.GraphProto:
 
 
 @pytest.fixture(scope="module")
-def exported_again(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle with ``model_cqt.onnx``, exported by a process of its own from a checkpoint file."""
+def exported_again(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with ``model_cqt.onnx``, exported from what it carries by a process of its own."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    config, network = tiny_network()
-    Checkpoint(config, network, facts={"Trained on": "nothing, it is for tests"}).save(folder / "tiny.safetensors")
-    command = [sys.executable, "-m", "bytecover2_milvus", "export", "tiny.safetensors", "--out", "again", "--cqt"]
+    command = [sys.executable, "-m", "bytecover2_milvus", "export", tiny_bundle, "--out", "again", "--cqt"]
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONHASHSEED": "1"}, check=True)
     return folder / "again"
 
@@ -100,19 +98,19 @@ def test_rounding_to_half_precision_costs_little():
     assert cosine > 0.9999
 
 
-def test_transpositions_are_part_of_the_graph_of_its_sums_and_of_its_model_id(tiny_bundle, tmp_path):
-    config, network = tiny_network()
-    network = network.adapted(replace(config.network, transpositions=(-3, 0, 3)))
-    bundle = write_bundle(replace(config, network=network.config), network, tmp_path / "mean", facts={}, cqt=True)
+def test_transpositions_are_part_of_the_graph_of_its_sums_and_of_its_model_id(tiny_bundle, transposing_bundle):
+    bundle = open_bundle(transposing_bundle)
     assert "mean over transpositions by -3, 0 and 3 semitones" in (bundle.path / "MODEL_CARD.md").read_text("utf-8")
     plain = open_bundle(tiny_bundle).contract
     assert bundle.contract.front_end == plain.front_end and bundle.contract.model_id != plain.model_id
+    config, network = tiny_network(transpositions=(-3, 0, 3))
     waveform = melody(200_000, seed=0)
     with torch.inference_mode():
         expected = network.embed(InferenceModel(config.front_end, network).front_end(torch.from_numpy(waveform)[None]))
     assert Embedder(bundle.path, "cpu").embed(waveform) @ expected[0].numpy() > 0.9999
     findings = list(verify(bundle.path))
     assert not [finding for finding in findings if finding.status == "failed"], findings
+    assert {finding.check: finding.status for finding in findings}["cqt form"] == "ok"
     assert load_checkpoint(bundle.path).network.config.transpositions == (-3, 0, 3)
 
 
@@ -201,23 +199,13 @@ def test_a_weight_beyond_half_precision_is_not_written_as_infinity():
 # What is written, and what is refused
 
 
-def test_the_same_checkpoint_gives_the_same_bytes_in_another_process(tiny_bundle, exported_again):
+def test_a_bundle_exported_again_in_another_process_has_the_same_bytes(tiny_bundle, exported_again):
+    """Though its checkpoint is rounded, and folding rounds once more: it stays the model that it is."""
     for name in ("model.onnx", "contract.json", "checkpoint.safetensors", "embed.py"):
         assert (exported_again / name).read_bytes() == (tiny_bundle / name).read_bytes(), name
     ours, theirs = (np.load(folder / "golden.npz") for folder in (tiny_bundle, exported_again))
     for name in ours.files:
         np.testing.assert_array_equal(ours[name], theirs[name])
-
-
-def test_a_bundle_exported_again_stays_the_model_that_it_is(tiny_bundle, tmp_path):
-    """Though its checkpoint is rounded, and folding rounds once more."""
-    again = tmp_path / "again"
-    result = CliRunner().invoke(main, ["export", str(tiny_bundle), "--cqt", "--out", str(again)])
-    assert result.exit_code == 0, result.output
-    for name in ("model.onnx", "contract.json", "checkpoint.safetensors"):
-        assert (again / name).read_bytes() == (tiny_bundle / name).read_bytes(), name
-    found = {finding.check: finding.status for finding in verify(again, "cpu")}
-    assert found["cqt form"] == "ok" and "failed" not in found.values()
 
 
 def test_a_bundle_with_a_note_map_gets_the_cqt_form_and_keeps_its_chroma(tmp_path):

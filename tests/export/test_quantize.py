@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,10 +174,8 @@ def test_the_network_part_follows_the_front_end(tiny_bundle, int8, name):
     assert np.abs(row / np.linalg.norm(row) - embedding).max() < (1e-5 if name == "float" else 0.02)
 
 
-def test_transpositions_stay_as_they_are(songs, tmp_path):
-    config, network = tiny_network()
-    network = network.adapted(replace(config.network, transpositions=(-3, 0, 3)))
-    bundle = write_bundle(replace(config, network=network.config), network, tmp_path / "int8", facts={}, int8=songs)
+def test_transpositions_stay_as_they_are(transposing_bundle, songs, tmp_path):
+    bundle = write_int8(transposing_bundle, tmp_path / "int8", songs, transpositions=(-3, 0, 3))
     [kernel] = [value for name, value in OnnxFile.read(bundle.model).weights.items() if name == "transposing"]
     assert kernel.dtype.kind == "f" and set(np.unique(kernel)) == {0, 1}
     assert not [finding for finding in verify(bundle.path) if finding.status == "failed"]

@@ -12,7 +12,8 @@ from conftest import lively_note_map, with_statistics
 from bytecover2_milvus.config import Config, FrontEnd, Network, Notes, Training
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.errors import ConfigError, ExportError
-from bytecover2_milvus.export.exporter import write_bundle
+from bytecover2_milvus.export.exporter import make_contract, write_bundle
+from bytecover2_milvus.export.fold import ShippedNetwork
 from bytecover2_milvus.model.cqt import pool_time, scale_magnitude
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.model.network_input import NetworkInput
@@ -108,8 +109,8 @@ def test_training_learns_from_maps_and_its_bundle_hears_through_them(start: Chec
     other = lively_note_map(NOTES)
     other.conv1.weight.data.neg_()
     others = write_bundle(skipping, network, tmp_path / "skipped", facts={}, note_map=trained.note_map)
-    changed = write_bundle(CONFIG, network, tmp_path / "other", facts={}, note_map=other)
-    assert len({each.contract.model_id for each in (bundle, others, changed)}) == 3
+    changed = make_contract(CONFIG, ShippedNetwork(CONFIG.front_end, network, other))
+    assert len({bundle.contract.model_id, others.contract.model_id, changed.model_id}) == 3
     waveform = (0.1 * np.random.default_rng(0).standard_normal(22_050 * 20)).astype(np.float32)
     one, another = (Embedder(each.path, "cpu", 1).hear(waveform) for each in (bundle, others))
     np.testing.assert_allclose(one.embedding, another.embedding, atol=1e-4)  # there is no silence
