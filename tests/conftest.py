@@ -212,12 +212,16 @@ def _kept_bundle(request: pytest.FixtureRequest, name: str, write: Callable[[Pat
 
 @pytest.fixture(scope="session")
 def tone_folder(request: pytest.FixtureRequest) -> Path:
-    """A folder with the measured tones of our own instruments, which takes twenty seconds: to read, not to change."""
+    """A folder with the measured tones of our own instruments, which takes half a minute: to read, not to change.
+
+    The files in it are named by versions of what makes them (songs/version.py).
+    """
     from bytecover2_milvus.training.data.tone_bank import ToneBank
 
-    songs = [*PACKAGE.glob("songs/**/*.py"), *PACKAGE.glob("songs/*.csv")]
-    sources = [*songs, PACKAGE / "model" / "cqt.py", PACKAGE / "training" / "data" / "tone_bank.py"]
-    return _kept(request, "tones", sources, lambda folder: ToneBank.open(folder, FrontEnd(time_pooling=20)))
+    folder = request.config.cache.mkdir("tones")
+    with FileLock(folder.with_suffix(".lock")):
+        ToneBank.open(folder, FrontEnd(time_pooling=20))
+    return folder
 
 
 def _kept(request: pytest.FixtureRequest, name: str, sources: list[Path], make: Callable[[Path], object]) -> Path:
