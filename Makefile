@@ -34,6 +34,7 @@ test: $(DEVELOP)/.ready docs  ## everything that CI runs
 coverage: $(DEVELOP)/.ready  ## the tests, and which lines no test runs
 	$(DEVELOP)/bin/python -m $(PYTEST) --cov --cov-report term:skip-covered --cov-report xml
 
+# Not --quiet: MkDocs then counts no warnings.
 docs: $(DEVELOP)/.ready  ## the documentation as pages, in site/; a warning is an error
 	$(DEVELOP)/bin/python -m mkdocs build --strict
 

@@ -97,7 +97,7 @@ def make_app(service: Service) -> ASGIApp:
 
 
 def _probes(service: Service) -> APIRouter:
-    """What needs no token, as it tells nothing of the catalogue."""
+    """The routes that need no token, as they say nothing of the catalogue."""
     router = APIRouter(tags=["probes"])
 
     @router.get("/healthz")
@@ -121,7 +121,7 @@ def _probes(service: Service) -> APIRouter:
 
 
 def _routes(service: Service, app: FastAPI) -> APIRouter:
-    """What needs the token, if there is one."""
+    """The routes that need the token, if there is one."""
     settings, embedder = service.settings, service.embedder
 
     async def authorized(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:

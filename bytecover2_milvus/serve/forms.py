@@ -69,7 +69,7 @@ class FoundMatch(Match):
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What both answers tell of the recording."""
+    """Facts of the recording that both answers have."""
 
     query: str  # its name
     duration_s: float

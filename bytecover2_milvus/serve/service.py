@@ -1,4 +1,4 @@
-"""What the routes call: one session, one catalogue, a few decoders, and a bounded number of recordings at a time."""
+"""The service behind the routes: one session, one catalogue, a few decoders, and a bound on recordings at a time."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Service:
         job: Callable[[Recording, float, Stages], _Result],
         stages: Stages,
     ) -> _Result:
-        """What `job` gives for a recording, done in a thread when its turn comes.
+        """The result of `job` for a recording, done in a thread when its turn comes.
 
         Parameters
         ----------

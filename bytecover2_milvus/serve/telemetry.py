@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Metrics:
-    """What ``/metrics`` tells, of this process."""
+    """The metrics of this process, as ``/metrics`` gives them."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()

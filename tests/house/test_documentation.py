@@ -1,7 +1,8 @@
-"""Documentation that names files and commands names those there are."""
+"""Documentation names files and commands that there are, and says first what a page is for or a function returns."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from importlib.metadata import version
@@ -37,6 +38,24 @@ def test_every_file_in_the_picture_of_the_architecture_is_there() -> None:
 def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "docs" in page.parts], ids=lambda page: page.name)
+def test_a_page_begins_with_what_it_is_for(page: Path) -> None:
+    title, first = re.split(r"\n\n+", page.read_text(encoding="utf-8"))[:2]
+    assert re.match(r"# \w", title) and re.match(r"`?[A-Za-z]", first) and first[-1] in ".:"
+
+
+@pytest.mark.parametrize("folder", ["bytecover2_milvus", "export", "benchmarks"])
+def test_docstrings_say_what_is_returned_or_done(folder: str) -> None:
+    asking = []
+    for path in (REPOSITORY / folder).glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(node) or ""
+                if re.match(r"(What|How|Which|Whether|Where|Who|When|Why)\b", docstring):
+                    asking.append(f"{path}: {docstring.splitlines()[0]}")
+    assert not asking
 
 
 @pytest.mark.parametrize("name", [".github/workflows/test.yml", "README.md", "CONTRIBUTING.md", "RELEASE.md"])
