@@ -197,7 +197,7 @@ def test_statistics_follow_a_collection_that_grows(collection: TrackCollection, 
 @ON_LITE
 def test_statistics_are_the_same_however_an_ingest_is_divided(client, name: str, music: Path, monkeypatch) -> None:
     """Batches end when time is up, so they differ from run to run; here with a cohort that is soon full."""
-    for module in ("cohort", "chroma_rows"):
+    for module in ("milvus.cohort", "milvus.chroma_rows", "ingest.cohort_statistics"):
         monkeypatch.setattr(f"bytecover2_milvus.{module}.SIZE", 3)
     found = []
     for number, batch_size in enumerate((1, 4, 64)):
@@ -219,7 +219,7 @@ def test_the_cohort_are_the_smallest_ids(collection: TrackCollection, music: Pat
 
 
 def test_once_the_cohort_is_full_nobody_looks_for_small_ones(client, name: str, music: Path, monkeypatch) -> None:
-    monkeypatch.setattr("bytecover2_milvus.milvus.cohort.SIZE", 4)
+    monkeypatch.setattr("bytecover2_milvus.ingest.cohort_statistics.SIZE", 4)
     collection = TrackCollection.create(client, name, ChromaEmbedder())
     tracks = tracks_in([music])
     run(tracks[:3], collection, batch_size=1)
