@@ -13,7 +13,7 @@ from bytecover2_milvus.config import Config, FrontEnd, Network, Notes, Training
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.errors import ConfigError, ExportError
 from bytecover2_milvus.export.exporter import make_contract, write_bundle
-from bytecover2_milvus.export.fold import ShippedNetwork
+from bytecover2_milvus.export.fold import InferenceModel
 from bytecover2_milvus.model.cqt import pool_time, scale_magnitude
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.model.network_input import NetworkInput
@@ -109,7 +109,7 @@ def test_training_learns_from_maps_and_its_bundle_hears_through_them(start: Chec
     other = lively_note_map(NOTES)
     other.conv1.weight.data.neg_()
     others = write_bundle(skipping, network, tmp_path / "skipped", facts={}, note_map=trained.note_map)
-    changed = make_contract(CONFIG, ShippedNetwork(CONFIG.front_end, network, other))
+    changed = make_contract(CONFIG, InferenceModel(CONFIG.front_end, network, other))
     assert len({bundle.contract.model_id, others.contract.model_id, changed.model_id}) == 3
     waveform = (0.1 * np.random.default_rng(0).standard_normal(22_050 * 20)).astype(np.float32)
     one, another = (Embedder(each.path, "cpu", 1).hear(waveform) for each in (bundle, others))
