@@ -32,7 +32,8 @@ from onnxruntime.quantization import (
 
 from ..errors import ExportError
 from ..metrics import evaluate
-from ..training.data.corpus import Corpus, FeatureCache, pool_track
+from ..training.data.corpus import Corpus
+from ..training.data.feature_cache import FeatureCache, pool_track
 from .graph import in_single_precision
 
 # Of any component of a unit embedding. Which kernels a runtime has decides how it rounds, and a rounding that falls the

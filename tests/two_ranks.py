@@ -17,7 +17,8 @@ from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training import train as training_module
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.batches import TrainingBatches
-from bytecover2_milvus.training.data.corpus import Corpus, CorpusTrack, FeatureCache
+from bytecover2_milvus.training.data.corpus import Corpus, CorpusTrack
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.distributed import gather, launch
 from bytecover2_milvus.training.gradient import loss_terms
 from bytecover2_milvus.training.train import initial_network, train

@@ -51,7 +51,8 @@ from bytecover2_milvus.errors import BytecoverError, CheckpointError, ConfigErro
 from bytecover2_milvus.metrics import bootstrap_interval, evaluate
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
-from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.data.corpus import Corpus
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.data.sources import DataSources
 from bytecover2_milvus.training.distributed import torch_device
 from bytecover2_milvus.training.insert_pca import (

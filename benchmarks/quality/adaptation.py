@@ -40,7 +40,8 @@ from bytecover2_milvus.manifest import Track, read_manifest
 from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, evaluate, mean_difference
 from bytecover2_milvus.songs.select import select_songs
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
-from bytecover2_milvus.training.data.corpus import Corpus, CorpusTrack, FeatureCache
+from bytecover2_milvus.training.data.corpus import Corpus, CorpusTrack
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.train import embeddings, train
 
 

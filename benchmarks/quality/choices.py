@@ -32,7 +32,8 @@ from bytecover2_milvus.config import Config
 from bytecover2_milvus.errors import BytecoverError, ConfigError
 from bytecover2_milvus.metrics import Evaluation, mean_difference
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
-from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.data.corpus import Corpus
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.data.sources import DataSources
 from bytecover2_milvus.training.train import train, validate
 

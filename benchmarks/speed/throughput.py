@@ -48,7 +48,8 @@ from bytecover2_milvus.config import PRECISIONS, Config, Network
 from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training.data.batches import TrainingBatches
-from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.data.corpus import Corpus
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.data.rendering import Rendering
 from bytecover2_milvus.training.distributed import torch_device
 from bytecover2_milvus.training.precision import Step

@@ -155,7 +155,7 @@ def _render(
 ) -> CalibrationSet:
     """The tracks for int8: two of each song to calibrate on, four of each to judge by."""
     from ..export.quantize import CalibrationSet
-    from ..training.data.corpus import FeatureCache
+    from ..training.data.feature_cache import FeatureCache
     from ..training.data.sources import DataSources
     from .training import prepare
 

@@ -18,7 +18,8 @@ from .output import print_json, progress_bar, say
 if TYPE_CHECKING:
     from ..config import Config
     from ..training.checkpoint import Checkpoint
-    from ..training.data.corpus import Corpus, FeatureCache
+    from ..training.data.corpus import Corpus
+    from ..training.data.feature_cache import FeatureCache
     from ..training.data.sources import DataSources
 
 
@@ -190,7 +191,7 @@ def train(
     """
     from ..atomic import check_writable
     from ..training.checkpoint import LAST, load_checkpoint
-    from ..training.data.corpus import FeatureCache
+    from ..training.data.feature_cache import FeatureCache
     from ..training.data.sources import DataSources
     from ..training.distributed import launched, torch_device
     from ..training.precision import choose_precision
@@ -317,7 +318,7 @@ def fit_pca(
     """
     from ..atomic import check_writable
     from ..training.checkpoint import load_checkpoint
-    from ..training.data.corpus import FeatureCache
+    from ..training.data.feature_cache import FeatureCache
     from ..training.distributed import torch_device
     from ..training.insert_pca import check_reducible, insert_embedding_pca, insert_pca_fc
     from ..training.train import pooled_embeddings

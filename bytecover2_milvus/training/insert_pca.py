@@ -26,7 +26,8 @@ from ..model.network_input import NetworkInput
 from ..model.pca import fit_pca, principal_axes
 from .checkpoint import Checkpoint
 from .data.batches import TrainingBatches
-from .data.corpus import Corpus, FeatureCache
+from .data.corpus import Corpus
+from .data.feature_cache import FeatureCache
 from .gradient import loss_terms
 from .optimizer import make_optimizer
 from .train import initial_classifier, lasting_facts, learning_rate, set_phase, works_digest

@@ -32,7 +32,8 @@ from ..model.note_map import NoteMap
 from .averaging import Averaged
 from .checkpoint import BEST, LAST, Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer
 from .data.batches import TrainingBatches
-from .data.corpus import Corpus, FeatureCache, pool_track, same_files, text_digest
+from .data.corpus import Corpus, same_files, text_digest
+from .data.feature_cache import FeatureCache, pool_track
 from .distributed import launch
 from .gradient import backward
 from .journal import JOURNAL, Journal

@@ -29,7 +29,8 @@ from ..model.network import ByteCover2
 from ..model.note_map import MAPS, TIME_STRIDE, Chroma, NoteMap, note_input
 from .averaging import Averaged
 from .checkpoint import BEST, LAST, Checkpoint, optimizer_tensors, restore_optimizer
-from .data.corpus import Corpus, FeatureCache
+from .data.corpus import Corpus
+from .data.feature_cache import FeatureCache
 from .data.note_batches import NoteBatches, load_note_track
 from .distributed import launch, launched
 from .optimizer import make_optimizer

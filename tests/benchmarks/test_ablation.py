@@ -18,7 +18,8 @@ from bytecover2_milvus.config import Training
 from bytecover2_milvus.errors import ConfigError
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
-from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.data.corpus import Corpus
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.insert_pca import (
     insert_embedding_pca,
     insert_pca_fc,

@@ -19,7 +19,8 @@ from bytecover2_milvus.songs.arrange.arrangement import arrange
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.songs.render.renderer import render
 from bytecover2_milvus.training.checkpoint import Checkpoint
-from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.data.corpus import Corpus
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 
 
 @pytest.fixture(scope="module")

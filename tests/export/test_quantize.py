@@ -26,7 +26,8 @@ from bytecover2_milvus.export.exporter import to_int8, write_bundle
 from bytecover2_milvus.export.fold import InferenceModel
 from bytecover2_milvus.export.parity import melody, reference_session
 from bytecover2_milvus.export.quantize import CalibrationSet, check_int8, network_part, quantize
-from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.data.corpus import Corpus
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.verify import verify
 
 GOLDEN = Path(__file__).parents[1] / "golden"

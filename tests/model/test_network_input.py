@@ -20,7 +20,8 @@ from bytecover2_milvus.model.network_input import NetworkInput
 from bytecover2_milvus.model.note_map import note_input
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
-from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.data.corpus import Corpus
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.train import train, validate
 from bytecover2_milvus.verify import verify
 

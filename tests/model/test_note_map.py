@@ -25,7 +25,8 @@ from bytecover2_milvus.songs.arrange.arrangement import Arrangement, Part, arran
 from bytecover2_milvus.songs.arrange.performance import NOTE_DTYPE
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training.checkpoint import LAST, Checkpoint, load_checkpoint
-from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.data.corpus import Corpus
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.data.note_batches import NoteBatches, load_note_track, note_rolls
 from bytecover2_milvus.training.train import train
 from bytecover2_milvus.training.train_notes import alignment_map, cell_average_precision, train_notes, validate_notes

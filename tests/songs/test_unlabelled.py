@@ -25,7 +25,8 @@ from bytecover2_milvus.songs.render.renderer import render
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data import corpus as corpus_module
 from bytecover2_milvus.training.data.batches import TrainingBatches, WorkSampler
-from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache, FileSource, same_files
+from bytecover2_milvus.training.data.corpus import Corpus, FileSource, same_files
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.train import initial_network, train, validate
 
 N_RECORDINGS = 6

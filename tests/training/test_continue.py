@@ -20,7 +20,8 @@ from bytecover2_milvus.config import SAMPLE_RATE, Config, FrontEnd, Network, Tra
 from bytecover2_milvus.errors import CheckpointError
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.training.checkpoint import LAST, Checkpoint, load_checkpoint
-from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache
+from bytecover2_milvus.training.data.corpus import Corpus
+from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.journal import JOURNAL, Journal
 from bytecover2_milvus.training.train import VALIDATION, train
 

@@ -32,7 +32,8 @@ from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.batches import TrainingBatches, WorkSampler
-from bytecover2_milvus.training.data.corpus import Corpus, FeatureCache, Prepared
+from bytecover2_milvus.training.data.corpus import Corpus
+from bytecover2_milvus.training.data.feature_cache import FeatureCache, Prepared
 from bytecover2_milvus.training.distributed import launch
 from bytecover2_milvus.training.insert_pca import insert_pca_fc
 from bytecover2_milvus.training.train import (

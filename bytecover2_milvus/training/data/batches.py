@@ -21,7 +21,8 @@ from torch.utils.data import Dataset
 from ...config import Training
 from ...errors import ConfigError
 from .augment import augment, stretch
-from .corpus import Corpus, CorpusTrack, FeatureCache, SongSource
+from .corpus import Corpus, CorpusTrack, SongSource
+from .feature_cache import FeatureCache
 
 _LOOK_BACK = 8  # epochs: a work that misses one, as some do, is rid of its old tracks in the next
 

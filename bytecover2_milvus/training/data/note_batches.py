@@ -20,7 +20,8 @@ from ...model.note_map import NOTE_POOLING, TIME_STRIDE
 from ...songs.arrange.arrangement import Arrangement, arrange
 from .augment import augment, transpose
 from .batches import WorkSampler, crop
-from .corpus import Corpus, CorpusTrack, FeatureCache, SongSource
+from .corpus import Corpus, CorpusTrack, SongSource
+from .feature_cache import FeatureCache
 
 LOWEST_BIN_PITCH = 24  # MIDI number of the CQT's lowest bin, C1
 LEAD_ROLES = frozenset({"lead", "second voice", "solo"})

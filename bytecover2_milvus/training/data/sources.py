@@ -11,7 +11,8 @@ from ...audio.load import find_audio
 from ...manifest import read_manifest
 from ...songs.select import select_songs
 from ...songs.strangers import stranger
-from .corpus import Corpus, FeatureCache
+from .corpus import Corpus
+from .feature_cache import FeatureCache
 from .rendering import Rendering
 
 
