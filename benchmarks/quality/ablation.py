@@ -43,13 +43,12 @@ from torch.nn import functional as F
 
 from benchmarks.quality.ablation_table import REDUCTIONS, TRAINED, Score, comparisons, plot, table_markdown
 from bytecover2_milvus.atomic import atomic_write
-from bytecover2_milvus.cli.options import device_option
-from bytecover2_milvus.cli.output import progress_bar
-from bytecover2_milvus.cli.training import corpus_options, prepare
 from bytecover2_milvus.config import WHITENING, Config, Training
 from bytecover2_milvus.errors import BytecoverError, CheckpointError, ConfigError
 from bytecover2_milvus.metrics import bootstrap_interval, evaluate
 from bytecover2_milvus.model.network import ByteCover2
+from bytecover2_milvus.options import corpus_options, device_option
+from bytecover2_milvus.terminal import progress_bar
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
@@ -62,6 +61,7 @@ from bytecover2_milvus.training.insert_pca import (
     pooled_batches,
     train_head,
 )
+from bytecover2_milvus.training.run import prepare
 from bytecover2_milvus.training.train import pooled_embeddings, train
 
 DIMS = (32, 64, 128, 256, 512, 1024, 1536, 2048)  # of Figure 2
@@ -293,7 +293,7 @@ def main(
     settings: tuple[str, ...],
     device: str,
     out: Path,
-    material: DataSources,
+    sources: DataSources,
 ) -> None:
     """Compare ByteCover, ByteCoverFC, ByteCoverPCA and ByteCover2 at several dimensions, all from CHECKPOINT."""
     if not validation_songs and not validation_manifest:
@@ -304,8 +304,8 @@ def main(
             raise ConfigError(f"{checkpoint}: has a PCA-FC already; give the ByteCover that it was made from")
         training = start.config.with_settings(settings).training
         features = FeatureCache.of(cache, start.config)
-        corpus = prepare(material.corpus(features, workers), features, workers)
-        held_out = DataSources(validation_songs, validation_manifest, arrangements=material.arrangements)
+        corpus = prepare(sources.corpus(features, workers), features, workers)
+        held_out = DataSources(validation_songs, validation_manifest, arrangements=sources.arrangements)
         validation = prepare(held_out.corpus(features, workers), features, workers)
         ablation = Ablation(
             start,

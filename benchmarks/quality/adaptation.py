@@ -33,7 +33,6 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from bytecover2_milvus.cli.training import prepare
 from bytecover2_milvus.config import SAMPLE_RATE, Config
 from bytecover2_milvus.errors import BytecoverError, ConfigError, ManifestError
 from bytecover2_milvus.manifest import Track, read_manifest
@@ -42,7 +41,8 @@ from bytecover2_milvus.songs.select import select_songs
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus, CorpusTrack
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
-from bytecover2_milvus.training.train import embeddings, train
+from bytecover2_milvus.training.run import prepare
+from bytecover2_milvus.training.train import check_start, embeddings, train
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,7 @@ def _measure(
     training = (Config.from_toml(config_file) if config_file else start.config).training
     training = replace(training, phase="joint", steps=steps, learning_rate=learning_rate)
     config = replace(start.config, training=training)
+    check_start(config, start)
     features = FeatureCache.of(cache, config)
 
     def of_songs(specs: Sequence[str]) -> Corpus:

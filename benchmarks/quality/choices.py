@@ -25,17 +25,17 @@ from pathlib import Path
 import click
 
 from bytecover2_milvus.atomic import atomic_write
-from bytecover2_milvus.cli.options import device_option
-from bytecover2_milvus.cli.output import progress_bar
-from bytecover2_milvus.cli.training import corpus_options, prepare
-from bytecover2_milvus.config import Config
+from bytecover2_milvus.config import Config, Training
 from bytecover2_milvus.errors import BytecoverError, ConfigError
 from bytecover2_milvus.metrics import Evaluation, mean_difference
+from bytecover2_milvus.options import corpus_options, device_option
+from bytecover2_milvus.terminal import progress_bar
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.data.sources import DataSources
-from bytecover2_milvus.training.train import train, validate
+from bytecover2_milvus.training.run import prepare
+from bytecover2_milvus.training.train import check_start, train, validate
 
 AS_GIVEN = "as given"
 START = "start"  # the checkpoint, not trained on
@@ -80,12 +80,14 @@ def table_markdown(lines: Sequence[Worth], steps: int) -> str:
     return "\n".join(text) + "\n"
 
 
-def _configs(config: Config, choices: Sequence[str]) -> dict[str, Config]:
+def _configs(start: Checkpoint, training: Training, choices: Sequence[str]) -> dict[str, Config]:
     """The configuration of every run; the settings of one choice stand with blanks between them."""
+    config = replace(start.config, training=training)
     configs = {AS_GIVEN: config} | {choice: config.with_settings(_BETWEEN.split(choice.strip())) for choice in choices}
     for choice, chosen in configs.items():
         if (chosen.front_end, chosen.network) != (config.front_end, config.network):
             raise ConfigError(f"--choice {choice}: front end and network are the checkpoint's; only training.* differs")
+        check_start(chosen, start)
     return configs
 
 
@@ -118,17 +120,17 @@ def main(
     learning_rate: float,
     device: str,
     out: Path,
-    material: DataSources,
+    sources: DataSources,
 ) -> None:
     """Train from CHECKPOINT with the settings as given, then with each --choice, and compare."""
     try:
         start = load_checkpoint(checkpoint)
         training = (Config.from_toml(config_file) if config_file else start.config).training
         training = replace(training, steps=steps, learning_rate=learning_rate)
-        configs = _configs(replace(start.config, training=training), choices)
+        configs = _configs(start, training, choices)
         features = FeatureCache.of(cache, start.config)
-        corpus = prepare(material.corpus(features, workers), features, workers)
-        held_out = DataSources(validation_songs, arrangements=material.arrangements)
+        corpus = prepare(sources.corpus(features, workers), features, workers)
+        held_out = DataSources(validation_songs, arrangements=sources.arrangements)
         sets = {
             name: prepare(replace(held_out, degraded=degraded).corpus(features, workers), features, workers)
             for name, degraded in (("played", 0.0), ("degraded", 1.0))

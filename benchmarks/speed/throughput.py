@@ -43,9 +43,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import processor
-from bytecover2_milvus.cli.options import device_option
 from bytecover2_milvus.config import PRECISIONS, Config, Network
 from bytecover2_milvus.errors import BytecoverError
+from bytecover2_milvus.options import device_option
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training.data.batches import TrainingBatches
 from bytecover2_milvus.training.data.corpus import Corpus

@@ -20,6 +20,7 @@ from .. import __version__
 from ..errors import BytecoverError
 from ..extras import DISTRIBUTION, why_not_imported
 from ..parallel import ended_by_signals
+from ..terminal import printable
 from .collections import collections_group
 from .demo import demo
 from .doctor import doctor
@@ -29,7 +30,7 @@ from .explain import explain
 from .export import export
 from .groups import groups
 from .ingest import ingest
-from .output import InOrder, printable
+from .output import InOrder
 from .query import query
 from .serve import serve
 from .training import fit_pca, train

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import MilvusTarget, bundle_option, device_option, milvus_options, open_milvus, segment_options
-from .output import InOrder, print_json, print_table, printable, progress_bar, say
+from ..options import device_option
+from ..terminal import printable, progress_bar, say
+from .options import MilvusTarget, bundle_option, milvus_options, open_milvus, segment_options
+from .output import InOrder, print_json, print_table
 
 if TYPE_CHECKING:
     from ..audio.segments import Segments

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import MilvusTarget, bundle_option, device_option, open_milvus
-from .output import print_table, printable, progress_bar, verdict_cells
+from ..options import device_option
+from ..terminal import printable, progress_bar
+from .options import MilvusTarget, bundle_option, open_milvus
+from .output import print_table, verdict_cells
 
 if TYPE_CHECKING:
     from ..embedding.embedder import Embedder

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import bundle_option, device_option, limits_options, manifest_options, segment_options, tracks_at
-from .output import about, progress_bar, say
+from ..options import device_option
+from ..terminal import progress_bar, say
+from .options import bundle_option, limits_options, manifest_options, segment_options, tracks_at
+from .output import about
 
 if TYPE_CHECKING:
     from ..audio.limits import Limits

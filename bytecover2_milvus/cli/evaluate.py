@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..terminal import progress_bar, say
 from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
-from .output import print_json, print_table, progress_bar, say
+from .output import print_json, print_table
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import MilvusTarget, bundle_option, collection_option, device_option, milvus_options, open_milvus
-from .output import say
+from ..options import device_option
+from ..terminal import say
+from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
 
 if TYPE_CHECKING:
     from ..embedding.embedder import Embedder

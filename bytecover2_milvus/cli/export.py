@@ -10,7 +10,7 @@ import click
 
 from ..config import SILENCES
 from ..errors import ConfigError
-from .output import say
+from ..terminal import say
 
 if TYPE_CHECKING:
     from ..config import FrontEnd
@@ -157,7 +157,7 @@ def _render(
     from ..export.quantize import CalibrationSet
     from ..training.data.feature_cache import FeatureCache
     from ..training.data.sources import DataSources
-    from .training import prepare
+    from ..training.run import prepare
 
     features = FeatureCache(cache, front_end)
     calibrating, judging = (

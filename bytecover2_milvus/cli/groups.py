@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..terminal import progress_bar, say
 from .collections import confirm, yes_option
 from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
-from .output import print_json, print_table, progress_bar, say
+from .output import print_json, print_table
 
 if TYPE_CHECKING:
     from ..groups.find import Groups

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..options import device_option
+from ..terminal import progress_bar, say
 from .options import (
     MilvusTarget,
     bundle_option,
     collection_option,
-    device_option,
     limits_options,
     manifest_options,
     milvus_options,
@@ -26,7 +27,7 @@ from .options import (
     segment_options,
     tracks_at,
 )
-from .output import print_json, progress_bar, say
+from .output import print_json
 
 if TYPE_CHECKING:
     from ..audio.limits import Limits

@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
 ASK = "\0"  # what --token without a value stands for; no command line can hold it
 
-device_option = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Processor for the network; cuda where it does not work is an error.",
-)
 bundle_option = click.option(
     "--bundle",
     type=click.Path(path_type=Path),

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..options import device_option
+from ..terminal import printable, progress_bar
 from .options import (
     MilvusTarget,
     bundle_option,
     collection_option,
-    device_option,
     limits_options,
     milvus_options,
     open_milvus,
     segment_options,
     tracks_at,
 )
-from .output import STRETCH_CELLS, VERDICT_CELLS, about, print_json, print_table, printable, progress_bar, verdict_cells
+from .output import STRETCH_CELLS, VERDICT_CELLS, about, print_json, print_table, verdict_cells
 
 if TYPE_CHECKING:
     from ..audio.limits import Limits

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from .options import MilvusTarget, bundle_option, collection_option, device_option, milvus_options, open_milvus
+from ..options import device_option
+from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
 
 _MIB = 2**20
 

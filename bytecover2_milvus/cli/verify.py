@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .options import device_option
+from ..options import device_option
 from .output import print_json, print_table
 
 

@@ -115,13 +115,7 @@ def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
     """The network a run starts from: a new one, or that of `init`, with more blocks or without PCA-FC as the run wants.
 
     What is new is drawn from the seed.
-
-    Raises
-    ------
-    ConfigError
-        As `check_start`.
     """
-    check_start(config, init)
     torch.manual_seed(config.training.seed)
     return init.network.adapted(config.network) if init else ByteCover2(config.network)
 
@@ -149,6 +143,8 @@ def train(
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
     """Train and return the path of the best checkpoint; a run that was cut off goes on where it stopped.
+
+    `check_start` and `check_disjoint` hold of what is given: `run_training` makes sure before anything is computed.
 
     Parameters
     ----------
@@ -179,8 +175,7 @@ def train(
     Raises
     ------
     ConfigError
-        If the configuration, the phase and the checkpoint do not fit together, a batch has fewer works than there are
-        ranks, or a work or a file is to be trained on and validated on.
+        If a batch has fewer works than there are ranks.
     CheckpointError
         If the folder holds a run of another configuration, on other tracks or validated on others; with `go_on`, of
         another network.
@@ -191,7 +186,6 @@ def train(
     """
     training, out = config.training, Path(out)
     validation = validation or Corpus({})
-    check_disjoint(corpus, validation)
     make_folder(out)
     automatic = training.precision == AUTO
     fabric = launch(device, choose_precision(config, device, out).precision if automatic else training.precision, out)

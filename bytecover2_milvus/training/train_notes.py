@@ -34,7 +34,7 @@ from .data.feature_cache import FeatureCache
 from .data.note_batches import NoteBatches, load_note_track
 from .distributed import launch, launched
 from .optimizer import make_optimizer
-from .train import check_disjoint, fingerprint, lasting_facts, learning_rate, make_folder, resume, weights_digest
+from .train import fingerprint, lasting_facts, learning_rate, make_folder, resume, weights_digest
 
 NOTE_VALIDATION = "Alignment MAP"  # the fact that says how good a note map is
 VALIDATION_TRACKS = 3  # of each held-out work
@@ -90,8 +90,8 @@ def train_notes(
     Raises
     ------
     ConfigError
-        If the configuration has no note map or replaces tracks, several processes were started, the corpus holds
-        recordings, or a work is to be trained on and validated on.
+        If the configuration has no note map or replaces tracks, several processes were started, or the corpus holds
+        recordings.
     CheckpointError
         If the folder holds a run of another configuration, on other tracks or validated on others.
     DeviceError
@@ -111,7 +111,6 @@ def train_notes(
     if launched()[1] > 1:
         raise ConfigError('phase "notes" runs in one process: start it without torchrun')
     validation = Corpus({work: tracks[:VALIDATION_TRACKS] for work, tracks in (validation or Corpus({})).works.items()})
-    check_disjoint(corpus, validation)
     fabric = launch(device, training.precision, out)
     make_folder(out)
     start = weights_digest(init.network) if init else ""

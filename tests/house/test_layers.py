@@ -96,7 +96,9 @@ def test_every_room_is_in_the_wheel():
     assert set(declared) == {".".join(path.parts) for path in there} | linked
 
 
-@pytest.mark.parametrize("folder", [*(f"{PACKAGE}/{room}" for room in IMPORTS if room != "export"), "export"])
+@pytest.mark.parametrize(
+    "folder", [*(f"{PACKAGE}/{room}" for room in IMPORTS if room != "export"), "export", "benchmarks"]
+)
 def test_nothing_imports_the_command_line(folder):
     assert not [path for path in sources(folder) if "cli" in imported_by(path)]
 

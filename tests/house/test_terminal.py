@@ -17,7 +17,8 @@ from audio_files import write_tone
 from click.testing import CliRunner
 
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.cli.output import print_json, printable
+from bytecover2_milvus.cli.output import print_json
+from bytecover2_milvus.terminal import printable
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x1b\\"  # OSC 52 writes into the clipboard
 CLEAR, C1_CLEAR = "\x1b[2J", "\x9b2J"

@@ -22,7 +22,7 @@ from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
-from bytecover2_milvus.training.train import train, validate
+from bytecover2_milvus.training.train import check_start, train, validate
 from bytecover2_milvus.verify import verify
 
 NOTES = Notes(width=8, blocks=1)
@@ -98,7 +98,7 @@ def test_training_learns_from_maps_and_its_bundle_hears_through_them(start: Chec
     assert 0 < validate(trained.network, CONFIG, corpus, cache, note_map=trained.note_map).map <= 1
     notes = replace(CONFIG, training=replace(CONFIG.training, phase="notes"))
     with pytest.raises(ConfigError, match="would change the maps that the network takes"):
-        train(notes, corpus, cache, tmp_path / "notes", init=trained)
+        check_start(notes, trained)
 
     network = with_statistics(trained.network)
     bundle = write_bundle(CONFIG, network, tmp_path / "bundle", facts={}, note_map=trained.note_map)

@@ -28,7 +28,7 @@ from bytecover2_milvus.training.checkpoint import LAST, Checkpoint, load_checkpo
 from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.data.note_batches import NoteBatches, load_note_track, note_rolls
-from bytecover2_milvus.training.train import train
+from bytecover2_milvus.training.train import check_start, train
 from bytecover2_milvus.training.train_notes import alignment_map, cell_average_precision, train_notes, validate_notes
 from bytecover2_milvus.verify import verify
 
@@ -191,7 +191,7 @@ def test_phases_and_note_maps_that_do_not_fit_are_refused(corpus, cache, tmp_pat
     with pytest.raises(ConfigError, match=r"notes\.width"):
         train_notes(without, corpus, cache, tmp_path, device="cpu")
     with pytest.raises(ConfigError, match='only phase "notes" trains a note map'):
-        train(with_training(phase="bytecover"), corpus, cache, tmp_path, device="cpu")
+        check_start(with_training(phase="bytecover"), None)
     Checkpoint(CONFIG, lively_network(), NoteMap(Notes(width=4, blocks=1))).save(tmp_path / "wrong.safetensors")
     with pytest.raises(CheckpointError, match="do not fit their configuration"):
         load_checkpoint(tmp_path / "wrong.safetensors")

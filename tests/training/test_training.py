@@ -38,6 +38,8 @@ from bytecover2_milvus.training.distributed import launch
 from bytecover2_milvus.training.insert_pca import insert_pca_fc
 from bytecover2_milvus.training.train import (
     VALIDATION,
+    check_disjoint,
+    check_start,
     initial_classifier,
     learning_rate,
     pooled_embeddings,
@@ -281,20 +283,21 @@ def test_a_step_reports_its_speed(corpus, cache, tmp_path):
     assert len(speeds) == 2 and all(0 < speed < 1e6 for speed in speeds)
 
 
-def test_later_phases_need_a_checkpoint(corpus, cache, tmp_path):
+def test_later_phases_need_a_checkpoint():
     with pytest.raises(ConfigError, match="--init"):
-        train(with_training(CONFIG, phase="joint"), corpus, cache, tmp_path, data_workers=0, device="cpu")
+        check_start(with_training(CONFIG, phase="joint"), None)
 
 
 def test_a_run_may_ask_for_more_blocks_than_it_starts_from_and_for_nothing_else(bytecover, corpus, cache, tmp_path):
-    def start(out: str, **network: object) -> None:
-        config = replace(with_training(CONFIG, steps=1), network=replace(CONFIG.network, **network))
-        train(config, corpus, cache, tmp_path / out, init=bytecover, data_workers=0, device="cpu")
-
-    start("deeper", stage_blocks=(1, 2, 1, 1))
-    assert len(load_checkpoint(tmp_path / "deeper" / "best.safetensors").network.backbone.groups[1]) == 2
+    deeper, wider = (
+        replace(with_training(CONFIG, steps=1), network=replace(CONFIG.network, **network))
+        for network in ({"stage_blocks": (1, 2, 1, 1)}, {"base_width": 16})
+    )
+    check_start(deeper, bytecover)
+    best = train(deeper, corpus, cache, tmp_path, init=bytecover, data_workers=0, device="cpu")
+    assert len(load_checkpoint(best).network.backbone.groups[1]) == 2
     with pytest.raises(ConfigError, match=r"another network .*: network.base_width 8 -> 16$"):
-        start("wider", base_width=16)
+        check_start(wider, bytecover)
 
 
 IMPOSSIBLE = [
@@ -334,9 +337,9 @@ def test_the_papers_recipe_is_what_the_defaults_are_before_pca_fc():
     assert paper.differences(Config()) == ["network.feature_dim 128 -> None"]
 
 
-def test_a_work_to_train_on_is_not_validated_on(corpus, cache, tmp_path):
-    with pytest.raises(ConfigError, match="to train on and to validate on"):
-        train(CONFIG, corpus, cache, tmp_path, validation=corpus, data_workers=0, device="cpu")
+def test_a_work_to_train_on_is_not_validated_on(corpus):
+    with pytest.raises(ConfigError, match="composed-0: a work to train on and to validate on, 4 in all"):
+        check_disjoint(corpus, corpus)
 
 
 def test_what_is_true_of_some_weights_is_not_said_of_others(corpus, cache, tmp_path):
