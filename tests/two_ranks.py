@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from bytecover2_milvus.config import Config
 from bytecover2_milvus.model.network_input import NetworkInput
 from bytecover2_milvus.songs.compose.composer import compose
-from bytecover2_milvus.training import train as training_module
+from bytecover2_milvus.training import learner as learner_module
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.batches import TrainingBatches
 from bytecover2_milvus.training.data.corpus import Corpus, CorpusTrack
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.distributed import gather, launch
 from bytecover2_milvus.training.gradient import loss_terms
-from bytecover2_milvus.training.train import initial_network, train
+from bytecover2_milvus.training.start import initial_network
+from bytecover2_milvus.training.train import train
 
 
 def uneven_corpus() -> Corpus:
@@ -82,7 +83,7 @@ def main(folder: Path, cache_folder: Path) -> None:
         networks.append(initial_network(config, init))
         return networks[-1]
 
-    training_module.initial_network = kept
+    learner_module.initial_network = kept
     arguments = {"data_workers": 0, "device": "cpu"}
     train(
         load_checkpoint(folder / "frozen.safetensors").config, corpus, cache, folder / "frozen", init=pca, **arguments

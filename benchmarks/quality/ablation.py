@@ -62,7 +62,8 @@ from bytecover2_milvus.training.insert_pca import (
     train_head,
 )
 from bytecover2_milvus.training.run import prepare
-from bytecover2_milvus.training.train import pooled_embeddings, train
+from bytecover2_milvus.training.train import train
+from bytecover2_milvus.training.validation import pooled_embeddings
 
 DIMS = (32, 64, 128, 256, 512, 1024, 1536, 2048)  # of Figure 2
 

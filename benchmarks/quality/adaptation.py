@@ -42,7 +42,9 @@ from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus, CorpusTrack
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.run import prepare
-from bytecover2_milvus.training.train import check_start, embeddings, train
+from bytecover2_milvus.training.start import check_start
+from bytecover2_milvus.training.train import train
+from bytecover2_milvus.training.validation import embeddings
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.data.sources import DataSources
 from bytecover2_milvus.training.run import prepare
-from bytecover2_milvus.training.train import check_start, train, validate
+from bytecover2_milvus.training.start import check_start
+from bytecover2_milvus.training.train import train
+from bytecover2_milvus.training.validation import validate
 
 AS_GIVEN = "as given"
 START = "start"  # the checkpoint, not trained on

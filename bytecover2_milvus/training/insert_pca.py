@@ -29,8 +29,10 @@ from .data.batches import TrainingBatches
 from .data.corpus import Corpus
 from .data.feature_cache import FeatureCache
 from .gradient import loss_terms
+from .learner import learning_rate, set_phase
 from .optimizer import make_optimizer
-from .train import initial_classifier, lasting_facts, learning_rate, set_phase, works_digest
+from .resume import lasting_facts, works_digest
+from .start import initial_classifier
 
 
 def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float32]) -> Checkpoint:

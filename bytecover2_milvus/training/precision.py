@@ -27,7 +27,9 @@ from ..parallel import Worker, WorkerDied
 from ..untrusted import DAMAGED, parse_json, read_text
 from .distributed import launched, torch_device
 from .gradient import loss_terms
+from .learner import set_phase
 from .optimizer import make_optimizer
+from .start import initial_classifier
 
 TRIED = "precision.json"  # in the folder of a run
 _TRIED_BYTES = 1 << 16
@@ -67,8 +69,6 @@ class Step:
     """One step of training on random input; it returns the loss."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
-        from .train import initial_classifier, set_phase
-
         training = config.training
         torch.manual_seed(training.seed)
         self.training, self.device = training, device

@@ -1,6 +1,6 @@
-"""A training from beginning to end: what it starts from and learns from, the checks of both, and the loop of its phase.
+"""A training from beginning to end: its start and its data, the checks of both, and the loop of its phase.
 
-What people who wait for it want to know goes to stderr.
+Progress and warnings go to stderr.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from .data.sources import DataSources
 from .distributed import launched, torch_device
 from .insert_pca import check_reducible, insert_embedding_pca, insert_pca_fc
 from .precision import choose_precision
-from .train import VALIDATION, Progress, check_disjoint, check_start, pooled_embeddings, train
+from .start import check_disjoint, check_start
+from .train import Progress, train
 from .train_notes import NOTE_VALIDATION, NoteProgress, train_notes
+from .validation import VALIDATION, pooled_embeddings
 
 PCA_OF = {"embedding": insert_embedding_pca, "pooled": insert_pca_fc}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run has come to."""
+    """The result of a run."""
 
     checkpoint: Path  # the best
     steps: int
@@ -135,7 +137,7 @@ def run_training(
 
 
 class _Watch:
-    """What a loop reports, on a progress bar."""
+    """The reports of a loop, shown on a progress bar."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar

@@ -7,7 +7,6 @@ weights would be after their rate had been brought down.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Subset
 
 from ..alignment.qmax import qmax_scores
 from ..config import AUTO, Config
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError
 from ..metrics import average_precision
 from ..model.network import ByteCover2
 from ..model.note_map import MAPS, TIME_STRIDE, Chroma, NoteMap, note_input
@@ -33,8 +31,11 @@ from .data.corpus import Corpus
 from .data.feature_cache import FeatureCache
 from .data.note_batches import NoteBatches, load_note_track
 from .distributed import launch, launched
+from .learner import learning_rate
 from .optimizer import make_optimizer
-from .train import fingerprint, lasting_facts, learning_rate, make_folder, resume, weights_digest
+from .resume import fingerprint, lasting_facts, resume, weights_digest
+from .run_folder import make_folder
+from .train import finite_losses, load_batches
 
 NOTE_VALIDATION = "Alignment MAP"  # the fact that says how good a note map is
 VALIDATION_TRACKS = 3  # of each held-out work
@@ -141,16 +142,9 @@ def train_notes(
         reached = {NOTE_VALIDATION: f"{best:.6f}"} if best >= 0 else {}
         Checkpoint(config, network, note_map=averaged.kept, facts=facts | reached, **running).save(path)
 
-    batches = DataLoader(
-        Subset(NoteBatches(corpus, cache, training), range(step, training.last_step)),
-        batch_size=None,
-        num_workers=data_workers,
-        prefetch_factor=4 if data_workers else None,
-        worker_init_fn=one_thread,
-        pin_memory=fabric.device.type == "cuda",
-    )
+    batches = NoteBatches(corpus, cache, training)
     started = time.perf_counter()
-    for cqt, target in batches:
+    for cqt, target in load_batches(batches, range(step, training.last_step), data_workers, fabric.device):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
         logits = model(note_input(cqt.to(fabric.device, non_blocking=True)))
@@ -162,14 +156,9 @@ def train_notes(
         averaged.update()
         step += 1
 
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"step {step}: the loss is no number any more; run it again in another folder with a lower "
-                f"training.learning_rate. What {out} holds was saved before"
-            )
+        losses = finite_losses({"notes": loss.detach()}, step, out)
         tracks_per_s = len(cqt) / (time.perf_counter() - started)
-        fabric.log_dict({"loss/notes": value, "tracks_per_s": tracks_per_s}, step)
+        fabric.log_dict(losses | {"tracks_per_s": tracks_per_s}, step)
         result = None
         if validation.works and (step % training.validate_every == 0 or step == training.last_step):
             result = validate_notes(averaged.kept, validation, cache, fabric.device)
@@ -182,16 +171,11 @@ def train_notes(
         if step % training.save_every == 0 or step == training.last_step:
             moments = optimizer_tensors(optimizer.optimizer, names)
             save(out / LAST, step=step, optimizer=moments, running=averaged.running, **run)
-        report(NoteProgress(step, value, tracks_per_s, result))
+        report(NoteProgress(step, sum(losses.values()), tracks_per_s, result))
         started = time.perf_counter()
     if best < 0:
         save(out / BEST)
     return out / BEST
-
-
-def one_thread(worker: int) -> None:
-    """For a process that prepares batches: there is one for every core."""
-    torch.set_num_threads(1)
 
 
 def initial_note_map(config: Config, source: Checkpoint | None) -> NoteMap:

@@ -27,7 +27,8 @@ from bytecover2_milvus.training.insert_pca import (
     pooled_batches,
     train_head,
 )
-from bytecover2_milvus.training.train import pooled_embeddings, train, validate
+from bytecover2_milvus.training.train import train
+from bytecover2_milvus.training.validation import pooled_embeddings, validate
 
 TRAINING = Training(
     phase="frozen", steps=3, works_per_batch=4, tracks_per_work=2, crop_s=(20.0,), learning_rate=1e-3, warmup_steps=2

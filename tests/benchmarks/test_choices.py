@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from benchmarks.quality.choices import AS_GIVEN, main
 from bytecover2_milvus.config import Config, FrontEnd, Network, Training
 from bytecover2_milvus.training.checkpoint import Checkpoint
-from bytecover2_milvus.training.train import initial_network
+from bytecover2_milvus.training.start import initial_network
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,9 @@ from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
-from bytecover2_milvus.training.train import check_start, train, validate
+from bytecover2_milvus.training.start import check_start
+from bytecover2_milvus.training.train import train
+from bytecover2_milvus.training.validation import validate
 from bytecover2_milvus.verify import verify
 
 NOTES = Notes(width=8, blocks=1)

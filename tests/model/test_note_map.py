@@ -28,7 +28,8 @@ from bytecover2_milvus.training.checkpoint import LAST, Checkpoint, load_checkpo
 from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.data.note_batches import NoteBatches, load_note_track, note_rolls
-from bytecover2_milvus.training.train import check_start, train
+from bytecover2_milvus.training.start import check_start
+from bytecover2_milvus.training.train import train
 from bytecover2_milvus.training.train_notes import alignment_map, cell_average_precision, train_notes, validate_notes
 from bytecover2_milvus.verify import verify
 

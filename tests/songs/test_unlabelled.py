@@ -27,7 +27,9 @@ from bytecover2_milvus.training.data import corpus as corpus_module
 from bytecover2_milvus.training.data.batches import TrainingBatches, WorkSampler
 from bytecover2_milvus.training.data.corpus import Corpus, FileSource, same_files
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
-from bytecover2_milvus.training.train import check_disjoint, initial_network, train, validate
+from bytecover2_milvus.training.start import check_disjoint, initial_network
+from bytecover2_milvus.training.train import train
+from bytecover2_milvus.training.validation import validate
 
 N_RECORDINGS = 6
 CONFIG = Config(

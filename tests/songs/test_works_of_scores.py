@@ -19,7 +19,7 @@ from bytecover2_milvus.songs.read.repeats import Bar, playing_order
 from bytecover2_milvus.songs.score import Song
 from bytecover2_milvus.songs.select import select_songs
 from bytecover2_milvus.training.data.corpus import Corpus
-from bytecover2_milvus.training.train import check_disjoint
+from bytecover2_milvus.training.start import check_disjoint
 
 
 def harmony(root: str, kind: str, alter: int = 0, bass: str = "") -> str:

@@ -23,7 +23,8 @@ from bytecover2_milvus.training.checkpoint import LAST, Checkpoint, load_checkpo
 from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.journal import JOURNAL, Journal
-from bytecover2_milvus.training.train import VALIDATION, train
+from bytecover2_milvus.training.train import train
+from bytecover2_milvus.training.validation import VALIDATION
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "continue.sh"
 CONFIG = Config(

@@ -14,7 +14,7 @@ from bytecover2_milvus.config import Network, Training
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.training.distributed import launch
 from bytecover2_milvus.training.gradient import backward, loss_terms
-from bytecover2_milvus.training.train import set_phase
+from bytecover2_milvus.training.learner import set_phase
 
 NETWORK = Network(feature_dim=12, stage_blocks=(1, 1, 1, 1), base_width=4)
 TRAINING = Training(phase="joint", contrastive_weight=1.0, parts=3)

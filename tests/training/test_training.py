@@ -36,16 +36,10 @@ from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache, Prepared
 from bytecover2_milvus.training.distributed import launch
 from bytecover2_milvus.training.insert_pca import insert_pca_fc
-from bytecover2_milvus.training.train import (
-    VALIDATION,
-    check_disjoint,
-    check_start,
-    initial_classifier,
-    learning_rate,
-    pooled_embeddings,
-    train,
-    validate,
-)
+from bytecover2_milvus.training.learner import learning_rate
+from bytecover2_milvus.training.start import check_disjoint, check_start, initial_classifier
+from bytecover2_milvus.training.train import train
+from bytecover2_milvus.training.validation import VALIDATION, pooled_embeddings, validate
 
 CONFIG = Config(
     front_end=FrontEnd(time_pooling=40, scale="sqrt"),

@@ -1,0 +1,79 @@
+"""The start of a run: the checks of its configuration and data, and its first network and classifier."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ..config import Config, Notes
+from ..errors import ConfigError
+from ..model.network import ByteCover2
+from ..model.network_input import check_input
+from .checkpoint import Checkpoint
+from .data.corpus import Corpus, same_files
+
+
+def check_start(config: Config, init: Checkpoint | None) -> None:
+    """Make sure, before anything is computed, that a run can start as `config` says, from `init` or a new network.
+
+    Raises
+    ------
+    ConfigError
+        If the phase needs a checkpoint and there is none, the networks differ, a new network has a PCA-FC, or the
+        network wants maps and there is no note map.
+    """
+    if config.training.phase == "notes" and config.network.maps:
+        raise ConfigError('phase "notes" would change the maps that the network takes: start from one without')
+    if config.training.phase != "notes":
+        check_input(config.front_end, config.network, init.note_map if init else None)
+    if config.training.phase != "notes" and config.notes != (init.config.notes if init else Notes()):
+        raise ConfigError('only phase "notes" trains a note map: leave the table [notes] out, or set training.phase')
+    if init is not None:
+        if init.config.front_end != config.front_end or not init.network.fits(config.network):
+            changes = ", ".join(config.differences(replace(init.config, training=config.training)))
+            raise ConfigError(
+                f"the initial checkpoint has another network or front end than the run asks for: {changes}"
+            )
+    elif config.training.phase not in ("bytecover", "notes"):
+        raise ConfigError(f'phase "{config.training.phase}" starts from a checkpoint: give one with --init')
+    elif config.network.feature_dim is not None and config.training.phase != "notes":
+        raise ConfigError(
+            'phase "bytecover" has no PCA-FC, which fit-pca inserts later: add --set \'network.feature_dim="none"\''
+        )
+
+
+def check_disjoint(corpus: Corpus, validation: Corpus) -> None:
+    """Make sure that nothing of what is validated on is trained on.
+
+    Raises
+    ------
+    ConfigError
+        If both have a work of one name, or a file of the same bytes.
+    """
+    works = sorted(corpus.works.keys() & validation.works.keys())
+    shared = works or sorted(map(str, same_files(corpus.files, validation.files)))
+    if shared:
+        kind = "work" if works else "file"
+        raise ConfigError(f"{shared[0]}: a {kind} to train on and to validate on, {len(shared)} in all; hold them out")
+
+
+def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:
+    """The network a run starts from: a new one, or that of `init`, with more blocks or without PCA-FC as the run wants.
+
+    What is new is drawn from the seed.
+    """
+    torch.manual_seed(config.training.seed)
+    return init.network.adapted(config.network) if init else ByteCover2(config.network)
+
+
+def initial_classifier(config: Config, works: str, n_works: int, source: Checkpoint | None) -> nn.Linear:
+    """Linear (D -> n_works) without bias; that of `source` where it is of the same works, so that phases go on."""
+    torch.manual_seed(config.training.seed)
+    classifier = nn.Linear(config.network.embedding_dim, n_works, bias=False)
+    nn.init.normal_(classifier.weight, std=0.01)
+    learned = source.classifier if source and source.works == works else None
+    if learned is not None and learned.shape == classifier.weight.shape:  # another width: PCA-FC has come between
+        classifier.load_state_dict({"weight": learned}, strict=True)
+    return classifier
