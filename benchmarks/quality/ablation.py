@@ -42,6 +42,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.quality.ablation_table import REDUCTIONS, TRAINED, Score, comparisons, plot, table_markdown
+from benchmarks.quality.frozen_head import insert_random_fc, pooled_batches, train_head
 from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.config import WHITENING, Config, Training
 from bytecover2_milvus.errors import BytecoverError, CheckpointError, ConfigError
@@ -54,13 +55,7 @@ from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.data.sources import DataSources
 from bytecover2_milvus.training.distributed import torch_device
-from bytecover2_milvus.training.insert_pca import (
-    insert_embedding_pca,
-    insert_pca_fc,
-    insert_random_fc,
-    pooled_batches,
-    train_head,
-)
+from bytecover2_milvus.training.insert_pca import insert_embedding_pca, insert_pca_fc
 from bytecover2_milvus.training.run import prepare
 from bytecover2_milvus.training.train import train
 from bytecover2_milvus.training.validation import pooled_embeddings

@@ -1,38 +1,20 @@
-"""From a ByteCover to fewer dimensions: the layer between GeM and BNNeck, and its training while the backbone rests.
-
-The ByteCover2 paper compares three layers: PCA-FC, which starts as the principal axes and is trained; the same layer
-with random weights (ByteCoverFC); and a fixed PCA of what ByteCover gives (ByteCoverPCA).
-
-While the backbone is frozen, a batch's pooled embeddings depend on nothing that learns. Computed once they serve every
-layer that is to be compared, and a step costs a matrix product.
-"""
+"""From a ByteCover to fewer dimensions: the layer between GeM and BNNeck, PCA-FC, which starts as principal axes."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from ..config import Training
 from ..errors import ConfigError
 from ..model.network import ByteCover2
-from ..model.network_input import NetworkInput
 from ..model.pca import fit_pca, principal_axes
 from .checkpoint import Checkpoint
-from .data.batches import TrainingBatches
-from .data.corpus import Corpus
-from .data.feature_cache import FeatureCache
-from .gradient import loss_terms
-from .learner import learning_rate, set_phase
-from .optimizer import make_optimizer
-from .resume import lasting_facts, works_digest
-from .start import initial_classifier
+from .resume import lasting_facts
 
 
 def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float32]) -> Checkpoint:
@@ -91,18 +73,6 @@ def insert_pca_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int,
     return insert_fc(checkpoint, fit_pca(pooled, dim, whitening), pooled)
 
 
-def insert_random_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int, seed: int) -> Checkpoint:
-    """The ByteCover of `checkpoint` with a fully connected layer drawn from `seed`: where ByteCoverFC starts.
-
-    Raises
-    ------
-    ConfigError
-        As `insert_fc`.
-    """
-    torch.manual_seed(seed)
-    return insert_fc(checkpoint, nn.Linear(checkpoint.config.network.pooled_dim, dim), pooled)
-
-
 def insert_embedding_pca(
     checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int, whitening: float = 0.0
 ) -> Checkpoint:
@@ -129,63 +99,3 @@ def insert_embedding_pca(
         layer.weight.copy_(torch.from_numpy(axes.T * gain))
         layer.bias.copy_(torch.from_numpy(axes.T @ (offset - mean)))
     return insert_fc(checkpoint, layer, pooled)
-
-
-@torch.no_grad()
-def pooled_batches(
-    checkpoint: Checkpoint, corpus: Corpus, cache: FeatureCache, training: Training, device: torch.device | str = "cpu"
-) -> list[tuple[Tensor, Tensor]]:
-    """Pooled embeddings (B, 2048) float32 and works (B,) of the `training.steps` batches of a run.
-
-    With 72 tracks in a batch, a thousand batches at full width take 590 MB.
-    """
-    device = torch.device(device)
-    network = copy.deepcopy(checkpoint.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = []
-    config = checkpoint.config
-    network_input = NetworkInput(config.front_end, config.network, checkpoint.note_map).to(device)
-    source = TrainingBatches(corpus, cache, training, pooling=network_input.pooling)
-    for magnitude, work in map(source.__getitem__, range(training.steps)):
-        cqt = network_input(magnitude.to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16-mixed"):
-            batches.append((network.pooled(cqt).cpu(), work))
-    return batches
-
-
-def train_head(
-    start: Checkpoint,
-    training: Training,
-    batches: Sequence[tuple[Tensor, Tensor]],
-    works: Sequence[str],
-    device: torch.device | str = "cpu",
-) -> Checkpoint:
-    """The checkpoint that `train` makes of `start` in phase "frozen", from the pooled embeddings of its batches.
-
-    Parameters
-    ----------
-    start : Checkpoint
-    training : Training
-        Of phase "frozen", with as many steps as there are batches.
-    batches : sequence of (Tensor [shape=(B, 2048)], Tensor of int [shape=(B,)])
-        Of `pooled_batches`.
-    works : sequence of str
-        Names of the corpus' works, in its order.
-    device : torch.device or str
-    """
-    config = replace(start.config, training=training)
-    network = copy.deepcopy(start.network).to(device)
-    digest = works_digest(works)
-    classifier = initial_classifier(config, digest, len(works), start).to(device)
-    set_phase(network, "frozen")
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer([*learned, classifier.weight], training)
-    for step, (pooled, work) in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, training)
-        feature, embedding = network.head(pooled.to(device))
-        loss: Any = sum(loss_terms(feature, embedding, classifier, work.to(device), training).values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    weight = classifier.weight.detach().cpu()
-    return Checkpoint(config, network.cpu().eval(), start.note_map, classifier=weight, works=digest, facts=start.facts)

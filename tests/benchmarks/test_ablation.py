@@ -14,19 +14,14 @@ from click.testing import CliRunner, Result
 from conftest import tiny_network
 
 from benchmarks.quality.ablation import main, systems
+from benchmarks.quality.frozen_head import insert_random_fc, pooled_batches, train_head
 from bytecover2_milvus.config import Training
 from bytecover2_milvus.errors import ConfigError
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
-from bytecover2_milvus.training.insert_pca import (
-    insert_embedding_pca,
-    insert_pca_fc,
-    insert_random_fc,
-    pooled_batches,
-    train_head,
-)
+from bytecover2_milvus.training.insert_pca import insert_embedding_pca, insert_pca_fc
 from bytecover2_milvus.training.train import train
 from bytecover2_milvus.training.validation import pooled_embeddings, validate
 
