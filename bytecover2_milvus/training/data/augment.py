@@ -76,10 +76,14 @@ def transpose(cqt: Cqt, bins: int) -> Cqt:
 
 
 def retune(cqt: Cqt, bins: float) -> Cqt:
+    """Up by a fraction of a bin, between -1 and 1."""
+    return np.sqrt(retune_power(np.square(cqt), bins))
+
+
+def retune_power(power: Cqt, bins: float) -> Cqt:
     """Up by a fraction of a bin, between -1 and 1: power moves to the neighbour."""
-    power = np.square(cqt)
     moved = transpose(power, 1 if bins >= 0 else -1)
-    return np.sqrt(power + np.float32(abs(bins)) * (moved - power))
+    return power + np.float32(abs(bins)) * (moved - power)
 
 
 def reverberate(cqt: Cqt, decay_frames: float, wet: float, rng: np.random.Generator) -> Cqt:
@@ -89,13 +93,25 @@ def reverberate(cqt: Cqt, decay_frames: float, wet: float, rng: np.random.Genera
     stays what it is for each bin (Schroeder): a tone may gain or vanish. What arrives later is a tail.
     """
     power = np.square(cqt)
-    tail = wet**2 * np.exp(-2 / decay_frames * np.arange(1 + int(min(_ROOM_TAIL * decay_frames, cqt.shape[1] - 1))))
-    tail *= -np.expm1(-2 / decay_frames)  # all of it sums to wet**2
+    tail = room_tail(decay_frames, wet, 1 + int(min(_ROOM_TAIL * decay_frames, cqt.shape[1] - 1)))
     phases = np.sqrt(tail[0] / 2) * rng.standard_normal((2, len(cqt)))
     result = (np.square(1 + phases[0]) + np.square(phases[1])).astype(np.float32)[:, None] * power
-    for frames, gain in enumerate(tail[1:].tolist(), start=1):
-        result[:, frames:] += np.float32(gain) * power[:, :-frames]
+    add_tail(result, power, tail)
     return np.sqrt(result)
+
+
+def room_tail(decay_frames: float, wet: float, n_frames: int) -> NDArray[np.float64]:
+    """Power of a room's reverberation (n_frames,), from the frame of the direct sound on; an endless one sums to wet².
+
+    `decay_frames` and `wet` are those of `reverberate`.
+    """
+    return wet**2 * np.exp(-2 / decay_frames * np.arange(n_frames)) * -np.expm1(-2 / decay_frames)
+
+
+def add_tail(direct: Cqt, power: Cqt, tail: NDArray[np.float64]) -> None:
+    """Add to the power of the direct sound what `room_tail` makes of `power` in the frames after it, in place."""
+    for frames, gain in enumerate(tail[1:].tolist(), start=1):
+        direct[:, frames:] += np.float32(gain) * power[:, :-frames]
 
 
 def compress(cqt: Cqt, share: float) -> Cqt:

@@ -16,6 +16,7 @@ from ...songs.arrange.arrangement import Arrangement, Part, seeded
 from ...songs.arrange.patterns import DRUM_SOUNDS
 from ...songs.arrange.performance import LOWEST_PITCH
 from ...songs.instruments import INSTRUMENTS
+from .augment import add_tail, retune_power, room_tail
 from .tone_bank import FRAME_HOPS, FRAME_S, LEAD_FRAMES, N_FRAMES, N_ROWS, SUNG, ToneBank
 
 FONT_SHARE = 0.5  # of the parts are played by a sound font, where the bank has one
@@ -62,7 +63,7 @@ class SpectralRenderer:
             power += np.float32(part.gain**2) * self._part(part, n_frames, fonts, rng)
         if len(arrangement.drums):
             power += np.float32(arrangement.drum_gain**2) * self._drums(arrangement.drums, n_frames, fonts, rng)
-        power = _detuned(power, arrangement.tuning_cents / 100)
+        power = retune_power(power, arrangement.tuning_cents / 100)
         power = _equalised(_in_a_room(power, rng), rng)
         magnitude = self._compressed(np.sqrt(power), rng)
         if arrangement.fade_out_s:
@@ -165,24 +166,11 @@ def _roll(
     return np.stack(rolls).reshape(2, N_ROWS, n_frames).astype(np.float32)
 
 
-def _detuned(power: NDArray[np.float32], bins: float) -> NDArray[np.float32]:
-    """Moved by a fraction of a bin."""
-    moved = np.zeros_like(power)
-    if bins >= 0:
-        moved[1:] = power[:-1]
-    else:
-        moved[:-1] = power[1:]
-    return power + np.float32(abs(bins)) * (moved - power)
-
-
 def _in_a_room(power: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """With a decaying tail, reverberation times as the renderer's."""
     decay_s = np.exp(rng.uniform(np.log(0.05), np.log(0.4)))
-    tail = np.exp(-2 * FRAME_S * np.arange(1, _ROOM_FRAMES) / decay_s)
-    tail *= rng.uniform(0.05, 0.8) ** 2 * (1 - np.exp(-2 * FRAME_S / decay_s))
     wet = power.copy()
-    for frames, gain in enumerate(tail.tolist(), start=1):
-        wet[:, frames:] += np.float32(gain) * power[:, :-frames]
+    add_tail(wet, power, room_tail(decay_s / FRAME_S, rng.uniform(0.05, 0.8), _ROOM_FRAMES))
     return wet
 
 
