@@ -18,7 +18,7 @@ with 1.
     ├── BundleError              missing, damaged or foreign bundle
     ├── DeviceError              a device was asked for and is not to be had, or fails
     ├── CheckpointError          missing, damaged or mismatched checkpoint
-    ├── TrainingError            a run that has nothing to learn from, or cannot go on
+    ├── TrainingError            works that nothing can be learned from, or a loss that is not finite
     ├── ExportError              the exported graph does not reproduce the network
     ├── OutputError              a file or folder that cannot be written
     ├── ChromaError              chroma that is damaged or cannot be aligned
@@ -89,7 +89,7 @@ class CheckpointError(BytecoverError):
 
 
 class TrainingError(BytecoverError):
-    """A run that has nothing to learn from, or cannot go on as its loss is not finite any more."""
+    """Works and tracks that nothing can be learned from, or a loss that is not finite any more."""
 
 
 class ExportError(BytecoverError):

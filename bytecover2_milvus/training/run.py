@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..atomic import check_writable
 from ..config import AUTO, Config
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from ..terminal import Bar, progress_bar, say
 from .checkpoint import LAST, Checkpoint, load_checkpoint
 from .data.corpus import Corpus
@@ -262,7 +262,7 @@ def fit_pca_fc(
 
 def _check_axes(corpus: Corpus, dim: int) -> None:
     if corpus.n_tracks <= dim:
-        raise ConfigError(f"{corpus.n_tracks} tracks tell no {dim} axes: give more than {dim}, or a smaller --dim")
+        raise TrainingError(f"{corpus.n_tracks} tracks tell no {dim} axes: give more than {dim}, or a smaller --dim")
 
 
 def _trained_on(names: str, initial: Checkpoint | None) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..config import Config, Notes
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from ..model.network import ByteCover2
 from ..model.network_input import check_input
 from .checkpoint import Checkpoint
@@ -49,14 +49,16 @@ def check_disjoint(corpus: Corpus, validation: Corpus) -> None:
 
     Raises
     ------
-    ConfigError
+    TrainingError
         If both have a work of one name, or a file of the same bytes.
     """
     works = sorted(corpus.works.keys() & validation.works.keys())
     shared = works or sorted(map(str, same_files(corpus.files, validation.files)))
     if shared:
         kind = "work" if works else "file"
-        raise ConfigError(f"{shared[0]}: a {kind} to train on and to validate on, {len(shared)} in all; hold them out")
+        raise TrainingError(
+            f"{shared[0]}: a {kind} to train on and to validate on, {len(shared)} in all; hold them out"
+        )
 
 
 def initial_network(config: Config, init: Checkpoint | None) -> ByteCover2:

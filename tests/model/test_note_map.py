@@ -16,7 +16,7 @@ from bytecover2_milvus.cli import main
 from bytecover2_milvus.config import Config, FrontEnd, Network, Notes, Training
 from bytecover2_milvus.embedding.bundle import open_bundle
 from bytecover2_milvus.embedding.embedder import Embedder
-from bytecover2_milvus.errors import CheckpointError, ConfigError
+from bytecover2_milvus.errors import CheckpointError, ConfigError, TrainingError
 from bytecover2_milvus.export import exporter
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.model.network import ByteCover2
@@ -129,7 +129,7 @@ def test_a_batch_is_a_function_of_seed_and_step(corpus, cache):
 
 def test_a_recording_has_no_known_notes(tmp_path, cache):
     tracks = [Track(tmp_path / f"{i}.wav", f"{i}", "work") for i in range(2)]
-    with pytest.raises(ConfigError, match='a recording; phase "notes" learns from songs'):
+    with pytest.raises(TrainingError, match='a recording; phase "notes" learns from songs'):
         load_note_track(next(track for _, track in Corpus.of_manifest(tracks).tracks()), cache)
 
 

@@ -155,7 +155,7 @@ def test_a_file_that_is_trained_on_cannot_choose_the_best_weights(folder, record
     tracks = [Track(folder / f"{number}.flac", str(number), work_id="labelled") for number in range(2)]
     copies = [Track(Path(shutil.copy(track.path, tmp_path)), track.track_id, track.work_id) for track in tracks]
     for held_out in (tracks, copies):
-        with pytest.raises(ConfigError, match=r"0\.flac: a file to train on and to validate on, 2 in all"):
+        with pytest.raises(TrainingError, match=r"0\.flac: a file to train on and to validate on, 2 in all"):
             check_disjoint(recordings, Corpus.of_manifest(held_out))
     os.mkfifo(tmp_path / "pipe.wav")
     assert same_files([tmp_path / "pipe.wav"], [folder / "2.flac", tmp_path / "pipe.wav"]) == [tmp_path / "pipe.wav"]

@@ -12,7 +12,7 @@ import mido
 import pytest
 from written_scores import TICKS, TUNE, melody, musicxml_note, write_midi
 
-from bytecover2_milvus.errors import ConfigError, ManifestError, SongError
+from bytecover2_milvus.errors import ManifestError, SongError, TrainingError
 from bytecover2_milvus.songs.read.midi import name_chord
 from bytecover2_milvus.songs.read.readers import read_song
 from bytecover2_milvus.songs.read.repeats import Bar, playing_order
@@ -182,7 +182,7 @@ def test_versions_of_a_tune_are_one_work(works: Path) -> None:
 
 def test_a_work_is_not_trained_and_validated_on_in_two_versions(works: Path) -> None:
     held_out = Corpus.of_songs(select_songs(f"{works}@validation"), 2)
-    with pytest.raises(ConfigError, match="the-tune: a work to train on and to validate on"):
+    with pytest.raises(TrainingError, match="the-tune: a work to train on and to validate on"):
         check_disjoint(Corpus.of_songs(select_songs(f"{works}@train"), 2), held_out)
     check_disjoint(Corpus.of_songs(select_songs(f"{works}@train")[2:], 2), held_out)
 

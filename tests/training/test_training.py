@@ -332,7 +332,7 @@ def test_the_papers_recipe_is_what_the_defaults_are_before_pca_fc():
 
 
 def test_a_work_to_train_on_is_not_validated_on(corpus):
-    with pytest.raises(ConfigError, match="composed-0: a work to train on and to validate on, 4 in all"):
+    with pytest.raises(TrainingError, match="composed-0: a work to train on and to validate on, 4 in all"):
         check_disjoint(corpus, corpus)
 
 
@@ -423,7 +423,7 @@ def test_schedule_warms_up_and_ends_low():
 
 
 def test_single_tracks_are_no_works_to_learn_from(tmp_path):
-    with pytest.raises(ManifestError, match="two tracks"):
+    with pytest.raises(TrainingError, match="two tracks"):
         Corpus.of_manifest([Track(tmp_path / "a.wav", "a", "one"), Track(tmp_path / "b.wav", "b", "two")])
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...config import Training
-from ...errors import ConfigError
+from ...errors import ConfigError, TrainingError
 from .augment import augment, stretch
 from .corpus import Corpus, CorpusTrack, SongSource
 from .feature_cache import FeatureCache
@@ -39,7 +39,7 @@ class WorkSampler:
         self, corpus: Corpus, works_per_batch: int, tracks_per_work: int, seed: int, hearings: float = 0.0
     ) -> None:
         if len(corpus.works) < 2:
-            raise ConfigError(f"{len(corpus.works)} work to train on: a triplet needs at least 2")
+            raise TrainingError(f"{len(corpus.works)} work to train on: a triplet needs at least 2")
         self.works = list(corpus.works.values())
         self.origins = [len({track.source.origin for track in tracks}) for tracks in self.works]
         self.families = _families(self.works)

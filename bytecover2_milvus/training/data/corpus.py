@@ -172,7 +172,7 @@ class Corpus:
 
         Raises
         ------
-        ManifestError
+        TrainingError
             If there is no such work.
         """
         works: dict[str, list[CorpusTrack]] = {}
@@ -181,7 +181,7 @@ class Corpus:
                 works.setdefault(track.work_id, []).append(CorpusTrack(FileSource(track.path), track.track_id))
         kept = {work_id: tuple(members) for work_id, members in works.items() if len(members) > 1}
         if not kept:
-            raise ManifestError("no work with two tracks in the manifest: there is nothing to learn from")
+            raise TrainingError("no work with two tracks in the manifest: there is nothing to learn from")
         return cls(kept)
 
     @classmethod

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...config import Training
-from ...errors import ConfigError
+from ...errors import TrainingError
 from ...model.note_map import NOTE_POOLING, TIME_STRIDE
 from ...songs.arrange.arrangement import Arrangement, arrange
 from .augment import augment, transpose
@@ -62,11 +62,11 @@ def load_note_track(track: CorpusTrack, cache: FeatureCache) -> NoteTrack:
 
     Raises
     ------
-    ConfigError
+    TrainingError
         If the track is a recording, whose notes nobody knows.
     """
     if not isinstance(track.source, SongSource):
-        raise ConfigError(f'{track.track_id}: a recording; phase "notes" learns from songs alone (--songs)')
+        raise TrainingError(f'{track.track_id}: a recording; phase "notes" learns from songs alone (--songs)')
     song, seed, rendering = track.source.song, track.source.seed, track.source.rendering
     kinds = tuple(kind for kind in rendering.kinds if kind not in TIME_CHANGING)
     rendering = replace(rendering, kinds=kinds, degraded=rendering.degraded if kinds else 0.0)
