@@ -141,7 +141,7 @@ class CollectionMismatch(CollectionError):
 
     @classmethod
     def of_model(cls, name: str, stored: str, wanted: str) -> CollectionMismatch:
-        """Of a place that holds the embeddings of another model."""
+        """The error of a place that holds the embeddings of another model."""
         return cls(
             f"{name}: holds embeddings of model {stored}, not of {wanted}; use that model's bundle, or another place"
         )

@@ -254,7 +254,7 @@ def bootstrap_interval(
 def mean_difference(
     values: NDArray[np.floating], others: NDArray[np.floating], work_ids: Sequence[str], seed: int
 ) -> tuple[float, float, float]:
-    """By how much the mean of `values` is above that of `others`, of the same queries, with its `bootstrap_interval`.
+    """The mean of `values` minus that of `others`, of the same queries, with its `bootstrap_interval`.
 
     It tells more than two intervals that overlap, as what makes a query hard is hard for both.
 

@@ -106,14 +106,14 @@ class Calibration:
     bias: float
 
     def log_odds(self, features: ArrayLike) -> NDArray[np.float64]:
-        """Of features (..., n_features)."""
+        """The log odds (...) of features (..., n_features)."""
         features = np.asarray(features, dtype=np.float64)
         if features.shape[-1:] != (len(self.weights),):
             raise ValueError(f"features of shape {features.shape}; {len(self.weights)} for each pair needed")
         return features @ np.array(self.weights) + self.bias
 
     def probability(self, features: ArrayLike) -> NDArray[np.float64]:
-        """Of features (..., n_features)."""
+        """The probability (...) of features (..., n_features)."""
         return _logistic(self.log_odds(features))
 
 

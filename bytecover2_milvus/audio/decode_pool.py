@@ -258,7 +258,7 @@ class Decoder:
 
 
 def decode_into(file: Path, path: Path, known: Sequence[str], limits: Limits | None) -> Decoded | AudioError:
-    """As `decode`, with the waveform in `file`, which is not there where there is none; an error is returned."""
+    """The result of `decode`, with the waveform in `file`, which is missing if there is none; an error is returned."""
     decoded = _decode(path, known, limits, file)
     if isinstance(decoded, AudioError):
         file.unlink(missing_ok=True)

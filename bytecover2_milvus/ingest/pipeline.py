@@ -149,7 +149,7 @@ def ingest_with(
     limits: Limits | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Generator[IngestRecord, None, None]:
-    """As `ingest`, with another way to decode and embed: a `Cluster`, which is left at the end."""
+    """The records of `ingest`, with another way to decode and embed: a `Cluster`, which is left at the end."""
     if reader.model_id != collection.model_id:
         raise CollectionMismatch.of_model(collection.name, collection.model_id, reader.model_id)
     collection.check_chroma_of(reader)

@@ -60,7 +60,7 @@ class _Answer:
     features: Mapping[Span, Features] | BytecoverError  # of the spans that are not stored
 
     def hear(self, spans: Sequence[Span]) -> list[Features]:
-        """As `ReadFile.hear`."""
+        """The features of the spans, as by `ReadFile.hear`."""
         if isinstance(self.features, BytecoverError):
             raise self.features
         return [self.features[span] for span in spans]
@@ -166,7 +166,7 @@ class Cluster:
 
     @property
     def model_id(self) -> str:
-        """As of an `Embedder`; so are `contract_version`, `dim` and the others."""
+        """The model's id, as of an `Embedder`; so are `contract_version`, `dim` and the others."""
         return self._contract.model_id
 
     @property
@@ -201,7 +201,7 @@ class Cluster:
         self._ray.shutdown()
 
     def read(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
-        """As `Reader.read`; workers are started when there is a first file for them.
+        """Files read as by `Reader.read`; workers are started when there is a first file for them.
 
         Raises
         ------

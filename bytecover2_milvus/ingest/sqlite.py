@@ -190,7 +190,7 @@ class Staging:
         return [id for (id,) in found]
 
     def cohort(self) -> list[CohortTrack]:
-        """As `TrackCollection.cohort`."""
+        """The cohort of the rows, as `TrackCollection.cohort` gives it."""
         found = self._execute(f"SELECT id, track_id, {_FEATURES} FROM rows WHERE chroma != '' ORDER BY id LIMIT {SIZE}")
         rows = ((id, track_id, self._read_features(*stored)) for id, track_id, *stored in found)
         return cohort_tracks(rows, self.chroma_channels)

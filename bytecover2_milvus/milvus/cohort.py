@@ -116,7 +116,7 @@ class Cohort:
 
 
 def cohort_tracks(rows: Iterable[tuple[str, str, Features]], channels: int) -> list[CohortTrack]:
-    """Of rows, each with its id, its track_id and its features, those with chroma; one that is damaged is warned of."""
+    """The tracks with chroma among rows of id, track_id and features; damaged chroma is left out with a warning."""
     tracks = []
     for id, track_id, features in rows:
         if not features.chroma:

@@ -90,7 +90,7 @@ class TrackCollection(ChromaRows):
 
     @property
     def consistency(self) -> dict[str, Any]:
-        """For reads that shall see what this object wrote; other reads may be a few seconds behind."""
+        """Options of a read that has to see what this object wrote; other reads may be a few seconds behind."""
         return {"consistency_level": "Session"} if self._wrote else {}
 
     @classmethod

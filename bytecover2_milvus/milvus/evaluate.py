@@ -27,7 +27,7 @@ class StoredTracks:
     whole: NDArray[np.bool_]  # (N,): the row is a whole track, not a part of one
 
     def asking(self) -> NDArray[np.float32]:
-        """For each row what its track asks with, (N, D): the embedding of the whole, or the row's if there is none."""
+        """The query of the track of each row, (N, D): the embedding of the whole, or the row's if there is none."""
         row_of = {self.track_ids[row]: row for row in np.flatnonzero(self.whole).tolist()}
         return self.embeddings[[row_of.get(track_id, row) for row, track_id in enumerate(self.track_ids)]]
 

@@ -120,7 +120,7 @@ def without_stretch(waveform: NDArray[np.float32], start: int, end: int) -> NDAr
 def without_octaves(
     waveform: NDArray[np.float32], front_end: FrontEnd, rate: int
 ) -> Iterator[tuple[float, float, NDArray[np.float32]]]:
-    """Of each octave that the front end hears, its limits in Hz and the waveform without it, phases kept."""
+    """The limits in Hz of each octave that the front end hears, and the waveform without it, phases kept."""
     n_fft = 1 << (len(waveform) + rate // 4 - 1).bit_length()
     spectrum = np.fft.rfft(waveform, n_fft)
     octave = np.log2(np.maximum(np.fft.rfftfreq(n_fft, 1 / rate), 1.0) / front_end.fmin)

@@ -75,7 +75,7 @@ def thresholds(scores: ArrayLike, same: ArrayLike, n_same: int, n_different: int
     score = score[last]
 
     def point(i: int, at: float) -> Point:
-        """Of the i + 1 highest scores; none for -1."""
+        """The point at the i + 1 highest scores; without a precision for -1."""
         if i < 0:
             return Point(at, None, 0.0)
         return Point(at, float(right[i] / (right[i] + wrong[i])), float(right[i] / n_same))

@@ -271,7 +271,7 @@ class _Found:
             self.aligned[np.ix_(some, groups)] = scores
 
     def order(self, scores: NDArray[np.float64]) -> list[int]:
-        """By score; tracks of a few seconds that are improbable come last, as all of a short query resembles them."""
+        """Candidates by score; improbable tracks of a few seconds come last, as all of a short query resembles them."""
         short = np.array([len(candidate) < SHORTEST for candidate in self.levels]) & self.known
         order: list[int] = np.lexsort((-scores, short & (scores < 0))).tolist()
         return order

@@ -34,7 +34,7 @@ class Journal:
 
     @property
     def seconds(self) -> int:
-        """Of the run, with its validations and without what comes before the first step."""
+        """Seconds of the run, with its validations and without what comes before the first step."""
         return self._before_s + int(time.perf_counter() - self._started)
 
     def write(self, step: int, **scores: float) -> None:

@@ -87,7 +87,7 @@ def retune_power(power: Cqt, bins: float) -> Cqt:
 
 
 def reverberate(cqt: Cqt, decay_frames: float, wet: float, rng: np.random.Generator) -> Cqt:
-    """In a room, whose reverberation is `wet` against the direct sound and falls to 1/e within `decay_frames`.
+    """The CQT in a room whose reverberation is `wet` against the direct sound and falls to 1/e within `decay_frames`.
 
     Both are amplitudes. What arrives within a frame meets the direct sound in a phase that is as good as random and
     stays what it is for each bin (Schroeder): a tone may gain or vanish. What arrives later is a tail.

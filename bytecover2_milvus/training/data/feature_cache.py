@@ -56,7 +56,7 @@ class FeatureCache:
 
     @classmethod
     def of(cls, folder: str | Path, config: Config) -> FeatureCache:
-        """For a run of `config`: as fine as its network or, in phase "notes", its note map needs it.
+        """The cache of a run of `config`: as fine as its network or, in phase "notes", its note map needs it.
 
         Raises
         ------

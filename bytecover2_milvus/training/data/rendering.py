@@ -60,7 +60,7 @@ class Rendering:
         return self.cqt_of(arrange(song, seed), front_end, pooling)
 
     def cqt_of(self, arrangement: Arrangement, front_end: FrontEnd, pooling: int) -> NDArray[np.float32]:
-        """As `cqt`, of an arrangement that is there already."""
+        """The CQT of an arrangement that is there already, as by `cqt`."""
         rng = seeded(arrangement.song_id, arrangement.seed, "rendering")
         if rng.random() < self.spectral:
             renderer = _spectral_renderer(self.folder, front_end, self.sound_fonts)
