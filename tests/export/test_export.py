@@ -27,8 +27,8 @@ from conftest import EXPORT, lively_note_map, tiny_network
 from packaging.requirements import Requirement
 
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.config import SAMPLE_RATE, Notes
-from bytecover2_milvus.embedding.bundle import make_model_id, open_bundle
+from bytecover2_milvus.config import SAMPLE_RATE, Config, Notes
+from bytecover2_milvus.embedding.bundle import Bundle, make_model_id, open_bundle
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.errors import BundleError, ExportError
 from bytecover2_milvus.export import exporter
@@ -52,6 +52,19 @@ def exported_again(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) 
     command = [sys.executable, "-m", "bytecover2_milvus", "export", tiny_bundle, "--out", "again", "--cqt"]
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONHASHSEED": "1"}, check=True)
     return folder / "again"
+
+
+@pytest.fixture(scope="module")
+def skipping(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A ByteCover without PCA-FC, with a note map, that skips silence."""
+    config, network = tiny_network(feature_dim=None)
+    config = without_silence(config)
+    folder = tmp_path_factory.mktemp("skipping") / "bundle"
+    return write_bundle(config, network, folder, facts={}, note_map=lively_note_map(config.notes))
+
+
+def without_silence(config: Config) -> Config:
+    return replace(config, front_end=replace(config.front_end, silence="skipped"), notes=Notes(width=4, blocks=1))
 
 
 def waveform_shape(value: onnx.ValueInfoProto) -> list[str | int]:
@@ -221,10 +234,9 @@ def test_a_bundle_with_a_note_map_gets_the_cqt_form_and_keeps_its_chroma(tmp_pat
     assert found["cqt form"] == "ok" and "failed" not in found.values()
 
 
-def test_bytecover_without_pca_fc_exports_too(tmp_path):
-    bundle = write_bundle(*tiny_network(feature_dim=None), tmp_path / "bytecover", facts={})
-    assert (bundle.contract.name, bundle.contract.embedding_dim) == ("bytecover-256", 256)
-    assert Embedder(bundle.path, device="cpu").embed(melody(100_000, seed=0)).shape == (256,)
+def test_bytecover_without_pca_fc_exports_too(skipping):
+    assert (skipping.contract.name, skipping.contract.embedding_dim) == ("bytecover-256", 256)
+    assert Embedder(skipping.path, device="cpu").embed(melody(100_000, seed=0)).shape == (256,)
 
 
 def test_model_id_changes_with_the_weights_and_with_the_front_end(tiny_bundle):
@@ -240,24 +252,21 @@ def test_model_id_changes_with_the_weights_and_with_the_front_end(tiny_bundle):
     assert make_model_id(config.front_end, as_arrays(vector_weights(shipped))) != model_id
 
 
-def test_a_bundle_that_skips_silence_embeds_what_is_between_and_keeps_the_time_of_its_chroma(tmp_path):
-    config, network = tiny_network()
-    notes = Notes(width=4, blocks=1)
-    skipping = replace(config, front_end=replace(config.front_end, silence="skipped"), notes=notes)
-    bundle = write_bundle(skipping, network, tmp_path / "skips", facts={}, note_map=lively_note_map(notes))
-    assert bundle.contract.front_end.silence == "skipped"
-    assert bundle.contract.model_id != make_contract(config, InferenceModel(config.front_end, network)).model_id
-    assert "silence at both ends skipped" in (bundle.path / "MODEL_CARD.md").read_text("utf-8")
-    assert not [finding for finding in verify(bundle.path) if finding.status == "failed"]
-    embedder = Embedder(bundle.path, "cpu", threads=1)
+def test_a_bundle_that_skips_silence_embeds_what_is_between_and_keeps_the_time_of_its_chroma(skipping, tmp_path):
+    config, network = tiny_network(feature_dim=None)
+    assert skipping.contract.front_end.silence == "skipped"
+    assert skipping.contract.model_id != make_contract(config, InferenceModel(config.front_end, network)).model_id
+    assert "silence at both ends skipped" in (skipping.path / "MODEL_CARD.md").read_text("utf-8")
+    assert not [finding for finding in verify(skipping.path) if finding.status == "failed"]
+    embedder = Embedder(skipping.path, "cpu", threads=1)
     music, silence = melody(400_000, seed=0), np.zeros(200 * 512, dtype=np.float32)
     late, early = embedder.hear_batch([np.concatenate([silence, music]), np.concatenate([music, silence])])
     assert late.embedding @ early.embedding > 0.9999
     frames = len(silence) // embedder.contract.chroma.frame_samples
     np.testing.assert_allclose(late.chroma[frames + 2 : 40], early.chroma[2 : 40 - frames], atol=0.01)
-    assert load_checkpoint(bundle.path).config.front_end.silence == "skipped"
+    assert load_checkpoint(skipping.path).config.front_end.silence == "skipped"
     with pytest.raises(ExportError, match="no silence was skipped"):
-        write_bundle(skipping, network, tmp_path / "cqt", facts={}, cqt=True)
+        write_bundle(without_silence(config), network, tmp_path / "cqt", facts={}, cqt=True)
 
 
 def test_a_graph_that_differs_from_the_network_is_not_written(tiny_bundle, tmp_path, monkeypatch):
