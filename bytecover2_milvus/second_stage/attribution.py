@@ -6,8 +6,8 @@ A stretch is cut out, as silence in its place would be a thing of its own to the
 the network pools over. An octave is filtered out.
 
 The *contribution* of a part is the similarity of the whole less that without it: above 0 where the part makes the two
-recordings alike, below 0 where it sets them apart. Contributions do not add up to the similarity: what is played twice
-is hardly missed once.
+recordings alike, below 0 where it sets them apart. Contributions do not add up to the similarity: a passage
+that is repeated is hardly missed when one of its repetitions is cut out.
 """
 
 from __future__ import annotations
