@@ -53,7 +53,7 @@ SLOW = set().union(
     ["explain", "groups_page"],  # browsers
     ["audio_fuzz", "audio_oddities", "fourier", "performing", "qmax", "recordings", "soundfont", "spectral"],  # compute
     ["benchmarks_of_speed", "groups_benchmark", "rerank_benchmark", "retrieval", "robustness"],  # benchmarks
-    ["segments_benchmark", "table2", "throughput", "validation"],  # too
+    ["segments_benchmark", "serve_benchmark", "table2", "throughput", "validation"],  # too
 )
 
 # One thread of torch in each process, as pytest-xdist runs one on every core: networks are so small that threads only

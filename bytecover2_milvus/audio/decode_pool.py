@@ -31,6 +31,7 @@ MAX_WORKERS = 8  # one session embeds no faster than so many decode
 AHEAD = 2  # files for each worker that are taken and not yet given back: one under way, and one that waits
 READINGS = 3  # of a file that changes while it is read
 CLOCK_TICK_NS = 2_000_000_000  # the coarsest times that file systems keep, FAT's
+_TOO_LONG = "longer than this machine's memory holds; split it"
 _TELLING = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 _Key = TypeVar("_Key")
@@ -99,8 +100,21 @@ def decode(path: Path, known: Sequence[str] = (), into: Path | None = None, limi
             f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
         ) from error
     except MemoryError as error:
-        raise UnreadableAudio(f"{path}: longer than this machine's memory holds; split it") from error
+        raise UnreadableAudio(f"{path}: {_TOO_LONG}") from error
     raise UnreadableAudio(f"{path}: it changes while it is read; run again when it is whole")
+
+
+def load_into(file: Path, path: Path, limits: Limits | None = None) -> str | AudioError:
+    """The warning of a recording, "" where there is none, whose waveform is now in `file`, float32 without a header.
+
+    An error is returned, and then `file` is not there. Other than `decode`, it does not look whether others write to
+    the recording meanwhile.
+    """
+    try:
+        return _load(path, file, limits)[1]
+    except (AudioError, MemoryError) as error:
+        file.unlink(missing_ok=True)
+        return error if isinstance(error, AudioError) else UnreadableAudio(f"{path}: {_TOO_LONG}")
 
 
 def _hash(path: Path, limits: Limits | None) -> tuple[os.stat_result, str]:
@@ -241,7 +255,7 @@ class Decoder:
         folder = Path(self._folder.name)
         idle = [started for started in self._started if not started.pending]
         if not idle and len(self._started) < self._n_workers:
-            idle = [_Started(Worker(decode_into, folder))]
+            idle = [_Started(Worker(_decode_into, folder))]
             self._started += idle
         started = min(idle or self._started, key=lambda started: len(started.pending))
         file = folder / f"{next(self._numbers)}.f32"
@@ -257,7 +271,7 @@ class Decoder:
         return replace(decoded, waveform=waveform)
 
 
-def decode_into(file: Path, path: Path, known: Sequence[str], limits: Limits | None) -> Decoded | AudioError:
+def _decode_into(file: Path, path: Path, known: Sequence[str], limits: Limits | None) -> Decoded | AudioError:
     """The result of `decode`, with the waveform in `file`, which is missing if there is none; an error is returned."""
     decoded = _decode(path, known, limits, file)
     if isinstance(decoded, AudioError):

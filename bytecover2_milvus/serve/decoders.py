@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..audio.decode_pool import Decoded, decode_into
+from ..audio.decode_pool import load_into
 from ..audio.limits import Limits
 from ..errors import AudioError, BytecoverError, UnreadableAudio
 from ..parallel import Worker, WorkerDied
@@ -18,6 +19,14 @@ from ..parallel import Worker, WorkerDied
 
 class TooSlow(Exception):
     """A recording was not decoded in time, and its decoder was killed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A recording as its decoder gave it."""
+
+    waveform: NDArray[np.float32]  # (n_samples,), mapped from a file that is gone when nobody uses it any more
+    warning: str  # of damaged audio; "" where there is none
 
 
 class Decoders:
@@ -40,7 +49,7 @@ class Decoders:
         for _ in range(n):
             self._idle.put(self._start())
 
-    def decode(self, path: Path, limits: Limits, deadline: float) -> Decoded:
+    def decode(self, path: Path, limits: Limits, deadline: float) -> Loaded:
         """The waveform of a file.
 
         Parameters
@@ -53,7 +62,7 @@ class Decoders:
         Raises
         ------
         AudioError
-            As `decoding.decode`, or if the process died over it.
+            As `load_audio`, or if the process died over it.
         TooSlow
         """
         file = self._folder / f"{next(self._numbers)}.f32"
@@ -68,7 +77,7 @@ class Decoders:
         else:
             if isinstance(decoded, AudioError):
                 raise decoded
-            return replace(decoded, waveform=np.memmap(file, dtype=np.float32, mode="r"))
+            return Loaded(np.memmap(file, dtype=np.float32, mode="r"), decoded)
         finally:
             file.unlink(missing_ok=True)  # a waveform that is mapped stays for as long as it is
 
@@ -78,32 +87,32 @@ class Decoders:
         for worker in list(self._all):
             worker.end()
 
-    def _decode(self, file: Path, path: Path, limits: Limits, deadline: float) -> Decoded | AudioError:
+    def _decode(self, file: Path, path: Path, limits: Limits, deadline: float) -> str | AudioError:
         """The answer of a process, which is replaced if it gives none."""
         worker = self._idle.get()
         fit = False
         try:
             worker = worker or self._start()
-            worker.ask(file, path, (), limits)
+            worker.ask(file, path, limits)
             decoded = self._answer(worker, deadline)
             fit = True
         finally:
             self._idle.put(worker if fit else self._replaced(worker))
         return decoded
 
-    def _answer(self, worker: Worker, deadline: float) -> Decoded | AudioError:
+    def _answer(self, worker: Worker, deadline: float) -> str | AudioError:
         while True:
             if not worker.connection.poll(max(0.0, deadline - time.monotonic())):
                 raise TooSlow
             try:
                 for answer in worker.answers():  # none where it has only said that it is ready
-                    decoded: Decoded | AudioError = answer
+                    decoded: str | AudioError = answer
                     return decoded
             except BytecoverError as error:  # it died before it was ready
                 raise WorkerDied from error
 
     def _start(self) -> Worker:
-        worker = Worker(decode_into, self._folder)
+        worker = Worker(load_into, self._folder)
         self._all.add(worker)
         return worker
 

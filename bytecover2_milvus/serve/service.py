@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
@@ -149,7 +148,13 @@ class Service:
         except BaseException:
             self._dismiss()
             raise
-        task = asyncio.create_task(self._done(partial(job, recording, deadline, stages), recording))
+        received = time.perf_counter()
+
+        def do() -> _Result:
+            stages.seconds["wait"] = time.perf_counter() - received
+            return job(recording, deadline, stages)
+
+        task = asyncio.create_task(self._done(do, recording))
         self._tasks.add(task)  # the loop itself would let go of it
         task.add_done_callback(self._forget)
         try:
@@ -224,7 +229,6 @@ class Service:
         try:
             with stages.timed("decode"):
                 decoded = self._decoders.decode(recording.path, self.settings.limits, deadline)
-            assert decoded.waveform is not None
             duration_s = len(decoded.waveform) / SAMPLE_RATE
             self.metrics.audio_s.inc(duration_s)
             with stages.timed("embed"):

@@ -41,7 +41,8 @@ class Settings:
     origins: Sequence[str] = ()  # of web pages elsewhere that may ask
 
     def __post_init__(self) -> None:
-        if self.token and (len(self.token) < SHORTEST_TOKEN or not self.token.isascii() or " " in self.token):
+        plain = self.token.isascii() and self.token.isprintable() and " " not in self.token
+        if self.token and not (plain and len(self.token) >= SHORTEST_TOKEN):
             raise ConfigError(f"{TOKEN}: at least {SHORTEST_TOKEN} characters of ASCII without spaces are needed")
         if not (self.token or self.without_token or self.is_local):
             raise ConfigError(

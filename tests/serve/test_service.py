@@ -412,7 +412,7 @@ def test_requests_are_counted(service: Running, music: Path) -> None:
     assert more("bytecover2_serve_requests_total|POST|/v1/query|200") == 1
     assert more("bytecover2_serve_requests_total|GET|/v1/tracks/{track_id:path}|404") == 1
     assert more("bytecover2_serve_request_seconds_count|/v1/query") == 1
-    for stage in ("upload", "decode", "embed", "search"):
+    for stage in ("upload", "wait", "decode", "embed", "search"):
         assert more(f"bytecover2_serve_stage_seconds_count|{stage}") == 1
     duration_s = soundfile.info(music / "inside.wav").duration
     assert more("bytecover2_serve_audio_seconds_total") == pytest.approx(duration_s, abs=0.01)
@@ -455,7 +455,13 @@ def test_with_a_token_only_probes_are_free_and_the_log_keeps_secrets(
     text = json.dumps(log)
     assert not [word for word in (SECRET, "inside", "song-1", "song-3") if word in text]
     queried = [line for line in log if line.get("route") == "/v1/query" and line["status"] == 200]
-    assert queried[0]["bytes_in"] > 1000 and set(queried[0]["stages_ms"]) == {"upload", "decode", "embed", "search"}
+    assert queried[0]["bytes_in"] > 1000 and set(queried[0]["stages_ms"]) == {
+        "upload",
+        "wait",
+        "decode",
+        "embed",
+        "search",
+    }
     assert {line["event"] for line in log} == {"listening", "request", "stopping", "stopped"}
 
 
@@ -546,7 +552,7 @@ def test_others_are_let_in_with_a_token_or_on_purpose() -> None:
         assert Settings(host=host, token=SECRET).token and Settings(host=host, without_token=True).host
     for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
         assert Settings(host=host).is_local
-    for token in ("short", "with a space in the middle", "ümläutümläutümläut"):
+    for token in ("short", "with a space in the middle", "ümläutümläutümläut", SECRET + "\n"):
         with pytest.raises(ConfigError, match="at least 16 characters"):
             Settings(token=token)
     assert SECRET not in repr(Settings(token=SECRET))
