@@ -100,6 +100,14 @@ class MilvusServer:
         why = next((line for line in said if "panic" in line), "it does not say why")
         raise RuntimeError(f"the Milvus server does not start in {self.folder}: {why}")
 
+    def answers(self) -> bool:
+        """True if it is there, healthy, and listens: on a machine that is busy for long, its parts lose each other."""
+        try:
+            with socket.create_connection(("127.0.0.1", int(self.uri.rpartition(":")[2])), timeout=2):
+                return self.process.poll() is None and self._is_healthy()
+        except OSError:
+            return False
+
     def kill(self) -> None:
         """End it as a crash or the kernel would."""
         self.process.kill()
@@ -133,12 +141,17 @@ class MilvusServer:
     def _becomes_healthy(self, process: subprocess.Popen[bytes]) -> bool:
         deadline = time.monotonic() + START_TIMEOUT_S
         while process.poll() is None and time.monotonic() < deadline:
-            try:
-                if b"OK" in urllib.request.urlopen(f"http://127.0.0.1:{self._health_port}/healthz", timeout=2).read():
-                    return True
-            except OSError:
-                time.sleep(0.2)
+            if self._is_healthy():
+                return True
+            time.sleep(0.2)
         return False
+
+    def _is_healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._health_port}/healthz", timeout=2) as answer:
+                return b"OK" in answer.read()
+        except OSError:
+            return False
 
 
 def _free_ports(count: int) -> list[int]:

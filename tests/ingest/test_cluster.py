@@ -208,7 +208,7 @@ def test_a_file_that_kills_its_workers_is_given_up(nodes, folder, collection, tm
     with pytest.warns(UserWarning, match="its worker died"):
         records = by_track(ingest_with(Cluster(nodes.address, device="cpu"), tracks, collection))
     killer.join(10)
-    assert len(killed) == DEATHS
+    assert 0 < len(killed) <= DEATHS  # on a busy machine, one may die before it has opened the file
     assert {track_id: record.status for track_id, record in records.items()} == {
         "00": "added",
         "01": "added",
