@@ -15,6 +15,8 @@ import click
 # Control characters of ASCII and Latin-1, what turns the direction of writing, ends of lines, bytes that are no UTF-8.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
+NO_PROGRESS = "bytecover2_milvus.no_progress"  # in the meta of Click's context: nobody wants to see a bar
+
 
 def printable(text: object) -> str:
     """The text on one line, with escapes as Python writes them for whatever a terminal would obey instead of show."""
@@ -58,7 +60,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(title: str, total: int | None, *, quiet: bool = False) -> Iterator[Bar]:
-    """A bar while a terminal watches; nothing where stderr is a file, or if `quiet`."""
+    """A bar while a terminal watches; nothing where stderr is a file, after ``--no-progress``, or if `quiet`."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
@@ -67,6 +69,8 @@ def progress_bar(title: str, total: int | None, *, quiet: bool = False) -> Itera
         def render(self, task: Any) -> Text:
             return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
+    context = click.get_current_context(silent=True)
+    unwanted = bool(context and context.meta.get(NO_PROGRESS))
     progress = Progress(
         TextColumn(title),
         BarColumn(),
@@ -75,7 +79,7 @@ def progress_bar(title: str, total: int | None, *, quiet: bool = False) -> Itera
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
-        disable=quiet or not Console(stderr=True).is_terminal,
+        disable=quiet or unwanted or not Console(stderr=True).is_terminal,
     )
     with progress:
         yield Bar(progress, progress.add_task(title, total=total, note=""), quiet)

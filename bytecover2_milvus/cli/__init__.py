@@ -20,7 +20,7 @@ from .. import __version__
 from ..errors import BytecoverError
 from ..extras import DISTRIBUTION, why_not_imported
 from ..parallel import ended_by_signals
-from ..terminal import printable
+from ..terminal import NO_PROGRESS, printable
 from .collections import collections_group
 from .demo import demo
 from .doctor import doctor
@@ -123,3 +123,19 @@ for command in (
     verify,
 ):
     main.add_command(command)
+
+
+def _no_progress(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    context.meta[NO_PROGRESS] = value
+
+
+for command in (ingest, query, groups, evaluate, embed, demo, train, fit_pca, collections_group.commands["promote"]):
+    command.params.append(
+        click.Option(
+            ["--no-progress"],
+            is_flag=True,
+            expose_value=False,
+            callback=_no_progress,
+            help="Show no bar while it runs; there is none where stderr is no terminal.",
+        )
+    )

@@ -12,7 +12,8 @@ import click
 from ..options import device_option
 from ..terminal import printable, progress_bar, say
 from .options import MilvusTarget, bundle_option, milvus_options, open_milvus, segment_options
-from .output import InOrder, print_json, print_table
+from .output import InOrder, print_json
+from .tables import listing_options, print_table
 
 if TYPE_CHECKING:
     from ..audio.segments import Segments
@@ -52,7 +53,7 @@ def collections_group() -> None:
 
 @collections_group.command("list")
 @milvus_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per collection on stdout.")
+@listing_options("one object per collection.")
 def list_(milvus: MilvusTarget, as_json: bool) -> None:
     """List the collections that hold embeddings.
 
@@ -70,13 +71,14 @@ def list_(milvus: MilvusTarget, as_json: bool) -> None:
             print_json(description)
     else:
         columns = ("collection", "aliases", "rows", "dim", "index_type", "model_id", "last_ingest")
-        print_table(columns, [[_shown(description[column]) for column in columns] for description in found])
+        rows = [[_shown(description[column]) for column in columns] for description in found]
+        print_table(columns, rows, records=found)
 
 
 @collections_group.command()
 @click.argument("name")
 @milvus_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@listing_options("one object.")
 def describe(name: str, milvus: MilvusTarget, as_json: bool) -> None:
     """Describe one collection: model, rows, index, memory, last ingest.
 
@@ -93,7 +95,8 @@ def describe(name: str, milvus: MilvusTarget, as_json: bool) -> None:
     if as_json:
         print_json(description)
     else:
-        print_table(("what", "value"), [(what, _shown(value)) for what, value in description.items()])
+        rows = [(what, _shown(value)) for what, value in description.items()]
+        print_table(("what", "value"), rows, records=[description])
     if advice:
         say(f"warning: {name} has {description['rows']} rows; {advice}")
 

@@ -14,7 +14,8 @@ import click
 from ..options import device_option
 from ..terminal import printable, progress_bar
 from .options import MilvusTarget, bundle_option, open_milvus
-from .output import print_table, verdict_cells
+from .output import verdict_cells
+from .tables import print_table
 
 if TYPE_CHECKING:
     from ..embedding.embedder import Embedder

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 import click
 
 from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
-from .output import print_json, print_table
+from .output import print_json
+from .tables import listing_options, print_table
 
 PACKAGES = {  # distribution: what it is needed for
     "pymilvus": "Milvus",
@@ -37,7 +38,7 @@ class Check:
 @milvus_options
 @collection_option
 @bundle_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per check on stdout.")
+@listing_options("one object per check.")
 def doctor(milvus: MilvusTarget, collection: str, bundle: Path | None, as_json: bool) -> None:
     """Check the installation, the bundle and Milvus. The exit code is 1 if something needed fails.
 

@@ -10,7 +10,8 @@ import click
 
 from ..terminal import progress_bar, say
 from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
-from .output import print_json, print_table
+from .output import print_json
+from .tables import listing_options, print_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of the closest tracks of each query that the second stage aligns and judges; each takes milliseconds.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@listing_options("one object.")
 def evaluate(
     milvus: MilvusTarget,
     collection: str,

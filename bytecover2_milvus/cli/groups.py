@@ -12,7 +12,8 @@ import click
 from ..terminal import progress_bar, say
 from .collections import confirm, yes_option
 from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
-from .output import print_json, print_table
+from .output import print_json
+from .tables import listing_options, print_table
 
 if TYPE_CHECKING:
     from ..groups.find import Groups
@@ -61,7 +62,7 @@ WORDS = {
 @click.option("--write-work-ids", is_flag=True, help="Give tracks without a work_id that of their group, after asking.")
 @click.option("--overwrite", is_flag=True, help="With --write-work-ids: tracks that have another work_id get it, too.")
 @yes_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per group on stdout.")
+@listing_options("one object per group.")
 def groups(
     milvus: MilvusTarget,
     collection: str,

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..terminal import UNPRINTABLE, printable
+from ..terminal import UNPRINTABLE
 
 if TYPE_CHECKING:
     from ..milvus.search import Match
 
 STRETCH_CELLS = ("of the query", "in the track")
 VERDICT_CELLS = ("probability", *STRETCH_CELLS, "semitones", "tempo")
-FILE_COLUMNS = 200  # of a table that goes to a file or a pipe; it is only as wide as it needs to be
 
 
 def print_json(record: Mapping[str, object]) -> None:
@@ -53,21 +51,3 @@ def verdict_cells(match: Match) -> dict[str, str]:
         "" if match.tempo_ratio is None else f"{match.tempo_ratio:.2f}",
     )
     return dict(zip(VERDICT_CELLS, values, strict=True))
-
-
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-    """A table on stdout; numbers to the right. Text is shown, never obeyed as markup or by the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(printable(title)) if title else None, title_justify="left")
-    for index, column in enumerate(columns):
-        numbers = all(isinstance(row[index], (int, float)) for row in rows)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(f"{cell:.4f}" if isinstance(cell, float) else printable(cell)) for cell in row))
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = FILE_COLUMNS
-    console.print(table)

@@ -22,7 +22,8 @@ from .options import (
     segment_options,
     tracks_at,
 )
-from .output import STRETCH_CELLS, VERDICT_CELLS, about, print_json, print_table, verdict_cells
+from .output import STRETCH_CELLS, VERDICT_CELLS, about, print_json, verdict_cells
+from .tables import for_programs, listing_options, print_table
 
 if TYPE_CHECKING:
     from ..audio.limits import Limits
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 @click.option("--nearest", is_flag=True, help="Show the nearest even if they are no covers.")
 @click.option("--distinct", is_flag=True, help="Of tracks that are one recording in several encodings, show one.")
 @click.option("--filter", "expression", default="", help='In Milvus\' language, e.g. artist == "Trad."')
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per match on stdout.")
+@listing_options("one object per match.")
 @click.option(
     "--html",
     "page",
@@ -153,11 +154,11 @@ def query(
         if lack and failures < len(audio):
             bar.print(f"note: {lack}{'' if rerank != 0 else ': ranked by similarity alone, without a verdict'}")
     if not as_json and failures < len(audio):
-        if matches or not answers:
+        if matches or not answers or for_programs():
             stretches = bool(segments or catalogue.collection.segments)
             _print_matches(matches, stretches=stretches, judged=not lack)
         for line in answers:
-            click.echo(printable(line))
+            click.echo(printable(line), err=for_programs())
     if page:
         with atomic_write(page) as part:
             part.write_text(matches_page(asked_for, collection, page.parent), encoding="utf-8")
@@ -185,4 +186,5 @@ def _print_matches(matches: Sequence[tuple[Path, Match]], *, stretches: bool, ju
     for file, match in matches:
         values = {"query": file} | asdict(match) | verdict_cells(match)
         rows.append([values[column] for column in columns + told])
-    print_table(columns + told, rows)
+    records = [{"query": str(file)} | asdict(match) for file, match in matches]
+    print_table(columns + told, rows, records=records, shorten=("query", "work_id", "title", "path"))

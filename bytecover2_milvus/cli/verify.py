@@ -9,14 +9,15 @@ from pathlib import Path
 import click
 
 from ..options import device_option
-from .output import print_json, print_table
+from .output import print_json
+from .tables import listing_options, print_table
 
 
 @click.command()
 @click.argument("bundles", nargs=-1, type=click.Path(path_type=Path), metavar="[BUNDLE]...")
 @device_option
 @click.option("--trust", is_flag=True, help="Run a bundle's embed.py even if this package does not know it.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per check on stdout.")
+@listing_options("one object per check.")
 def verify(bundles: tuple[Path, ...], device: str, trust: bool, as_json: bool) -> None:
     """Check bundles, by default the one that ships: files, contract, graph, golden embeddings, embed.py, checkpoint.
 
@@ -39,7 +40,7 @@ def verify(bundles: tuple[Path, ...], device: str, trust: bool, as_json: bool) -
                 print_json(asdict(finding))
         if not as_json:
             rows = [(finding.check, finding.status, finding.detail) for finding in findings]
-            print_table(("check", "status", "detail"), rows, title=str(bundle))
+            print_table(("check", "status", "detail"), rows, str(bundle), [asdict(finding) for finding in findings])
         failed |= any(finding.status == "failed" for finding in findings)
     if failed:
         sys.exit(1)
