@@ -44,7 +44,7 @@ def groups_page(groups: Iterable[Group], name: str, folder: Path, *, total: int 
             else f"{n_tracks:,} tracks in all."
         )
         + " Each track stands under those before it, with its strongest link to one of them.",
-        nothing_hidden="hidden" if shown else "",
+        nothing_hidden="" if shown else "hidden",
         groups="".join(_card(group, number, folder) for number, group in enumerate(shown, 1)),
     )
     return document(

@@ -121,6 +121,7 @@ def test_the_page_requests_nothing_but_the_files(page):
 
 
 def test_a_search_shows_the_works_that_hold_its_text(page):
+    assert page.evaluate("search.getBoundingClientRect().width") > 100
     visible = "[...document.querySelectorAll('.group')].map((card) => !card.hidden)"
 
     def search(text: str) -> None:
@@ -154,4 +155,5 @@ def test_a_page_holds_so_many_groups_and_says_how_many_there_are(tmp_path):
 
 
 def test_a_catalogue_without_groups_says_so(tmp_path):
-    assert "0 works with more than one track" in groups_page([], "tracks", tmp_path)
+    page = groups_page([], "tracks", tmp_path)
+    assert "0 works with more than one track" in page and 'role="search" hidden' in page
