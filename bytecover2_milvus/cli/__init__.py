@@ -30,6 +30,7 @@ from .explain import explain
 from .export import export
 from .groups import groups
 from .ingest import ingest
+from .labels import labels
 from .output import InOrder
 from .query import query
 from .serve import serve
@@ -114,6 +115,7 @@ for command in (
     evaluate,
     embed,
     serve,
+    labels,
     collections_group,
     doctor,
     demo,
