@@ -10,7 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "ArrowRight": (39, ""), "ArrowLeft": (37, ""), "End": (35, "")}
+KEYS = {
+    "Tab": (9, ""),
+    "Enter": (13, "\r"),
+    " ": (32, " "),
+    "ArrowRight": (39, ""),
+    "ArrowLeft": (37, ""),
+    "End": (35, ""),
+}
 
 
 class Chromium:
@@ -20,14 +27,14 @@ class Chromium:
     message is JSON with a zero byte behind it, read by the browser from descriptor 3 and written by it to 4.
     """
 
-    def __init__(self, program: str, profile: Path) -> None:
+    def __init__(self, program: str, profile: Path, *further: str) -> None:
         theirs, ours = os.pipe(), os.pipe()
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio"]
         options += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
         # The shell puts the pipes where Chromium looks for them.
         shell = f'exec "$0" "$@" 3<&{theirs[0]} 4>&{ours[1]}'
         self.process = subprocess.Popen(
-            ["bash", "-c", shell, program, *options, f"--user-data-dir={profile}", "--remote-debugging-pipe"],
+            ["bash", "-c", shell, program, *options, *further, f"--user-data-dir={profile}", "--remote-debugging-pipe"],
             pass_fds=(theirs[0], ours[1]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

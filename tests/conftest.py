@@ -17,6 +17,7 @@ from audio_files import write_tone
 from band_embedder import BandEmbedder
 from chromium import Chromium
 from filelock import FileLock
+from served_catalogue import served_bundle, served_milvus, served_music  # noqa: F401  # fixtures
 
 import bytecover2_milvus
 from benchmarks.milvus_server import MilvusServer
@@ -50,7 +51,7 @@ SLOW = set().union(
     ["groups", "promotion", "rerank", "rest", "segments", "tokens", "parquet", "verdict"],  # too
     ["cli", "cluster", "consumers", "decoding", "docker_compose", "endings", "installed"],  # start other processes
     ["layers", "service", "telemetry", "terminal", "verify"],  # too
-    ["explain", "groups_page"],  # browsers
+    ["explain", "groups_page", "page"],  # browsers
     ["audio_fuzz", "audio_oddities", "fourier", "performing", "qmax", "recordings", "soundfont", "spectral"],  # compute
     ["benchmarks_of_speed", "groups_benchmark", "rerank_benchmark", "retrieval", "robustness"],  # benchmarks
     ["segments_benchmark", "serve_benchmark", "table2", "throughput", "validation"],  # too
@@ -94,12 +95,19 @@ def missing(what: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+def chromium_program() -> str:
+    """The browser that is installed."""
+    return (
+        shutil.which("chromium")
+        or shutil.which("google-chrome")
+        or missing("chromium or google-chrome (Debian: chromium)")
+    )
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     """Headless Chromium, in the size of a desk's screen."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        missing("chromium or google-chrome (Debian: chromium)")
-    with Chromium(program, tmp_path_factory.mktemp("chromium")) as browser:
+    with Chromium(chromium_program, tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .output import say
+from ..terminal import say
 
 
 @click.command()

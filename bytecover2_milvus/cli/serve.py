@@ -28,6 +28,11 @@ _MIB = 2**20
 )
 @click.option("--allow-audio", is_flag=True, help="Give out the audio of stored tracks whose files are here.")
 @click.option(
+    "--labels",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File that judgements of people are appended to as JSON lines: same work or not.",
+)
+@click.option(
     "--allow-origin",
     "origins",
     multiple=True,
@@ -72,6 +77,7 @@ def serve(
     without_token: bool,
     folder: Path | None,
     allow_audio: bool,
+    labels: Path | None,
     origins: tuple[str, ...],
     maximum_mib: int,
     maximum_minutes: float,
@@ -80,6 +86,8 @@ def serve(
     timeout_s: float,
 ) -> None:
     """Answer queries over HTTP: POST a recording to /v1/query, and its covers come back as JSON.
+
+    / is a page for people: drop or record a song, see its covers, compare them by ear and by eye.
 
     /openapi.json describes all of it. Whoever asks needs the token that BYTECOVER2_SERVE_TOKEN holds, if it is set; to
     listen at more than this machine it has to be. The log goes to stderr as lines of JSON. SIGTERM and Ctrl-C end the
@@ -108,6 +116,7 @@ def serve(
             waiting=waiting,
             timeout_s=timeout_s,
             allow_audio=allow_audio,
+            labels=labels,
             origins=origins,
         )
     except ConfigError as error:

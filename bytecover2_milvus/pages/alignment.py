@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..second_stage.explain import Explanation, clock, pitch_in_words, share_in_words, tempo_in_words
-from .document import escape
+from .document import escape, template
 from .drawing import drawing, points
 
 if TYPE_CHECKING:
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
 
 GROUPS = {"notes": "All notes", "lead": "The tune"}  # others go by their own name
 NARROWEST, WIDEST = 0.6, 1.9  # aspect ratios of the drawing: a short query beside a long track stays visible
+
+
+def players(explanation: Explanation | None = None) -> str:
+    """HTML of two players, of no recordings yet where there is no explanation."""
+    pair = (explanation.query, explanation.track) if explanation else (None, None)
+    names, lengths = zip(*((escape(one.name), clock(one.duration_s)) if one else ("", "") for one in pair), strict=True)
+    return Template(template("players.html")).substitute(
+        query=names[0],
+        track=names[1],
+        query_length=lengths[0],
+        track_length=lengths[1],
+        nothing_hidden="hidden" if explanation and explanation.best is None else "",
+    )
 
 
 def drawings(explanation: Explanation) -> str:

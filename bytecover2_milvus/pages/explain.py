@@ -20,14 +20,13 @@ from ..second_stage.attribution import contributions
 from ..second_stage.explain import (
     Explanation,
     Recording,
-    clock,
     contributions_in_words,
     explain_pair,
     in_words,
     judged,
     verdict_in_words,
 )
-from .alignment import data_of, drawings, facts_of
+from .alignment import data_of, drawings, facts_of, players
 from .document import document, escape, template
 from .drawing import bands_drawn
 from .sound import compress
@@ -136,11 +135,10 @@ def explain_page(explanation: Explanation, sounds: tuple[bytes | None, bytes | N
             f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts_of(explanation)
         ),
         drawings=drawings(explanation),
+        players=players(explanation),
         players_hidden="" if heard else "hidden",
         silent_hidden="hidden" if heard else "",
         nothing_hidden="hidden" if explanation.best is None else "",
-        query_length=clock(explanation.query.duration_s),
-        track_length=clock(explanation.track.duration_s),
         query_sound=_text(sounds[0]) if heard else "",
         track_sound=_text(sounds[1]) if heard else "",
         data=json.dumps(data).replace("<", "\\u003c"),

@@ -18,26 +18,26 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..errors import BytecoverError
+from ..labels import Label
 from ..milvus.alias import list_collections
 from ..milvus.collection import TrackCollection
-from . import forms
+from . import forms, pairs
 from .files import audio_of, below
 from .observed import Observed
 from .refusal import Refused, refusal_of
-from .upload import FIELD, Recording, shown
+from .site import page_routes
+from .upload import FIELD, Recording, read_form
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from starlette.types import ASGIApp
 
-    from ..milvus.schema import Row
     from .service import Service
 
-PAGE = Path(__file__).parent / "page"  # what is served at / where it has an index.html
 LONGEST_PROBLEM = 1_000  # characters: what is wrong with a request is as long as its sender likes
 READY_S = 5.0  # in which Milvus has to answer who asks whether the service is ready
 _FORM: dict[str, Any] = {  # of requests with an upload; FastAPI would keep the file in memory or copy it
@@ -78,8 +78,7 @@ def make_app(service: Service) -> ASGIApp:
     )
     app.include_router(_probes(service))
     app.include_router(_routes(service, app))
-    if (PAGE / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.include_router(page_routes())
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(BytecoverError, _not_served)
     app.add_exception_handler(HTTPException, _http_problem)
@@ -147,12 +146,14 @@ def _routes(service: Service, app: FastAPI) -> APIRouter:
         question = options.question()
         await asyncio.to_thread(service.check, question)
         receive, stages = recording_of(request, options.path), request.state.stages
-        told = await service.work(receive, partial(service.query, question), stages)
+        told = await service.work(receive, partial(service.query, question, options.features), stages)
         name, answer = told.name, told.answer
         return forms.QueryAnswer(
             query=name,
             duration_s=told.duration_s,
             warning=told.warning,
+            content_hash=told.content_hash,
+            chroma=pairs.chroma_of(told.heard) if options.features else None,
             matches=[forms.found(name, match) for match in answer.matches],
             judged=answer.judged,
             nearest=forms.found(name, answer.nearest) if answer.nearest else None,
@@ -174,6 +175,33 @@ def _routes(service: Service, app: FastAPI) -> APIRouter:
             model_id=embedder.model_id,
         )
 
+    @router.post("/v1/alignment", openapi_extra=_object(forms.Pair), tags=["recordings"])
+    async def alignment(request: Request) -> forms.AlignmentAnswer:
+        """The alignment of a recording with a track, drawn."""
+        pair = await read_form(request, forms.Pair)
+        return await service.compute(partial(pairs.align, service, pair))
+
+    @router.post("/v1/labels", status_code=201, openapi_extra=_object(forms.Judgement), tags=["recordings"])
+    async def label(request: Request) -> Label:
+        """A judgement, written to the labels file, if the operator takes them."""
+        if service.labels is None:
+            raise Refused(403, "this service takes no labels: it was started without --labels")
+        judgement = await read_form(request, forms.Judgement)
+        return await asyncio.to_thread(pairs.keep, service, judgement)
+
+    @router.get("/v1/service", tags=["operation"])
+    def facts() -> forms.ServiceFacts:
+        """The collection, the model and the bounds of this service, and whether it gives audio and takes labels."""
+        limits = settings.limits
+        return forms.ServiceFacts(
+            collection=service.catalogue.name,
+            model_id=embedder.model_id,
+            audio=settings.allow_audio,
+            labels=service.labels is not None,
+            maximum_bytes=limits.maximum_bytes,
+            maximum_s=limits.maximum_s,
+        )
+
     # Before the other, as an id may hold a /, too.
     @router.head("/v1/tracks/{track_id:path}/audio", include_in_schema=False)
     @router.get("/v1/tracks/{track_id:path}/audio", response_class=FileResponse, tags=["catalogue"])
@@ -183,7 +211,7 @@ def _routes(service: Service, app: FastAPI) -> APIRouter:
             return JSONResponse(asdict(_track(service, f"{track_id}/audio")))
         if not settings.allow_audio:
             raise Refused(403, "this service gives out no audio: it was started without --allow-audio")
-        file = audio_of(_rows(service, track_id)[0].path)
+        file = audio_of(pairs.rows_of(service, track_id)[0].path)
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         return FileResponse(file, media_type=kind, content_disposition_type="inline")
 
@@ -211,20 +239,18 @@ def _routes(service: Service, app: FastAPI) -> APIRouter:
     return router
 
 
+def _object(form: type[BaseModel]) -> dict[str, Any]:
+    """The words of the OpenAPI document on a request that `read_form` reads."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": form.model_json_schema()}}}}
+
+
 async def _named(folder: Path | None, name: str, _deadline: float) -> Recording:
     return await asyncio.to_thread(below, folder, name)
 
 
-def _rows(service: Service, track_id: str) -> list[Row]:
-    rows = service.catalogue.now().collection.rows_of([track_id])
-    if not rows:
-        raise Refused(404, f"{shown(track_id)}: no track of that id")
-    return rows
-
-
 def _track(service: Service, track_id: str) -> forms.Track:
-    rows = _rows(service, track_id)
-    row = next((row for row in rows if row.is_whole), rows[0])
+    rows = pairs.rows_of(service, track_id)
+    row = rows[0]
     return forms.Track(
         track_id=row.track_id,
         work_id=row.work_id,

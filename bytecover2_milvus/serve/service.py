@@ -6,20 +6,22 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio.decode_pool import hash_content
 from ..config import SAMPLE_RATE
 from ..embedding.query import Query, embed_query
 from ..errors import BytecoverError, CollectionError
+from ..labels import LabelsFile
 from ..milvus.connection import and_filter
 from ..parallel import uninterrupted
 from ..second_stage.answer import Answer, Question
@@ -32,7 +34,7 @@ from .upload import Recording, Uploads
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-    from ..embedding.embedder import Embedder
+    from ..embedding.embedder import Embedder, Heard
     from .settings import Settings
 
 LONGEST_RETRY_S = 60
@@ -50,6 +52,8 @@ class Told:
     name: str
     duration_s: float
     warning: str  # of damaged audio; "" where there is none
+    content_hash: str | None  # SHA-256 of the file, hexadecimal, if it was asked for
+    heard: Heard | None  # of the whole
     answer: Answer
     note: str  # why nothing was judged; "" where it was
     collection: str  # that was asked, by its own name
@@ -79,11 +83,14 @@ class Service:
     ------
     CollectionError
         As `LiveCatalogue`.
+    OutputError
+        If labels cannot be written.
     """
 
     def __init__(self, settings: Settings, client: MilvusClient, collection: str, embedder: Embedder) -> None:
         self.settings, self.embedder, self.metrics = settings, embedder, Metrics()
         self.client = client
+        self.labels = LabelsFile(settings.labels) if settings.labels else None
         self._resources = ExitStack()
         folder = Path(self._resources.enter_context(TemporaryDirectory(prefix="bytecover2-")))
         self._decoders = Decoders(settings.at_once, folder)
@@ -154,15 +161,20 @@ class Service:
             stages.seconds["wait"] = time.perf_counter() - received
             return job(recording, deadline, stages)
 
-        task = asyncio.create_task(self._done(do, recording))
-        self._tasks.add(task)  # the loop itself would let go of it
-        task.add_done_callback(self._forget)
-        try:
-            return await asyncio.wait_for(asyncio.shield(task), max(0.0, deadline - time.monotonic()))
-        except (TimeoutError, TooSlow) as error:
-            raise Refused(504, f"not done within {self.settings.timeout_s:g} s") from error
+        return await self._within(self._done(do, recording), deadline)
 
-    def query(self, question: Question, recording: Recording, deadline: float, stages: Stages) -> Told:
+    async def compute(self, job: Callable[[], _Result]) -> _Result:
+        """The result of `job`, done in a thread when its turn comes.
+
+        Raises
+        ------
+        Refused
+            As `work`.
+        """
+        self._admit()
+        return await self._within(self._done(job), time.monotonic() + self.settings.timeout_s)
+
+    def query(self, question: Question, with_hash: bool, recording: Recording, deadline: float, stages: Stages) -> Told:
         """The answer of the catalogue to a recording.
 
         Raises
@@ -177,7 +189,12 @@ class Service:
             except BytecoverError as error:
                 raise refusal_of(error) from error
         note = "" if answer.judged else answer.note or catalogue.lack or "rerank=0: ranked by similarity alone"
-        return Told(recording.name, duration_s, warning, answer, note, catalogue.collection.name)
+        content_hash = None
+        if with_hash:
+            with recording.path.open("rb") as file:
+                content_hash = hash_content(file)
+        told = recording.name, duration_s, warning, content_hash, asked.heard
+        return Told(*told, answer, note, catalogue.collection.name)
 
     def embed(self, recording: Recording, deadline: float, stages: Stages) -> Embedded:
         """The embedding of a recording.
@@ -239,12 +256,22 @@ class Service:
             raise TooSlow
         return asked, duration_s, decoded.warning.replace(path, recording.name)
 
-    async def _done(self, job: Callable[[], _Result], recording: Recording) -> _Result:
+    async def _within(self, done: Coroutine[Any, Any, _Result], deadline: float) -> _Result:
+        """The result of what goes on to its end, whoever waits for it."""
+        task = asyncio.create_task(done)
+        self._tasks.add(task)  # the loop itself would let go of it
+        task.add_done_callback(self._forget)
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), max(0.0, deadline - time.monotonic()))
+        except (TimeoutError, TooSlow) as error:
+            raise Refused(504, f"not done within {self.settings.timeout_s:g} s") from error
+
+    async def _done(self, job: Callable[[], _Result], recording: Recording | None = None) -> _Result:
         start = time.monotonic()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, job)
         finally:
-            if recording.uploaded:
+            if recording and recording.uploaded:
                 recording.path.unlink(missing_ok=True)
             self._mean_s += WEIGHT * (time.monotonic() - start - self._mean_s)
             self._dismiss()

@@ -38,6 +38,7 @@ class Settings:
     waiting: int = 16  # requests that wait meanwhile; more are refused
     timeout_s: float = 60.0  # of a request, from its first byte to its answer
     allow_audio: bool = False  # to give out the audio of stored tracks
+    labels: Path | None = None  # file that judgements are appended to
     origins: Sequence[str] = ()  # of web pages elsewhere that may ask
 
     def __post_init__(self) -> None:

@@ -7,8 +7,9 @@ from asyncio import timeout
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 FIELD = "file"  # of the form
 FORM_BYTES = 16_384  # that a form may have beside the file
 LONGEST_NAME = 120  # characters of a file's name that are repeated to whoever sent it
+JSON_BYTES = 262_144  # of an object
+JSON_S = 10.0  # in which it has to arrive
+JSON_PROBLEM = 1_000  # characters of what is said to be wrong with it
 _MIB = 2**20
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,37 @@ class Recording:
     path: Path
     name: str
     uploaded: bool = True  # and so to be deleted
+
+
+async def read_form(request: Request, form: type[_Model]) -> _Model:
+    """The object of JSON that a request brings.
+
+    It has to be called JSON, too: web pages elsewhere can send no such thing without being asked who they are.
+
+    Raises
+    ------
+    Refused
+        413 if it has more than `JSON_BYTES`, 415 if it is not JSON by its type, 422 if it is none or has other fields.
+    """
+    kind, _ = parse_options_header(request.headers.get("content-type"))
+    if kind != b"application/json":
+        raise Refused(415, "send an object of JSON, with Content-Type: application/json")
+    body = bytearray()
+    try:
+        async with timeout(JSON_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > JSON_BYTES:
+                    raise Refused(413, f"the object is too large: at most {JSON_BYTES} bytes are taken")
+    except TimeoutError as error:
+        raise Refused(408, "the upload took too long") from error
+    except ClientDisconnect as error:
+        raise Refused(400, "the upload was broken off") from error
+    try:
+        return form.model_validate_json(bytes(body))
+    except ValidationError as error:
+        told = (f"{'.'.join(map(str, entry['loc'])) or 'the object'}: {entry['msg']}" for entry in error.errors())
+        raise Refused(422, "; ".join(told)[:JSON_PROBLEM]) from error
 
 
 class Uploads:

@@ -26,7 +26,7 @@ IMPORTS = {
     "ingest": {"alignment", "audio", "embedding", "milvus"},
     "groups": {"alignment", "milvus", "second_stage"},
     "pages": {"alignment", "audio", "embedding", "groups", "milvus", "second_stage"},
-    "serve": {"audio", "embedding", "milvus", "second_stage"},
+    "serve": {"alignment", "audio", "embedding", "milvus", "pages", "second_stage"},
     "songs": set(),
     "model": set(),
     "training": {"alignment", "audio", "embedding", "model", "songs"},

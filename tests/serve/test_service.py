@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -24,10 +21,8 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import write_tone
-from calibrated import VERDICT, with_calibration
 from click.testing import CliRunner
-from prometheus_client.parser import text_string_to_metric_families
-from written_tune import played, tune
+from serving import PATIENCE_S, Running, wait_for
 
 from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.cli import main
@@ -40,113 +35,10 @@ from bytecover2_milvus.serve.settings import Settings
 from bytecover2_milvus.serve.upload import shown
 
 SECRET = "not-for-anybody-else"
-PATIENCE_S = 300  # of a busy machine; what is waited for never comes where it is broken
 MATCH = json.loads(files("bytecover2_milvus.schemas").joinpath("match.schema.json").read_text(encoding="utf-8"))
 COLLECTION = json.loads(
     files("bytecover2_milvus.schemas").joinpath("collection.schema.json").read_text(encoding="utf-8")
 )
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-
-
-@pytest.fixture(scope="module")
-def bundle(tiny_notes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return with_calibration(tiny_notes_bundle, tmp_path_factory.mktemp("bundle") / "calibrated", VERDICT.to_json())
-
-
-@pytest.fixture(scope="module")
-def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four songs and a folder of one with an odd name, which are ingested, and recordings to ask with."""
-    folder = tmp_path_factory.mktemp("music")
-    (folder / "catalogue" / "odd").mkdir(parents=True)
-    for seed in range(4):
-        soundfile.write(folder / "catalogue" / f"song-{seed}.wav", played(tune(seed, 40)), SAMPLE_RATE)
-    soundfile.write(folder / "catalogue" / "odd" / "audio.wav", played(tune(9, 40)), SAMPLE_RATE)
-    soundfile.write(folder / "inside.wav", played([*tune(20, 10), *tune(3, 40)]), SAMPLE_RATE)
-    soundfile.write(folder / "again.flac", np.round(played(tune(3, 40)) * 500) / 500, SAMPLE_RATE)
-    soundfile.write(folder / "stranger.ogg", played(tune(77, 40)), SAMPLE_RATE)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def filled(music: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Milvus Lite with the catalogue; a process has it to itself, so each takes a copy."""
-    folder = tmp_path_factory.mktemp("milvus") / "music.db"
-    named = [music / "catalogue", music / "again.flac"]
-    result = CliRunner().invoke(main, ["ingest", *map(str, named), "--uri", str(folder), "--bundle", str(bundle)])
-    assert result.exit_code == 0, result.output
-    return folder
-
-
-class Running:
-    """A service in a process of its own; leave its ``with`` block to kill it."""
-
-    def __init__(self, filled: Path, bundle: Path, folder: Path, *options: object, **environment: str) -> None:
-        self.temporary = folder / "temporary"
-        self.temporary.mkdir()
-        shutil.copytree(filled, folder / "own.db")
-        command = [sys.executable, "-m", "bytecover2_milvus", "serve", "--uri", folder / "own.db", "--port", "0"]
-        self.process = subprocess.Popen(
-            [*map(str, command), "--bundle", str(bundle), *map(str, options)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"TMPDIR": str(self.temporary)} | environment,
-        )
-        self.lines: list[str] = []
-        self._ports: queue.Queue[int] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.port = self._ports.get(timeout=PATIENCE_S)
-        assert self.port, self.lines
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_S)
-
-    def _read(self) -> None:
-        assert self.process.stderr
-        for line in self.process.stderr:
-            self.lines.append(line)
-            if '"listening"' in line:
-                self._ports.put(json.loads(line)["port"])
-        self._ports.put(0)
-
-    def __enter__(self) -> Running:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.close()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-
-    def log(self) -> list[dict]:
-        """Its log, when it has ended."""
-        self._reader.join(PATIENCE_S)
-        return [json.loads(line) for line in self.lines]
-
-    def temporary_files(self) -> list[Path]:
-        return [path for path in self.temporary.rglob("*") if path.is_file()]
-
-    def ask(self, path: Path, **options: object) -> httpx.Response:
-        return self.http.post("/v1/query", params=options, files={"file": (path.name, path.read_bytes())})
-
-    def decoders(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for file in children for pid in file.read_text().split()]
-
-    def admitted(self) -> float:
-        return self.metrics()["bytecover2_serve_admitted"]
-
-    def metrics(self) -> dict[str, float]:
-        families = text_string_to_metric_families(self.http.get("/metrics").text)
-        return {
-            "|".join([sample.name, *sample.labels.values()]): sample.value
-            for family in families
-            for sample in family.samples
-        }
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +69,8 @@ def test_a_query_answers_what_the_command_prints(
     assert response.status_code == 200
     answer = response.json()
     for match in [*answer["matches"], answer["nearest"]]:
+        assert match.pop("verdict").startswith("Probably one work (")
+        assert match.pop("evidence").endswith("; there the track is in the same key and at the same tempo.")
         jsonschema.validate(match, MATCH)
         assert match.pop("query") == "inside.wav"
     assert {match["title"] for match in answer["matches"]} == {"song-3", "again"}
@@ -358,7 +252,8 @@ def test_what_it_says_of_itself_holds(service: Running, music: Path) -> None:
     assert document["openapi"].startswith("3.1")
     routes = {f"{method} {path}" for path, methods in document["paths"].items() for method in methods}
     assert routes == {
-        *("post /v1/query", "post /v1/embed", "get /v1/tracks/{track_id}", "get /v1/tracks/{track_id}/audio"),
+        *("post /v1/query", "post /v1/embed", "post /v1/alignment", "post /v1/labels", "get /v1/service"),
+        *("get /v1/tracks/{track_id}", "get /v1/tracks/{track_id}/audio"),
         *("get /v1/collections", "get /healthz", "get /readyz", "get /metrics"),
     }
     answers = {
