@@ -144,7 +144,8 @@ def _routes(service: Service, app: FastAPI) -> APIRouter:
         Where the catalogue has no second stage, the closest by similarity, without a verdict.
         """
         question = options.question()
-        await asyncio.to_thread(service.check, question)
+        if question.filter or question.distinct or question.rerank:
+            await asyncio.to_thread(service.check, question)
         receive, stages = recording_of(request, options.path), request.state.stages
         told = await service.work(receive, partial(service.query, question, options.features), stages)
         name, answer = told.name, told.answer
