@@ -46,13 +46,14 @@ LONG = ["cli", "export", "training", "promotion", "chroma_rows"]
 # Files that `make check` leaves out, and what they do that takes long.
 SLOW = set().union(
     ["ablation", "adaptation", "calibration", "choices", "continue", "precision", "training", "unlabelled"],  # train
-    ["export", "hostile_checkpoint", "note_map", "quantize"],  # export
+    ["export", "hostile_checkpoint", "network_input", "note_map", "quantize"],  # export
     ["bulk", "chroma_rows", "collection", "collections_by_hand", "embedding_function", "faults"],  # start servers
     ["groups", "promotion", "rerank", "rest", "segments", "tokens", "parquet", "verdict"],  # too
     ["cli", "cluster", "consumers", "decoding", "docker_compose", "endings", "installed"],  # start other processes
     ["layers", "service", "telemetry", "terminal", "verify"],  # too
     ["explain", "groups_page", "page"],  # browsers
-    ["audio_fuzz", "audio_oddities", "fourier", "performing", "qmax", "recordings", "soundfont", "spectral"],  # compute
+    ["audio_fuzz", "audio_oddities", "degrade", "fourier", "performing", "qmax"],  # compute
+    ["recordings", "soundfont", "spectral"],  # too
     ["benchmarks_of_speed", "groups_benchmark", "rerank_benchmark", "retrieval", "robustness"],  # benchmarks
     ["segments_benchmark", "serve_benchmark", "table2", "throughput", "validation"],  # too
 )
@@ -67,16 +68,22 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_number, _handler)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether a file need not be imported, as none of its tests are run."""
+    slow = collection_path.suffix == ".py" and _file(collection_path) in SLOW
+    return True if slow and config.option.markexpr == "not slow" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {file: rank for rank, file in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(_file(item), len(order)))
+    items.sort(key=lambda item: order.get(_file(item.path), len(order)))
     for item in items:
-        if _file(item) in SLOW or item.get_closest_marker("milvus"):
+        if _file(item.path) in SLOW or item.get_closest_marker("milvus"):
             item.add_marker(pytest.mark.slow)
 
 
-def _file(item: pytest.Item) -> str:
-    return item.path.stem.removeprefix("test_")
+def _file(path: Path) -> str:
+    return path.stem.removeprefix("test_")
 
 
 @pytest.fixture(scope="session")
