@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,22 +20,26 @@ from benchmarks.quality.sung import render_sung, voices
 from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE
-from bytecover2_milvus.errors import SongError
+from bytecover2_milvus.errors import BytecoverError, SongError
+from bytecover2_milvus.parallel import map_in_processes
+from bytecover2_milvus.songs import version
 from bytecover2_milvus.songs.arrange.arrangement import arrange
 from bytecover2_milvus.songs.read.readers import read_song, song_paths
 from bytecover2_milvus.songs.read.traditional import traditional_songs
-from bytecover2_milvus.songs.render.soundfont import play, render_with_soundfont
+from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont, play, render_with_soundfont
 from bytecover2_milvus.songs.score import Song
 
 logger = logging.getLogger("held_out")
 
 Waveform: TypeAlias = NDArray[np.float32]  # (n_samples,)
+_Job, _Result = TypeVar("_Job"), TypeVar("_Result")
 
 # Files of these folders, counted as by `select_songs`, FROM included, TO not. The recipe neither trains on them nor
 # chooses a checkpoint by them.
 HELD_OUT = {"pop909": (865, 909), "lieder": (1265, 1460), "cre": (1000, 1100)}
 IN_TRAINING = frozenset({"brahms-wiegenlied"})  # of the traditional songs: it is one of the lieder, too
 SETS = ("asap", *HELD_OUT, "traditional", "recordings")
+SONGS = tuple(name for name in SETS if name != "recordings")  # sets of songs and performances
 SUNG = "sung"  # the traditional songs, every other track sung by recorded voices
 LONGEST_S = 120.0  # of a track; a performance of ASAP may last a quarter of an hour
 
@@ -47,6 +53,124 @@ class Work:
     source: Path | Song | tuple[Path, ...]  # a score, a song, or one file for every track
     n_tracks: int
     voices: Path | None = None  # folder of sung syllables; they sing the lead of every other track
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A track with its samples."""
+
+    track_id: str
+    work_id: str
+    waveform: Waveform
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out sets, as the options of a benchmark name them."""
+
+    scores: Path  # folder of the sets
+    names: tuple[str, ...]
+    soundfont: Path
+    folder: Path  # of the audio made of them
+    n_works: int  # of each set, at most
+    n_tracks: int  # of each work, at most
+
+    def works_of(self, name: str) -> list[Work]:
+        """The works of one of the sets."""
+        return works_of(name, self.scores, self.n_works, self.n_tracks)
+
+    def works(self) -> list[Work]:
+        """The works of all sets."""
+        return [work for name in self.names for work in self.works_of(name)]
+
+    def recordings(self, work: Work) -> Iterator[Recording]:
+        """The tracks of a work as they are; none of an unreadable score."""
+        for track_id, waveform in clean_tracks(work, self.soundfont, self.folder):
+            yield Recording(track_id, f"{work.set}/{work.work_id}", waveform)
+
+
+def held_out_options(
+    works: int | None = 40,
+    tracks: int | None = 3,
+    *,
+    least_works: int = 2,
+    required: bool = True,
+    sets: Sequence[str] = SONGS,
+    of: Sequence[str] = SETS,
+) -> Callable[[Callable[..., object]], Any]:
+    """Options of held-out sets: the command takes a `HeldOut` as `held_out`; what it raises is told in one line.
+
+    Parameters
+    ----------
+    works, tracks : int or None
+        Defaults of ``--works`` and ``--tracks``; None leaves the option out, and of each work there are 3 tracks.
+    least_works : int
+        The smallest value of ``--works``.
+    required : bool
+        ``--scores`` has to be given; else it is the folder ``scores``, and the traditional songs do without.
+    sets, of : sequence of str
+        Default and choices of ``--sets``.
+    """
+
+    def decorate(command: Callable[..., object]) -> Any:
+        @wraps(command)
+        def with_held_out(
+            *args: Any,
+            scores: Path,
+            names: tuple[str, ...],
+            soundfont: Path,
+            cache: Path,
+            n_works: int = 0,
+            n_tracks: int = 3,
+            **kwargs: Any,
+        ) -> object:
+            try:
+                font = find_soundfont(soundfont)
+                folder = cache / f"{version.ALL} {font.stem}"
+                return command(*args, held_out=HeldOut(scores, names, font, folder, n_works, n_tracks), **kwargs)
+            except BytecoverError as error:
+                raise click.ClickException(str(error)) from error
+
+        options = [
+            click.option(
+                "--scores",
+                type=click.Path(exists=required, file_okay=False, path_type=Path),
+                required=required,
+                default=None if required else "scores",
+                help="Folder of asap, pop909, lieder, cre and audio, as docs/songs.md has it; traditional needs none.",
+            ),
+            click.option("--sets", "names", multiple=True, type=click.Choice(of), default=sets, show_default=True),
+            *_most("--works", "n_works", works, least_works, "Of each set, at most."),
+            *_most("--tracks", "n_tracks", tracks, 2, "Of each work, at most."),
+            click.option(
+                "--soundfont",
+                type=click.Path(path_type=Path),
+                default=SOUNDFONTS / "TimGM6mb.sf2",
+                show_default=True,
+            ),
+            click.option(
+                "--cache", type=click.Path(path_type=Path), default=Path(".cache/validation"), show_default=True
+            ),
+        ]
+        for option in reversed(options):
+            with_held_out = option(with_held_out)
+        return with_held_out
+
+    return decorate
+
+
+def _most(name: str, parameter: str, default: int | None, least: int, told: str) -> list[Any]:
+    """An option of a number, if it has a default."""
+    if default is None:
+        return []
+    return [click.option(name, parameter, type=click.IntRange(least), default=default, show_default=True, help=told)]
+
+
+def in_processes(job: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
+    """The results of a job of each work, in order, computed in `workers` processes under a progress bar."""
+    results = map_in_processes(job, jobs, workers, chunksize=1)
+    with click.progressbar(results, length=len(jobs), label="works", file=sys.stderr) as done:
+        yield from done
 
 
 def works_of(name: str, scores: Path, works: int, tracks: int) -> list[Work]:

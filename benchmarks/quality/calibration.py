@@ -24,7 +24,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.held_out import SETS, Work, works_of
+from benchmarks.held_out import HeldOut, Work, held_out_options, in_processes
+from benchmarks.quality.stored import bundle_option
 from benchmarks.quality.validation import Heard, hear
 from bytecover2_milvus.alignment.chroma import to_levels
 from bytecover2_milvus.alignment.qmax import Qmax, qmax_scores
@@ -56,10 +56,7 @@ from bytecover2_milvus.cpu import usable_cores
 from bytecover2_milvus.embedding.bundle import CALIBRATION, default_bundle, open_bundle, write_sums
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.milvus.cohort import SIZE
-from bytecover2_milvus.parallel import map_in_processes
 from bytecover2_milvus.second_stage.rerank import CANDIDATES, QUERY_COHORT
-from bytecover2_milvus.songs import version
-from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont
 
 CONDITIONS = ("whole", "degraded", "45 s", "20 s")
 KINDS_OF_NOTHING = 10  # of each kind of sound that is no music
@@ -230,61 +227,37 @@ def told_of(probabilities: NDArray[np.float64], same: NDArray[np.bool_]) -> dict
 
 
 @click.command()
-@click.option("--scores", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
-@click.option("--bundle", type=click.Path(file_okay=False, path_type=Path), help="By default the one that ships.")
-@click.option("--sets", "names", multiple=True, type=click.Choice(SETS), default=[s for s in SETS if s != "recordings"])
-@click.option("--works", "n_works", type=click.IntRange(4), default=40, show_default=True, help="Of each set, at most.")
-@click.option("--tracks", "n_tracks", type=click.IntRange(2), default=3, show_default=True, help="Of each work.")
-@click.option("--soundfont", type=click.Path(path_type=Path), default=SOUNDFONTS / "TimGM6mb.sf2", show_default=True)
-@click.option(
-    "--cache", "cache_folder", type=click.Path(path_type=Path), default=Path(".cache/validation"), show_default=True
-)
+@held_out_options(least_works=4)
+@bundle_option
 @click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="PNG to draw.")
 @click.option("--write", is_flag=True, help="Write calibration.json into the bundle.")
 @click.option("--workers", type=click.IntRange(1), default=usable_cores(), show_default="all cores")
-def main(
-    scores: Path,
-    bundle: Path | None,
-    names: tuple[str, ...],
-    n_works: int,
-    n_tracks: int,
-    soundfont: Path,
-    cache_folder: Path,
-    plot_path: Path | None,
-    write: bool,
-    workers: int,
-) -> None:
+def main(held_out: HeldOut, bundle: Path | None, plot_path: Path | None, write: bool, workers: int) -> None:
     """Calibrate the second stage of a bundle."""
     folder = bundle or default_bundle()
     contract = open_bundle(folder).contract
     if contract.chroma is None:
         raise click.ClickException(f"{folder}: has no note map, and so nothing to calibrate")
-    soundfont = find_soundfont(soundfont)
     halves: tuple[list[Work], list[Work]] = ([], [])
-    for name in names:
-        for i, work in enumerate(works_of(name, scores, n_works, n_tracks)):
+    for name in held_out.names:
+        for i, work in enumerate(held_out.works_of(name)):
             halves[i % 2].append(work)
     job = partial(
         hear,
-        conditions=dict.fromkeys(names, CONDITIONS),
+        conditions=dict.fromkeys(held_out.names, CONDITIONS),
         systems=(str(folder),),
-        soundfont=soundfont,
-        folder=cache_folder / f"{version.ALL} {soundfont.stem}",
+        soundfont=held_out.soundfont,
+        folder=held_out.folder,
     )
     sounds: list[dict[str, list[Sound]]] = []
     for works in halves:
-        heard: list[Heard] = []
-        with click.progressbar(
-            map_in_processes(job, works, workers, chunksize=1), length=len(works), label="works", file=sys.stderr
-        ) as done:
-            for tracks in done:
-                heard += tracks
+        heard = [track for tracks in in_processes(job, works, workers) for track in tracks]
         sounds.append(
             {condition: [_sound(track, condition, str(folder)) for track in heard] for condition in CONDITIONS}
         )
     fit, judged = (Catalogue(half["whole"]) for half in sounds)
     told = (
-        f"{len(halves[0])} held-out works of {', '.join(names)}: clean, degraded, 45 s and 20 s queries, their"
+        f"{len(halves[0])} held-out works of {', '.join(held_out.names)}: clean, degraded, 45 s and 20 s queries, their"
         f" {CANDIDATES} closest of {len(fit.tracks)} tracks"
     )
     queries = [query for condition in CONDITIONS for query in sounds[0][condition]]

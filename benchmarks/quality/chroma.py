@@ -39,8 +39,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.held_out import LONGEST_S, SETS, Waveform, cached, clean_tracks, works_of
+from benchmarks.held_out import LONGEST_S, HeldOut, Waveform, cached, held_out_options
 from benchmarks.quality.second_stage import ALIGNMENT, normalised
+from benchmarks.quality.stored import bundle_option
 from benchmarks.quality.validation import CHEAP, CONDITIONS
 from bytecover2_milvus.alignment.chroma import fold, to_levels
 from bytecover2_milvus.alignment.qmax import qmax_scores
@@ -49,8 +50,6 @@ from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE, FrontEnd
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.metrics import average_precision, bootstrap_interval, mean_difference, rank_of_first
-from bytecover2_milvus.songs import version
-from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont
 
 FRAME = 20  # CQT frames, as of the learned chroma
 STEADY = 17  # CQT frames, 0.4 s
@@ -58,7 +57,7 @@ AUDIO = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 HAND_MADE, LEARNED = "hand-made", "learned"
 
 Levels = NDArray[np.uint8]  # (n_frames, channels)
-Score = NDArray[np.float64]  # (n_queries, n_tracks)
+Scores = NDArray[np.float64]  # (n_queries, n_tracks)
 
 
 def hand_made(cqt: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -114,7 +113,7 @@ def aligned(queries: Sequence[Levels], tracks: Sequence[Levels]) -> NDArray[np.f
 
 def by_system(
     asked: NDArray[np.float32], clean: NDArray[np.float32], names: Sequence[str], ids: Sequence[str]
-) -> dict[str, Score]:
+) -> dict[str, Scores]:
     """The normalised scores of each system, of alignments of queries and of clean tracks with all clean tracks."""
     scores = {
         system: normalised(asked[..., i], clean[..., i], ids, ALIGNMENT) for i, system in enumerate((HAND_MADE, *names))
@@ -125,7 +124,7 @@ def by_system(
 def lines_of(
     name: str,
     condition: str,
-    scores: dict[str, Score],
+    scores: dict[str, Scores],
     relevant: NDArray[np.bool_],
     removed: NDArray[np.bool_],
     works: Sequence[str],
@@ -143,18 +142,16 @@ def lines_of(
         yield line
 
 
-def of_set(
-    name: str, scores: Path, n_works: int, conditions: Sequence[str], embedder: Embedder, soundfont: Path, folder: Path
-) -> Iterator[dict[str, object]]:
+def of_set(name: str, held_out: HeldOut, conditions: Sequence[str], embedder: Embedder) -> Iterator[dict[str, object]]:
     """A set of held-out works."""
     groups = embedder.contract.chroma.groups
     ids, works, tracks, clean = [], [], [], []
-    for work in works_of(name, scores, n_works, 3):
-        for track_id, waveform in clean_tracks(work, soundfont, folder):
-            ids.append(track_id)
+    for work in held_out.works_of(name):
+        for track in held_out.recordings(work):
+            ids.append(track.track_id)
             works.append(work.work_id)
-            clean.append(waveform)
-            tracks.append(heard_as(waveform, embedder))
+            clean.append(track.waveform)
+            tracks.append(heard_as(track.waveform, embedder))
     same = np.array(works)[:, None] == np.array(works)
     own = np.eye(len(ids), dtype=bool)
     pairs = aligned(tracks, tracks)
@@ -165,7 +162,7 @@ def of_set(
             for track_id, waveform in zip(ids, clean, strict=True):
                 rng = np.random.default_rng(zlib.crc32(f"{track_id} {condition}".encode()))
                 make = partial(CONDITIONS[condition], waveform, rng)
-                changed = folder / track_id / f"{condition}.flac"
+                changed = held_out.folder / track_id / f"{condition}.flac"
                 queries.append(heard_as(make() if condition in CHEAP else cached(changed, make), embedder))
             asked = aligned(queries, tracks)
         yield from lines_of(name, condition, by_system(asked, pairs, groups, ids), same & ~own, own, works)
@@ -187,34 +184,17 @@ def of_copies(paths: Sequence[Path], embedder: Embedder) -> Iterator[dict[str, o
 
 
 @click.command()
-@click.option("--scores", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@held_out_options(works=20, tracks=None)
+@bundle_option
 @click.option("--copies", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of recordings.")
-@click.option("--bundle", type=click.Path(file_okay=False, path_type=Path), help="By default the one that ships.")
-@click.option("--sets", "names", multiple=True, type=click.Choice(SETS), default=[s for s in SETS if s != "recordings"])
 @click.option("--conditions", multiple=True, type=click.Choice(list(CONDITIONS)), default=("whole", "degraded"))
-@click.option("--works", "n_works", type=click.IntRange(2), default=20, show_default=True, help="Of each set, at most.")
-@click.option("--soundfont", type=click.Path(path_type=Path), default=SOUNDFONTS / "TimGM6mb.sf2", show_default=True)
-@click.option(
-    "--cache", "cache_folder", type=click.Path(path_type=Path), default=Path(".cache/validation"), show_default=True
-)
-def main(
-    scores: Path,
-    copies: Path | None,
-    bundle: Path | None,
-    names: tuple[str, ...],
-    conditions: tuple[str, ...],
-    n_works: int,
-    soundfont: Path,
-    cache_folder: Path,
-) -> None:
+def main(held_out: HeldOut, copies: Path | None, bundle: Path | None, conditions: tuple[str, ...]) -> None:
     """Align learned and hand-made chroma on held-out works and on real recordings."""
     embedder = Embedder(bundle, "cpu")
     if embedder.contract.chroma is None:
         raise click.ClickException(f"{bundle}: has no note map, and so no chroma")
-    soundfont = find_soundfont(soundfont)
-    folder = cache_folder / f"{version.ALL} {soundfont.stem}"
-    for name in names:
-        for line in of_set(name, scores, n_works, conditions, embedder, soundfont, folder):
+    for name in held_out.names:
+        for line in of_set(name, held_out, conditions, embedder):
             click.echo(json.dumps(line))
     if copies:
         paths = sorted(path for path in copies.iterdir() if path.suffix.lower() in AUDIO)

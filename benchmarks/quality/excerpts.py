@@ -23,26 +23,22 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import click
 import numpy as np
 
-from benchmarks.held_out import SETS, clean_tracks, works_of
-from benchmarks.quality.jingles import Recording, store
+from benchmarks.held_out import HeldOut, Recording, held_out_options
+from benchmarks.quality.stored import bundle_option, calibrated_embedder, store
 from benchmarks.quality.validation import excerpt, publish
 from bytecover2_milvus.audio.segments import WHOLE, Segments
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.embedding.query import Query, embed_query
-from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.connection import connected
 from bytecover2_milvus.milvus.search import Match
 from bytecover2_milvus.second_stage.rerank import CANDIDATES, Reranker, candidates_for
-from bytecover2_milvus.songs import version
-from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont
 
 CUTS = {"whole": WHOLE, "30 s every 15 s": Segments(30.0, 15.0)}
 VECTOR, BOTH = "vector", "both stages"
@@ -170,56 +166,19 @@ def markdown(scores: Sequence[Score]) -> str:
 
 
 @click.command()
-@click.option(
-    "--scores",
-    "folder",
-    type=click.Path(path_type=Path),
-    default=Path("scores"),
-    help="Folder of asap, pop909, lieder and cre, as docs/songs.md has it; traditional needs none.",
-)
-@click.option("--bundle", type=click.Path(file_okay=False, path_type=Path), help="By default the one that ships.")
-@click.option("--sets", "names", multiple=True, type=click.Choice(SETS), default=[s for s in SETS if s != "recordings"])
-@click.option("--works", "n_works", type=click.IntRange(2), default=20, show_default=True, help="Of each set, at most.")
-@click.option("--tracks", "n_tracks", type=click.IntRange(2), default=3, show_default=True, help="Of each work.")
+@held_out_options(works=20, required=False)
+@bundle_option
 @click.option(
     "--query", "lengths", multiple=True, type=click.FloatRange(5), default=[45, 30, 20, 10], show_default=True,
     help="Seconds.",
 )  # fmt: skip
-@click.option("--soundfont", type=click.Path(path_type=Path), default=SOUNDFONTS / "TimGM6mb.sf2", show_default=True)
-@click.option(
-    "--cache", "cache_folder", type=click.Path(path_type=Path), default=Path(".cache/validation"), show_default=True
-)
 @click.option("--markdown", "table", type=click.Path(dir_okay=False, path_type=Path), help="Write the table to a file.")
-def main(
-    folder: Path,
-    bundle: Path | None,
-    names: tuple[str, ...],
-    n_works: int,
-    n_tracks: int,
-    lengths: tuple[float, ...],
-    soundfont: Path,
-    cache_folder: Path,
-    table: Path | None,
-) -> None:
+def main(held_out: HeldOut, bundle: Path | None, lengths: tuple[float, ...], table: Path | None) -> None:
     """Measure what excerpts find, with and without segments."""
-    try:
-        embedder = Embedder(bundle, "cpu")
-        if embedder.verdict is None:
-            raise click.ClickException(
-                f"{bundle or 'the bundle'}: has no calibration; run benchmarks.quality.calibration first"
-            )
-        font = find_soundfont(soundfont)
-        played = partial(clean_tracks, soundfont=font, folder=cache_folder / f"{version.ALL} {font.stem}")
-        works = [work for name in names for work in works_of(name, folder, n_works, n_tracks)]
-        with click.progressbar(works, label="works", file=sys.stderr) as bar:
-            recordings = [
-                Recording(track_id, f"{work.set}/{work.work_id}", waveform)
-                for work in bar
-                for track_id, waveform in played(work)
-            ]
-        scores = measure(recordings, lengths, embedder)
-    except BytecoverError as error:
-        raise click.ClickException(str(error)) from error
+    embedder = calibrated_embedder(bundle)
+    with click.progressbar(held_out.works(), label="works", file=sys.stderr) as bar:
+        recordings = [recording for work in bar for recording in held_out.recordings(work)]
+    scores = measure(recordings, lengths, embedder)
     publish(scores, markdown(scores), table)
 
 

@@ -28,18 +28,16 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import click
 
-from benchmarks.held_out import SETS, clean_tracks, works_of
-from benchmarks.quality.jingles import Recording, store
-from bytecover2_milvus.embedding.embedder import Embedder
+from benchmarks.held_out import HeldOut, Recording, held_out_options
+from benchmarks.quality.stored import bundle_option, calibrated_embedder, store
 from bytecover2_milvus.groups.find import find_groups
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.connection import connected
-from bytecover2_milvus.songs import version
-from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont
 
 CANDIDATES = (5, 10, 20, 40)
 PROBABILITIES = (0.25, 0.5, 0.75, 0.9, 0.95)
@@ -68,39 +66,15 @@ def judged(groups: Iterable[Sequence[str]], work_of: Mapping[str, str]) -> dict[
 
 
 @click.command()
-@click.option("--scores", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
-@click.option("--bundle", type=click.Path(file_okay=False, path_type=Path), help="By default the one that ships.")
-@click.option("--sets", "names", multiple=True, type=click.Choice(SETS), default=[s for s in SETS if s != "recordings"])
-@click.option("--works", "n_works", type=click.IntRange(2), default=40, show_default=True, help="Of each set, at most.")
-@click.option("--tracks", "n_tracks", type=click.IntRange(2), default=3, show_default=True, help="Of every other work.")
-@click.option("--soundfont", type=click.Path(path_type=Path), default=SOUNDFONTS / "TimGM6mb.sf2", show_default=True)
-@click.option(
-    "--cache", "cache_folder", type=click.Path(path_type=Path), default=Path(".cache/validation"), show_default=True
-)
-def main(
-    scores: Path,
-    bundle: Path | None,
-    names: tuple[str, ...],
-    n_works: int,
-    n_tracks: int,
-    soundfont: Path,
-    cache_folder: Path,
-) -> None:
+@held_out_options()
+@bundle_option
+def main(held_out: HeldOut, bundle: Path | None) -> None:
     """Group tracks of known works, and tell how right the groups are."""
-    embedder = Embedder(bundle, "cpu")
-    if embedder.verdict is None:
-        raise click.ClickException(
-            f"{bundle or 'the bundle'}: has no calibration; run benchmarks.quality.calibration first"
-        )
-    soundfont = find_soundfont(soundfont)
-    folder = cache_folder / f"{version.ALL} {soundfont.stem}"
-    found = []
-    for name in names:
-        for number, work in enumerate(works_of(name, scores, n_works, n_tracks)):
-            for track_id, waveform in clean_tracks(work, soundfont, folder):
-                found.append(Recording(track_id, f"{work.set}/{work.work_id}", waveform))
-                if number % 2:
-                    break
+    embedder = calibrated_embedder(bundle)
+    found: list[Recording] = []
+    for name in held_out.names:
+        for number, work in enumerate(held_out.works_of(name)):
+            found += islice(held_out.recordings(work), 1 if number % 2 else None)
     work_of = {recording.track_id: recording.work_id for recording in found}
     with tempfile.TemporaryDirectory() as place, connected(str(Path(place) / "milvus.db")) as client:
         collection = TrackCollection.create(client, "works", embedder)

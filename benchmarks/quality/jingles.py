@@ -15,31 +15,26 @@ is a jingle, or is a jingle that is shown as a cover, by the vector alone and af
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 
-from benchmarks.held_out import SETS, Waveform, clean_tracks, works_of
+from benchmarks.held_out import HeldOut, Recording, held_out_options
+from benchmarks.quality.stored import bundle_option, calibrated_embedder, store
 from benchmarks.quality.validation import excerpt
-from bytecover2_milvus.alignment.chroma import encode, to_levels
-from bytecover2_milvus.audio.segments import Segments, times_s
+from bytecover2_milvus.audio.segments import Segments
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.embedding.query import embed_query
-from bytecover2_milvus.milvus.cohort import Cohort, CohortTrack
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.connection import connected
-from bytecover2_milvus.milvus.schema import Row
 from bytecover2_milvus.second_stage.rerank import CANDIDATES, Reranker
-from bytecover2_milvus.songs import version
-from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont
 
 TRACKS, PER_WORK, ASKING = 200, 3, 100
 JINGLES_S = np.linspace(2, 10, 10)
@@ -48,57 +43,24 @@ CUTS = {"whole tracks": Segments(), "segments of 30 s": Segments(30.0, 15.0)}
 JINGLE = "jingle"
 
 
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """A track of the catalogue."""
-
-    track_id: str
-    work_id: str
-    waveform: Waveform
-
-
-def recordings(names: Sequence[str], scores: Path, soundfont: Path, folder: Path) -> Iterator[Recording]:
+def recordings(held_out: HeldOut) -> Iterator[Recording]:
     """Tracks, then jingles of other works."""
-    n_works = -(-TRACKS // (PER_WORK * len(names))) + JINGLES_S.size
-    works = [works_of(name, scores, n_works, PER_WORK) for name in names]
-    in_turn = [work for turn in zip(*works, strict=False) for work in turn]
+    n_works = -(-TRACKS // (PER_WORK * len(held_out.names))) + JINGLES_S.size
+    held_out = replace(held_out, n_works=n_works, n_tracks=PER_WORK)
+    in_turn = [work for turn in zip(*map(held_out.works_of, held_out.names), strict=False) for work in turn]
     n_tracks, durations_s = 0, iter(JINGLES_S.tolist())
     for work in in_turn:
-        for track_id, waveform in clean_tracks(work, soundfont, folder):
+        for track in held_out.recordings(work):
             if n_tracks < TRACKS:
                 n_tracks += 1
-                yield Recording(track_id, f"{work.set}/{work.work_id}", waveform)
+                yield track
             elif (duration_s := next(durations_s, None)) is not None:
-                sounding = int(np.argmax(np.abs(waveform) > 0.01))
-                cut = waveform[sounding : sounding + round(duration_s * SAMPLE_RATE)]
+                sounding = int(np.argmax(np.abs(track.waveform) > 0.01))
+                cut = track.waveform[sounding : sounding + round(duration_s * SAMPLE_RATE)]
                 yield Recording(f"{JINGLE} of {duration_s:.1f} s", JINGLE, cut)
                 break
             else:
                 return
-
-
-def store(found: Sequence[Recording], embedder: Embedder, collection: TrackCollection) -> None:
-    """All rows, with the statistics of the cohort that the collection has."""
-    rows, heard = [], []
-    for recording in found:
-        content = hashlib.sha256(recording.track_id.encode()).hexdigest()
-        duration_s = len(recording.waveform) / SAMPLE_RATE
-        spans = collection.segments.audible_spans(recording.waveform)
-        for span in spans:
-            start_s, end_s = (0.0, duration_s) if span == spans[0] else times_s(span)
-            rows.append(Row(recording.track_id, content, duration_s, start_s, end_s, recording.work_id))
-        heard += embedder.hear_batch([recording.waveform[start:stop] for start, stop in spans])
-    levels = [to_levels(one.chroma) for one in heard]
-    whole = [
-        CohortTrack(row.id, row.track_id, one.embedding, own)
-        for row, one, own in zip(rows, heard, levels, strict=True)
-        if row.is_whole
-    ]
-    known = dict(zip((track.id for track in whole), Cohort(whole).statistics_in_turn(whole), strict=True))
-    chromas = [encode(own) if row.is_whole else "" for row, own in zip(rows, levels, strict=True)]
-    collection.upsert(
-        rows, np.stack([one.embedding for one in heard]), chromas, [known.get(row.id, {}) for row in rows]
-    )
 
 
 def first_matches(
@@ -126,23 +88,12 @@ def first_matches(
 
 
 @click.command()
-@click.option("--scores", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
-@click.option("--bundle", type=click.Path(file_okay=False, path_type=Path), help="By default the one that ships.")
-@click.option("--sets", "names", multiple=True, type=click.Choice(SETS), default=[s for s in SETS if s != "recordings"])
-@click.option("--soundfont", type=click.Path(path_type=Path), default=SOUNDFONTS / "TimGM6mb.sf2", show_default=True)
-@click.option(
-    "--cache", "cache_folder", type=click.Path(path_type=Path), default=Path(".cache/validation"), show_default=True
-)
-def main(scores: Path, bundle: Path | None, names: tuple[str, ...], soundfont: Path, cache_folder: Path) -> None:
+@held_out_options(works=None, tracks=None)
+@bundle_option
+def main(held_out: HeldOut, bundle: Path | None) -> None:
     """Ask with excerpts among full tracks and jingles."""
-    embedder = Embedder(bundle, "cpu")
-    if embedder.verdict is None:
-        raise click.ClickException(
-            f"{bundle or 'the bundle'}: has no calibration; run benchmarks.quality.calibration first"
-        )
-    soundfont = find_soundfont(soundfont)
-    folder = cache_folder / f"{version.ALL} {soundfont.stem}"
-    found = list(recordings(names, scores, soundfont, folder))
+    embedder = calibrated_embedder(bundle)
+    found = list(recordings(held_out))
     click.echo(f"{len(found)} recordings", err=True)
     with tempfile.TemporaryDirectory() as place, connected(str(Path(place) / "milvus.db")) as client:
         for cut, segments in CUTS.items():

@@ -27,7 +27,6 @@ which with Milvus Lite is all there is, however busy the machine; embedding is g
 from __future__ import annotations
 
 import hashlib
-import sys
 import tempfile
 import time
 import uuid
@@ -44,7 +43,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.held_out import SETS, Waveform, Work, clean_tracks, works_of
+from benchmarks.held_out import HeldOut, Waveform, Work, clean_tracks, held_out_options, in_processes
 from benchmarks.quality.validation import excerpt, publish
 from bytecover2_milvus.audio.segments import WHOLE, Segments
 from bytecover2_milvus.config import SAMPLE_RATE
@@ -58,9 +57,6 @@ from bytecover2_milvus.milvus.collection import ROWS_PER_UPSERT, TrackCollection
 from bytecover2_milvus.milvus.connection import close, connect
 from bytecover2_milvus.milvus.index import await_index
 from bytecover2_milvus.milvus.schema import Row
-from bytecover2_milvus.parallel import map_in_processes
-from bytecover2_milvus.songs import version
-from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont
 
 LIMIT = 10  # tracks that a timed search asks for
 
@@ -236,26 +232,21 @@ def _catalogue(
 
 
 def measure(
-    works: Sequence[Work],
+    held_out: HeldOut,
     cuts: Sequence[Segments],
     lengths: Sequence[Length],
     bundle: str,
-    soundfont: Path,
-    cache_folder: Path,
     workers: int,
     uri: str,
     catalogue: int,
     searches: int,
 ) -> list[Score]:
     """The scores of every cut and length of query, on each set by itself."""
-    folder = cache_folder / f"{version.ALL} {soundfont.stem}"
-    job = partial(hear, cuts=cuts, lengths=lengths, bundle=bundle, soundfont=soundfont, folder=folder)
+    works, audio = held_out.works(), {"soundfont": held_out.soundfont, "folder": held_out.folder}
+    job = partial(hear, cuts=cuts, lengths=lengths, bundle=bundle, **audio)
     heard: dict[str, list[Heard]] = {}
-    with click.progressbar(
-        map_in_processes(job, works, workers, chunksize=1), length=len(works), label="works", file=sys.stderr
-    ) as done:
-        for work, tracks in zip(works, done, strict=True):
-            heard.setdefault(work.set, []).extend(tracks)
+    for work, tracks in zip(works, in_processes(job, works, workers), strict=True):
+        heard.setdefault(work.set, []).extend(tracks)
     scores, embedder = [], _embedder(bundle or None)
     for name, tracks in heard.items():
         tracks.sort(key=lambda track: track.track_id)
@@ -362,16 +353,7 @@ class _Cut(click.ParamType):
 
 
 @click.command()
-@click.option("--sets", "names", multiple=True, type=click.Choice(SETS), default=["traditional"], show_default=True)
-@click.option(
-    "--scores",
-    "folder",
-    type=click.Path(path_type=Path),
-    default=Path("scores"),
-    help="Folder of asap, pop909, lieder, cre and audio, as docs/songs.md has it; traditional needs none.",
-)
-@click.option("--works", "n_works", default=40, show_default=True, help="Works of each set, at most.")
-@click.option("--tracks", "n_tracks", type=click.IntRange(2), default=3, show_default=True, help="Tracks of each work.")
+@held_out_options(least_works=1, required=False, sets=["traditional"])
 @click.option(
     "--cut", "cuts", multiple=True, type=_Cut(), default=["60/30", "30/15", "20/10"], show_default=True, help="Seconds."
 )
@@ -388,49 +370,26 @@ class _Cut(click.ParamType):
 @click.option("--uri", default="", help="Milvus to time; by default a Milvus Lite of its own.")
 @click.option("--catalogue", default=2000, show_default=True, help="Tracks in the collection that is timed.")
 @click.option("--searches", type=click.IntRange(1), default=10, show_default=True, help="Timed, of each kind.")
-@click.option("--soundfont", type=click.Path(path_type=Path), default=SOUNDFONTS / "TimGM6mb.sf2", show_default=True)
-@click.option(
-    "--cache", "cache_folder", type=click.Path(path_type=Path), default=Path(".cache/validation"), show_default=True
-)
 @click.option(
     "--markdown", "table", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables to a file."
 )
 @click.option("--workers", type=click.IntRange(1), default=usable_cores(), show_default="all cores")
 def main(
-    names: tuple[str, ...],
-    folder: Path,
-    n_works: int,
-    n_tracks: int,
+    held_out: HeldOut,
     cuts: tuple[Segments, ...],
     lengths: tuple[float, ...],
     bundle: str,
     uri: str,
     catalogue: int,
     searches: int,
-    soundfont: Path,
-    cache_folder: Path,
     table: Path | None,
     workers: int,
 ) -> None:
     """Compare whole-track rows with rows of segments, by length of query: what is found, and what it costs."""
     cuts = tuple(dict.fromkeys((WHOLE, *cuts)))
-    try:
-        works = [work for name in names for work in works_of(name, folder, n_works, n_tracks)]
-        with tempfile.TemporaryDirectory() as own:
-            scores = measure(
-                works,
-                cuts,
-                (*lengths, None),
-                bundle,
-                find_soundfont(soundfont),
-                cache_folder,
-                workers,
-                uri or str(Path(own) / "segments.db"),
-                catalogue,
-                searches,
-            )
-    except BytecoverError as error:
-        raise click.ClickException(str(error)) from error
+    with tempfile.TemporaryDirectory() as own:
+        place = uri or str(Path(own) / "segments.db")
+        scores = measure(held_out, cuts, (*lengths, None), bundle, workers, place, catalogue, searches)
     publish(scores, markdown(scores), table)
 
 

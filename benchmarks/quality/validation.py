@@ -38,10 +38,9 @@ Audio is made once and cached, so that all systems hear the same samples; other 
 from __future__ import annotations
 
 import json
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -50,7 +49,17 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.held_out import SETS, SUNG, Waveform, Work, cached, clean_tracks, works_of
+from benchmarks.held_out import (
+    SETS,
+    SUNG,
+    HeldOut,
+    Waveform,
+    Work,
+    cached,
+    clean_tracks,
+    held_out_options,
+    in_processes,
+)
 from benchmarks.quality.fourier import fourier_embedding
 from benchmarks.quality.second_stage import by_scores, combined, similarities
 from benchmarks.quality.validation_table import FLOOR, RANDOM, SHIPPED, Score, markdown
@@ -59,11 +68,7 @@ from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.audio.degrade import DEGRADATIONS, degrade
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cpu import usable_cores
-from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, evaluate, mean_difference
-from bytecover2_milvus.parallel import map_in_processes
-from bytecover2_milvus.songs import version
-from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont
 
 Embedding: TypeAlias = NDArray[np.float32]  # (D,)
 
@@ -250,21 +255,12 @@ def second_stage(name: str, condition: str, system: str, heard: Sequence[Heard])
 
 
 def validate(
-    works: Sequence[Work],
-    conditions: dict[str, tuple[str, ...]],
-    systems: tuple[str, ...],
-    soundfont: Path,
-    cache_folder: Path,
-    workers: int,
+    held_out: HeldOut, conditions: dict[str, tuple[str, ...]], systems: tuple[str, ...], workers: int
 ) -> list[Score]:
     """The scores of random and of `systems` on every set and condition."""
-    folder = cache_folder / f"{version.ALL} {soundfont.stem}"
-    heard: list[Heard] = []
-    jobs = partial(hear, conditions=conditions, systems=systems, soundfont=soundfont, folder=folder)
-    results = map_in_processes(jobs, works, workers, chunksize=1)
-    with click.progressbar(results, length=len(works), label="works", file=sys.stderr) as done:
-        for tracks in done:
-            heard += tracks
+    works, audio = held_out.works(), {"soundfont": held_out.soundfont, "folder": held_out.folder}
+    job = partial(hear, conditions=conditions, systems=systems, **audio)
+    heard = [track for tracks in in_processes(job, works, workers) for track in tracks]
     scores = []
     for name in dict.fromkeys(work.set for work in works):
         scores.append(score(name, "whole", RANDOM, evaluation(name, "whole", RANDOM, heard)))
@@ -284,19 +280,10 @@ def publish(scores: Sequence[Any], table: str, path: Path | None) -> None:
 
 
 @click.command()
-@click.option(
-    "--scores",
-    "folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of asap, pop909, lieder, cre and audio.",
-)
+@held_out_options(least_works=1, sets=SETS, of=(*SETS, SUNG))
 @click.option("--bundle", "bundles", multiple=True, help="Exported model; the default is the one that ships.")
 @click.option("--checkpoint", "checkpoints", multiple=True, help="Checkpoint of training, as .safetensors.")
 @click.option("--floor", is_flag=True, help="Also the untrained floor; a second per track the first time.")
-@click.option(
-    "--sets", "names", multiple=True, type=click.Choice((*SETS, SUNG)), default=SETS, help=f"By default all but {SUNG}."
-)
 @click.option(
     "--conditions",
     "chosen",
@@ -304,45 +291,26 @@ def publish(scores: Sequence[Any], table: str, path: Path | None) -> None:
     type=click.Choice(list(CONDITIONS)),
     help=f"By default {', '.join(USUAL)}; of the recordings all.",
 )
-@click.option(
-    "--works", "n_works", type=click.IntRange(1), default=40, show_default=True, help="Works of each set, at most."
-)
-@click.option(
-    "--tracks", "n_tracks", type=click.IntRange(2), default=3, show_default=True, help="Tracks of each work, at most."
-)
 @click.option("--quick", is_flag=True, help="10 works of 2 tracks.")
-@click.option("--soundfont", type=click.Path(path_type=Path), default=SOUNDFONTS / "TimGM6mb.sf2", show_default=True)
-@click.option(
-    "--cache", "cache_folder", type=click.Path(path_type=Path), default=Path(".cache/validation"), show_default=True
-)
 @click.option("--markdown", "table", type=click.Path(dir_okay=False, path_type=Path), help="Write the table to a file.")
 @click.option("--workers", type=click.IntRange(1), default=usable_cores(), show_default="all cores")
 def main(
-    folder: Path,
+    held_out: HeldOut,
     bundles: tuple[str, ...],
     checkpoints: tuple[str, ...],
     floor: bool,
-    names: tuple[str, ...],
     chosen: tuple[str, ...],
-    n_works: int,
-    n_tracks: int,
     quick: bool,
-    soundfont: Path,
-    cache_folder: Path,
     table: Path | None,
     workers: int,
 ) -> None:
     """Score random, the floor, bundles and checkpoints on songs, performances and sounds that training has not met."""
     if quick:
-        n_works, n_tracks = 10, 2
+        held_out = replace(held_out, n_works=10, n_tracks=2)
     usual = dict.fromkeys((*SETS, SUNG), USUAL) | {"recordings": tuple(CONDITIONS)}
-    conditions = {name: tuple(dict.fromkeys(("whole", *chosen))) if chosen else usual[name] for name in names}
+    conditions = {name: tuple(dict.fromkeys(("whole", *chosen))) if chosen else usual[name] for name in held_out.names}
     systems = (*(bundles or (() if checkpoints else ("",))), *checkpoints, *((FLOOR,) if floor else ()))
-    try:
-        works = [work for name in names for work in works_of(name, folder, n_works, n_tracks)]
-        scores = validate(works, conditions, systems, find_soundfont(soundfont), cache_folder, workers)
-    except BytecoverError as error:
-        raise click.ClickException(str(error)) from error
+    scores = validate(held_out, conditions, systems, workers)
     publish(scores, markdown(scores), table)
 
 

@@ -22,7 +22,6 @@ distortion: a second run gives the same figures.
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,16 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.held_out import SETS, Waveform, Work, cached, clean_tracks, works_of
+from benchmarks.held_out import (
+    SONGS,
+    HeldOut,
+    Waveform,
+    Work,
+    cached,
+    clean_tracks,
+    held_out_options,
+    in_processes,
+)
 from benchmarks.quality.second_stage import combined, similarities
 from benchmarks.quality.validation import embedder_of, publish
 from benchmarks.robustness.distortions import DISTORTIONS, MODERATE, SEVERITIES, without_middle
@@ -43,11 +51,7 @@ from bytecover2_milvus.alignment.chroma import to_levels
 from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cpu import usable_cores
-from bytecover2_milvus.errors import BytecoverError
 from bytecover2_milvus.metrics import average_precision
-from bytecover2_milvus.parallel import map_in_processes
-from bytecover2_milvus.songs import version
-from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont
 
 VECTOR, BOTH = "vector", "both stages"
 CLEAN = "clean"
@@ -218,29 +222,16 @@ def loss_interval(pairs: NDArray[np.float64], works: Sequence[str], seed: int) -
 
 
 def measure(
-    works: dict[str, list[Work]],
-    kinds: Sequence[str],
-    asking: int | None,
-    seconds: float | None,
-    bundle: str,
-    soundfont: Path,
-    cache_folder: Path,
-    workers: int,
+    held_out: HeldOut, kinds: Sequence[str], asking: int | None, seconds: float | None, bundle: str, workers: int
 ) -> list[Score]:
     """The scores of a bundle over all works, by set; of each set, `asking` works ask, or all."""
-    folder = cache_folder / f"{version.ALL} {soundfont.stem}"
-    job = partial(hear, kinds=kinds, seconds=seconds, bundle=bundle, soundfont=soundfont, folder=folder)
-    jobs = []
-    for some in works.values():
+    audio = {"soundfont": held_out.soundfont, "folder": held_out.folder}
+    job = partial(hear, kinds=kinds, seconds=seconds, bundle=bundle, **audio)
+    jobs: list[tuple[Work, bool]] = []
+    for some in map(held_out.works_of, held_out.names):
         asks = set(np.linspace(0, len(some) - 1, min(asking or len(some), len(some))).round().astype(int).tolist())
         jobs += [(work, i in asks) for i, work in enumerate(some)]
-    heard: list[Heard] = []
-    with click.progressbar(
-        map_in_processes(job, jobs, workers, chunksize=1), length=len(jobs), label="works", file=sys.stderr
-    ) as done:
-        for tracks in done:
-            heard += tracks
-    return list(scores_of(heard))
+    return list(scores_of([track for tracks in in_processes(job, jobs, workers) for track in tracks]))
 
 
 def markdown(scores: Sequence[Score]) -> str:
@@ -311,54 +302,29 @@ def plot(path: Path, scores: Sequence[Score]) -> None:
 
 
 @click.command()
-@click.option(
-    "--scores",
-    "folder",
-    type=click.Path(path_type=Path),
-    default=Path("scores"),
-    help="Folder of asap, pop909, lieder and cre, as docs/songs.md has it; traditional needs none.",
-)
+@held_out_options(works=20, required=False, of=SONGS)
 @click.option("--bundle", default="", help="Exported model; the default is the one that ships.")
-@click.option(
-    "--sets", "names", multiple=True, type=click.Choice([name for name in SETS if name != "recordings"]),
-    default=[name for name in SETS if name != "recordings"], help="By default all.",
-)  # fmt: skip
 @click.option(
     "--distortions", "kinds", multiple=True, type=click.Choice(list(DISTORTIONS)), default=list(DISTORTIONS),
     help="By default all.",
 )  # fmt: skip
-@click.option("--works", "n_works", type=click.IntRange(2), default=20, show_default=True, help="Of each set, at most.")
-@click.option("--tracks", "n_tracks", type=click.IntRange(2), default=3, show_default=True, help="Of each work.")
 @click.option("--asking", type=click.IntRange(2), help="Works of each set whose first track asks; by default all.")
 @click.option("--seconds", type=click.FloatRange(5), help="Of a query, from its beginning; by default all of it.")
-@click.option("--soundfont", type=click.Path(path_type=Path), default=SOUNDFONTS / "TimGM6mb.sf2", show_default=True)
-@click.option(
-    "--cache", "cache_folder", type=click.Path(path_type=Path), default=Path(".cache/validation"), show_default=True
-)
 @click.option("--markdown", "table", type=click.Path(dir_okay=False, path_type=Path), help="Write the table to a file.")
 @click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="PNG to draw.")
 @click.option("--workers", type=click.IntRange(1), default=usable_cores(), show_default="all cores")
 def main(
-    folder: Path,
+    held_out: HeldOut,
     bundle: str,
-    names: tuple[str, ...],
     kinds: tuple[str, ...],
-    n_works: int,
-    n_tracks: int,
     asking: int | None,
     seconds: float | None,
-    soundfont: Path,
-    cache_folder: Path,
     table: Path | None,
     plot_path: Path | None,
     workers: int,
 ) -> None:
     """Measure what is still found when queries are distorted, by kind and severity."""
-    try:
-        works = {name: works_of(name, folder, n_works, n_tracks) for name in names}
-        scores = measure(works, kinds, asking, seconds, bundle, find_soundfont(soundfont), cache_folder, workers)
-    except BytecoverError as error:
-        raise click.ClickException(str(error)) from error
+    scores = measure(held_out, kinds, asking, seconds, bundle, workers)
     publish(scores, markdown(scores), table)
     if plot_path:
         plot(plot_path, scores)

@@ -9,8 +9,8 @@ import pytest
 from band_embedder import ChromaEmbedder
 from written_tune import FRAME_S, played, tune
 
+from benchmarks.held_out import Recording
 from benchmarks.quality.excerpts import BOTH, CUTS, VECTOR, markdown, measure, precision, ranks_of
-from benchmarks.quality.jingles import Recording
 from bytecover2_milvus.alignment.score import Calibration
 from bytecover2_milvus.alignment.verdict import Verdict
 from bytecover2_milvus.milvus.cohort import BACKGROUNDS
