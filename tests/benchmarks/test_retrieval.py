@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from benchmarks.quality.neighbourhood import Neighbourhood, shape
 from benchmarks.speed.catalogue import ARRANGEMENTS, LIMIT, closest, made_row
-from benchmarks.speed.retrieval import EFS, SHARES, main, recall
+from benchmarks.speed.retrieval import EFS, main
+from benchmarks.speed.search_speed import SHARES, recall
 from bytecover2_milvus.milvus.schema import check_row
 
 DIM = 128

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from benchmarks import held_out
 from benchmarks.held_out import Work
-from benchmarks.quality.segments import Embedded, Heard, hear, main, markdown, measure_search, rank, scores_of
+from benchmarks.quality.segments import Embedded, Heard, hear, main, measure_search, rank, scores_of
+from benchmarks.quality.segments_table import markdown
 from bytecover2_milvus.audio.segments import WHOLE, Segments
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedding.embedder import Embedder

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.speed.table2 import CLIP_RATE, CLIP_S, FORMATS, PARTS, SECOND_STAGE, main, make_clips
+from benchmarks.speed.query_pipelines import CLIP_RATE, CLIP_S, make_clips
+from benchmarks.speed.table2 import FORMATS, PARTS, SECOND_STAGE, main
 from bytecover2_milvus.audio.load import load_audio
 
 
