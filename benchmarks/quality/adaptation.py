@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.quality.score import Score, figures
 from bytecover2_milvus.config import SAMPLE_RATE, Config
 from bytecover2_milvus.errors import BytecoverError, ConfigError, ManifestError
 from bytecover2_milvus.manifest import Track, read_manifest
-from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, evaluate, mean_difference
+from bytecover2_milvus.metrics import Evaluation, evaluate
 from bytecover2_milvus.songs.select import select_songs
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus, CorpusTrack
@@ -45,22 +46,6 @@ from bytecover2_milvus.training.run import prepare
 from bytecover2_milvus.training.start import check_start
 from bytecover2_milvus.training.train import train
 from bytecover2_milvus.training.validation import embeddings
-
-
-@dataclass(frozen=True)
-class Score:
-    set: str
-    system: str
-    map: float
-    map_low: float  # 95 % bootstrap interval by work
-    map_high: float
-    mr1: float
-    mr1_low: float
-    mr1_high: float
-    gain: float  # of MAP over the start, on the same queries
-    gain_low: float
-    gain_high: float
-    queries: int
 
 
 def halves(tracks: Sequence[Track], seed: int) -> tuple[list[Track], list[Track]]:
@@ -98,23 +83,6 @@ def _evaluated(checkpoint: Checkpoint, corpus: Corpus, features: FeatureCache, q
     if queries is not features:
         asked = embeddings(*known, queries, note_map=note_map)
     return evaluate(candidates, works, [track.track_id for track in tracks], asked)
-
-
-def score(name: str, system: str, result: Evaluation, start: Evaluation) -> Score:
-    def interval(values: np.ndarray) -> tuple[float, float]:
-        return bootstrap_interval(values, result.query_work_ids, seed=0)
-
-    both = result.average_precisions, start.average_precisions  # in the order of track_id
-    return Score(
-        name,
-        system,
-        result.map,
-        *interval(result.average_precisions),
-        result.mr1,
-        *interval(result.first_ranks),
-        *mean_difference(*both, result.query_work_ids, seed=0),
-        result.queries,
-    )
 
 
 @click.command()
@@ -196,7 +164,7 @@ def _measure(
     click.echo(f"{'set':30} {'system':15} {'MAP':>6} {'95 %':>13} {'MR1':>6} {'gain':>7} {'95 %':>16}", err=True)
     for name in sets:
         for system, result in results.items():
-            row = score(name, system, result[name], results["start"][name])
+            row = Score(set=name, system=system, **figures(result[name], results["start"][name]))
             click.echo(
                 f"{name:30} {system:15} {row.map:6.3f} {f'{row.map_low:.3f}-{row.map_high:.3f}':>13} {row.mr1:6.1f} "
                 f"{row.gain:+7.3f} {f'{row.gain_low:+.3f} to {row.gain_high:+.3f}':>16}",

@@ -61,14 +61,15 @@ from benchmarks.held_out import (
     in_processes,
 )
 from benchmarks.quality.fourier import fourier_embedding
+from benchmarks.quality.score import figures
 from benchmarks.quality.second_stage import by_scores, combined, similarities
-from benchmarks.quality.validation_table import FLOOR, RANDOM, SHIPPED, Score, markdown
+from benchmarks.quality.validation_table import FLOOR, RANDOM, SHIPPED, ConditionScore, markdown
 from bytecover2_milvus.alignment.chroma import to_levels
 from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.audio.degrade import DEGRADATIONS, degrade
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cpu import usable_cores
-from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, evaluate, mean_difference
+from bytecover2_milvus.metrics import Evaluation, evaluate
 
 Embedding: TypeAlias = NDArray[np.float32]  # (D,)
 
@@ -183,27 +184,21 @@ def embedder_of(system: str) -> Callable[[Waveform], tuple[Embedding, NDArray[np
     return embed
 
 
-def score(name: str, condition: str, system: str, result: Evaluation, first: Evaluation | None = None) -> Score:
+def score(
+    name: str, condition: str, system: str, result: Evaluation, first: Evaluation | None = None
+) -> ConditionScore:
     """The score of a system on a set, with its gain over the `first` one if there is one."""
-    gain: tuple[float, ...] = ()
-    if first is not None:
-        gain = mean_difference(result.average_precisions, first.average_precisions, result.query_work_ids, seed=0)
-    return Score(
-        name,
-        condition,
-        system or SHIPPED,
-        result.map,
-        *bootstrap_interval(result.average_precisions, result.query_work_ids, seed=0),
-        result.mr1,
-        *bootstrap_interval(result.first_ranks, result.query_work_ids, seed=0),
-        result.precision_at_10,
-        result.queries,
-        result.tracks - 1,
-        *gain,
+    return ConditionScore(
+        set=name,
+        condition=condition,
+        system=system or SHIPPED,
+        precision_at_10=result.precision_at_10,
+        candidates=result.tracks - 1,
+        **figures(result, first),
     )
 
 
-def scores_of(name: str, condition: str, systems: Sequence[str], heard: Sequence[Heard]) -> Iterator[Score]:
+def scores_of(name: str, condition: str, systems: Sequence[str], heard: Sequence[Heard]) -> Iterator[ConditionScore]:
     """The scores of all systems on a set under a condition, each followed by those of its second stage."""
     first = None
     for system in systems:
@@ -256,7 +251,7 @@ def second_stage(name: str, condition: str, system: str, heard: Sequence[Heard])
 
 def validate(
     held_out: HeldOut, conditions: dict[str, tuple[str, ...]], systems: tuple[str, ...], workers: int
-) -> list[Score]:
+) -> list[ConditionScore]:
     """The scores of random and of `systems` on every set and condition."""
     works, audio = held_out.works(), {"soundfont": held_out.soundfont, "folder": held_out.folder}
     job = partial(hear, conditions=conditions, systems=systems, **audio)

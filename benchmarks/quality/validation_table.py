@@ -5,30 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.quality.score import Score
+
 SHIPPED = "bundle that ships"
 RANDOM, FLOOR = "random", "2-D Fourier of chroma"  # systems that are always there, or need no training
 
 
-@dataclass(frozen=True)
-class Score:
-    set: str
+@dataclass(frozen=True, kw_only=True)
+class ConditionScore(Score):
+    """On queries under one condition; gains are those over the first system."""
+
     condition: str
-    system: str
-    map: float
-    map_low: float  # 95 % bootstrap interval by work
-    map_high: float
-    mr1: float
-    mr1_low: float
-    mr1_high: float
     precision_at_10: float
-    queries: int
     candidates: int
-    gain: float | None = None  # in MAP over the first system, query by query
-    gain_low: float | None = None  # its 95 % bootstrap interval by work
-    gain_high: float | None = None
 
 
-def markdown(scores: Sequence[Score]) -> str:
+def markdown(scores: Sequence[ConditionScore]) -> str:
     """A table for people: a row per set and condition, of each system MAP and MR1 with their intervals.
 
     Gains are those over the first system, of all but the floor; P@10 is the last one's.

@@ -17,7 +17,7 @@ from benchmarks.held_out import HELD_OUT, Work, works_of
 from benchmarks.quality import validation
 from benchmarks.quality.second_stage import by_scores
 from benchmarks.quality.validation import CONDITIONS, USUAL, Heard, evaluation, hear, score, scores_of
-from benchmarks.quality.validation_table import RANDOM, Score, markdown
+from benchmarks.quality.validation_table import RANDOM, ConditionScore, markdown
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import SongError
 from bytecover2_milvus.metrics import evaluate
@@ -31,7 +31,7 @@ CAN_PLAY = shutil.which("fluidsynth") and any(SOUNDFONTS.glob("*.sf2"))
 plays = pytest.mark.skipif(not CAN_PLAY, reason="needs apt-get install fluidsynth timgm6mb-soundfont")
 
 
-def scored(name: str, condition: str, system: str, heard: list[Heard], first: str = "") -> Score:
+def scored(name: str, condition: str, system: str, heard: list[Heard], first: str = "") -> ConditionScore:
     others = evaluation(name, condition, first, heard) if first not in ("", system) else None
     return score(name, condition, system, evaluation(name, condition, system, heard), others)
 
