@@ -7,12 +7,13 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..config import Config, Notes
+from ..config import AUTO, Config, Notes
 from ..errors import ConfigError, TrainingError
 from ..model.network import ByteCover2
 from ..model.network_input import check_input
 from .checkpoint import Checkpoint
 from .data.corpus import Corpus, same_files
+from .distributed import launched
 
 
 def check_start(config: Config, init: Checkpoint | None) -> None:
@@ -21,15 +22,17 @@ def check_start(config: Config, init: Checkpoint | None) -> None:
     Raises
     ------
     ConfigError
-        If the phase needs a checkpoint and there is none, the networks differ, a new network has a PCA-FC, or the
-        network wants maps and there is no note map.
+        If the phase needs a checkpoint and there is none, the networks differ, a new network has a PCA-FC, the network
+        wants maps and there is no note map, or phase "notes" has no note map to train or what it cannot do.
     """
-    if config.training.phase == "notes" and config.network.maps:
-        raise ConfigError('phase "notes" would change the maps that the network takes: start from one without')
-    if config.training.phase != "notes":
+    if config.training.phase == "notes":
+        _check_notes(config)
+    else:
         check_input(config.front_end, config.network, init.note_map if init else None)
-    if config.training.phase != "notes" and config.notes != (init.config.notes if init else Notes()):
-        raise ConfigError('only phase "notes" trains a note map: leave the table [notes] out, or set training.phase')
+        if config.notes != (init.config.notes if init else Notes()):
+            raise ConfigError(
+                'only phase "notes" trains a note map: leave the table [notes] out, or set training.phase'
+            )
     if init is not None:
         if init.config.front_end != config.front_end or not init.network.fits(config.network):
             changes = ", ".join(config.differences(replace(init.config, training=config.training)))
@@ -42,6 +45,20 @@ def check_start(config: Config, init: Checkpoint | None) -> None:
         raise ConfigError(
             'phase "bytecover" has no PCA-FC, which fit-pca inserts later: add --set \'network.feature_dim="none"\''
         )
+
+
+def _check_notes(config: Config) -> None:
+    """Make sure that a run of phase "notes" can start."""
+    if config.network.maps:
+        raise ConfigError('phase "notes" would change the maps that the network takes: start from one without')
+    if not config.notes.width:
+        raise ConfigError('phase "notes" trains the note map, and there is none: add --set notes.width=32')
+    if config.training.precision == AUTO:
+        raise ConfigError('phase "notes" computes in the precision that it is told: set training.precision="32-true"')
+    if config.training.hearings:
+        raise ConfigError('phase "notes" keeps the tracks that it has: leave training.hearings out')
+    if launched()[1] > 1:
+        raise ConfigError('phase "notes" runs in one process: start it without torchrun')
 
 
 def check_disjoint(corpus: Corpus, validation: Corpus) -> None:

@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..alignment.qmax import qmax_scores
-from ..config import AUTO, Config
-from ..errors import ConfigError
+from ..config import Config
 from ..metrics import average_precision
 from ..model.network import ByteCover2
 from ..model.note_map import MAPS, TIME_STRIDE, Chroma, NoteMap, note_input
@@ -30,7 +29,7 @@ from .checkpoint import BEST, LAST, Checkpoint, optimizer_tensors, restore_optim
 from .data.corpus import Corpus
 from .data.feature_cache import FeatureCache
 from .data.note_batches import NoteBatches, load_note_track
-from .distributed import launch, launched
+from .distributed import launch
 from .learner import learning_rate
 from .optimizer import make_optimizer
 from .resume import fingerprint, lasting_facts, resume, weights_digest
@@ -85,14 +84,12 @@ def train_notes(
 ) -> Path:
     """Train the note map and return the path of the best checkpoint; a run that was cut off goes on where it stopped.
 
-    The parameters are those of `training.train.train`. The network for the vector is that of `init`, or a new one, and
-    is saved as it was. With `init` the note map goes on from its own, if it has one of the same form.
+    The parameters are those of `training.train.train`, and so are the checks that come before. The network for the
+    vector is that of `init`, or a new one, and is saved as it was. With `init` the note map goes on from its own, if it
+    has one of the same form.
 
     Raises
     ------
-    ConfigError
-        If the configuration has no note map or replaces tracks, several processes were started, or the corpus holds
-        recordings.
     CheckpointError
         If the folder holds a run of another configuration, on other tracks or validated on others.
     DeviceError
@@ -100,17 +97,9 @@ def train_notes(
     OutputError
         If the folder or a checkpoint cannot be written.
     TrainingError
-        If the loss is not finite any more.
+        If the corpus holds a recording, or the loss is not finite any more.
     """
     training, out = config.training, Path(out)
-    if not config.notes.width:
-        raise ConfigError('phase "notes" trains the note map, and there is none: add --set notes.width=32')
-    if training.precision == AUTO:
-        raise ConfigError('phase "notes" computes in the precision that it is told: set training.precision="32-true"')
-    if training.hearings:
-        raise ConfigError('phase "notes" keeps the tracks that it has: leave training.hearings out')
-    if launched()[1] > 1:
-        raise ConfigError('phase "notes" runs in one process: start it without torchrun')
     validation = Corpus({work: tracks[:VALIDATION_TRACKS] for work, tracks in (validation or Corpus({})).works.items()})
     fabric = launch(device, training.precision, out)
     make_folder(out)
