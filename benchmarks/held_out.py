@@ -24,8 +24,8 @@ from bytecover2_milvus.errors import BytecoverError, SongError
 from bytecover2_milvus.parallel import map_in_processes
 from bytecover2_milvus.songs import version
 from bytecover2_milvus.songs.arrange.arrangement import arrange
-from bytecover2_milvus.songs.read.readers import read_song, song_paths
 from bytecover2_milvus.songs.read.traditional import traditional_songs
+from bytecover2_milvus.songs.readers import read_song, song_paths
 from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont, play, render_with_soundfont
 from bytecover2_milvus.songs.score import Song
 

@@ -16,8 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from bytecover2_milvus.songs.read.readers import song_paths
 from bytecover2_milvus.songs.read.traditional import traditional_songs
+from bytecover2_milvus.songs.readers import song_paths
 
 FOLDERS = ("leadsheets", "carols", "variants", "cre")
 CRE_TRAINED = 1000  # of cre, in the order of paths; benchmarks.held_out and bytecover2-128.sh hold out later ones

@@ -48,11 +48,11 @@ def select_songs(spec: str, cache: Path | None = None, workers: int = 1) -> list
         songs = list(traditional_songs()[start:stop])
     elif re.search(r"\.(csv|jsonl)(@[^/]*)?$", spec, re.IGNORECASE):
         from ..manifest import read_manifest
-        from .read.readers import read_listed
+        from .readers import read_listed
 
         songs = list(read_listed(read_manifest(spec), cache, workers))
     else:
-        from .read.readers import read_songs, song_paths
+        from .readers import read_songs, song_paths
 
         songs = list(read_songs(song_paths(source)[start:stop], cache, workers))
     if not songs:

@@ -10,7 +10,7 @@ Composed and traditional songs need no number: a song's notes are in the name of
 
 from __future__ import annotations
 
-READING = 3  # a score to a song: songs/read/readers.py and the readers of each form, transcript.py, phrases.py
+READING = 3  # a score to a song: songs/readers.py and the readers of each form, transcript.py, phrases.py
 ARRANGING = 1  # a song to an arrangement: songs/arrange/arrangement.py and all that it draws from
 PLAYING = 2  # an arrangement to a waveform: songs/render/renderer.py, instruments.py, syllables.py, soundfont.py
 DRAWING = 2  # an arrangement to a CQT: training/data/spectral.py, tone_bank.py

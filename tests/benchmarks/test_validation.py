@@ -21,8 +21,8 @@ from benchmarks.quality.validation_table import RANDOM, ConditionScore, markdown
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import SongError
 from bytecover2_milvus.metrics import evaluate
-from bytecover2_milvus.songs.read.readers import song_paths
 from bytecover2_milvus.songs.read.traditional import traditional_songs
+from bytecover2_milvus.songs.readers import song_paths
 from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont
 from bytecover2_milvus.training.checkpoint import Checkpoint
 

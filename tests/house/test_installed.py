@@ -128,7 +128,7 @@ def test_scores_are_read(tmp_path: Path) -> None:
     """MIDI by mido and MusicXML by partitura, where they are installed: eight bars of a scale up and down."""
     mido = pytest.importorskip("mido")
     pytest.importorskip("partitura")
-    from bytecover2_milvus.songs.read.readers import read_song
+    from bytecover2_milvus.songs.readers import read_song
 
     pitches = [60, 62, 64, 65, 67, 69, 71, 72] * 2 + [72, 71, 69, 67, 65, 64, 62, 60] * 2
     file = mido.MidiFile(ticks_per_beat=480)

@@ -27,7 +27,7 @@ from bytecover2_milvus.songs.arrange.arrangement import Arrangement, Part, arran
 from bytecover2_milvus.songs.arrange.patterns import DRUM_SOUNDS
 from bytecover2_milvus.songs.arrange.performance import DRUM_DTYPE, NOTE_DTYPE
 from bytecover2_milvus.songs.instruments import INSTRUMENTS
-from bytecover2_milvus.songs.read.readers import read_song
+from bytecover2_milvus.songs.readers import read_song
 from bytecover2_milvus.songs.render.renderer import render
 from bytecover2_milvus.songs.render.soundfont import midi_events
 from bytecover2_milvus.songs.score import SCALES, Chord, Note, Section, Song

@@ -11,7 +11,7 @@ import pytest
 from written_scores import BACKWARDS, TUNE, melody, write_midi, write_musicxml
 
 from bytecover2_milvus.errors import SongError
-from bytecover2_milvus.songs.read.readers import read_song, read_songs, song_paths
+from bytecover2_milvus.songs.readers import read_song, read_songs, song_paths
 from bytecover2_milvus.songs.select import select_songs
 
 

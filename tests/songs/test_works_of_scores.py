@@ -14,8 +14,8 @@ from written_scores import TICKS, TUNE, melody, musicxml_note, write_midi
 
 from bytecover2_milvus.errors import ManifestError, SongError, TrainingError
 from bytecover2_milvus.songs.read.midi import name_chord
-from bytecover2_milvus.songs.read.readers import read_song
 from bytecover2_milvus.songs.read.repeats import Bar, playing_order
+from bytecover2_milvus.songs.readers import read_song
 from bytecover2_milvus.songs.score import Song
 from bytecover2_milvus.songs.select import select_songs
 from bytecover2_milvus.training.data.corpus import Corpus

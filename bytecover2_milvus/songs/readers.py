@@ -13,19 +13,19 @@ from functools import partial
 from itertools import chain, count
 from pathlib import Path
 
-from ...atomic import atomic_write
-from ...errors import SongError
-from ...extras import why_not_imported
-from ...manifest import Track
-from ...parallel import map_in_processes
-from ...untrusted import DAMAGED, read_bytes, read_text, shorten
-from ..score import Song
-from ..version import READING
-from .midi import read_midi
-from .musicxml import XML_BYTES, read_musicxml
-from .phrases import song_from_transcript
-from .pop909 import CHORDS, read_pop909
-from .transcript import Transcript
+from ..atomic import atomic_write
+from ..errors import SongError
+from ..extras import why_not_imported
+from ..manifest import Track
+from ..parallel import map_in_processes
+from ..untrusted import DAMAGED, read_bytes, read_text, shorten
+from .read.midi import read_midi
+from .read.musicxml import XML_BYTES, read_musicxml
+from .read.phrases import song_from_transcript
+from .read.pop909 import CHORDS, read_pop909
+from .read.transcript import Transcript
+from .score import Song
+from .version import READING
 
 KEPT_BYTES = 64 << 20  # of a song in the cache
 
