@@ -225,6 +225,24 @@ def test_with_a_token_and_nothing_allowed(
     browser.errors.clear()  # the browser reports the status 401
 
 
+def test_with_a_token_the_track_is_fetched_and_heard(
+    browser: Chromium, filled: Path, bundle: Path, cover: Path, tmp_path: Path
+) -> None:
+    with Running(filled, bundle, tmp_path, "--allow-audio", BYTECOVER2_SERVE_TOKEN=SECRET) as service:
+        browser.open(f"http://127.0.0.1:{service.port}/")
+        browser.wait("document.activeElement.id === 'token'")
+        browser.evaluate(f"document.querySelector('#token').value = '{SECRET}'")
+        browser.press("Enter")
+        browser.wait("!document.querySelector('#ask').hidden")
+        browser.choose("#file", cover)
+        browser.wait("query.readyState > 0 && track.readyState > 0 && !query.seeking && !track.seeking")
+        assert browser.evaluate("track.src").startswith("blob:")
+        query_s, track_s = browser.evaluate("[query.currentTime, track.currentTime]")
+        assert query_s - track_s == pytest.approx(COVER_STARTS_S, abs=1.5)
+        assert not [request for request in browser.requests if SECRET in request["url"]]
+    browser.errors.clear()  # the browser reports the status 401
+
+
 # Without the page
 
 
