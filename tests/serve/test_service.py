@@ -311,7 +311,8 @@ def test_requests_are_counted(service: Running, music: Path) -> None:
         assert more(f"bytecover2_serve_stage_seconds_count|{stage}") == 1
     duration_s = soundfile.info(music / "inside.wav").duration
     assert more("bytecover2_serve_audio_seconds_total") == pytest.approx(duration_s, abs=0.01)
-    assert after["bytecover2_serve_admitted"] == 0 and after["process_resident_memory_bytes"] > 0
+    assert after["bytecover2_serve_admitted"] == 0
+    assert after.get("process_resident_memory_bytes", 1) > 0  # which is told on Linux only
 
 
 def test_many_ask_at_once_and_all_are_answered_alike(service: Running, music: Path) -> None:
