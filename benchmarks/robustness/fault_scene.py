@@ -48,7 +48,7 @@ import signal
 from bytecover2_milvus.ingest import pipeline as module
 from bytecover2_milvus.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a benchmark in the background ignores it
-module.ingest_with.__kwdefaults__["batch_size"] = {BATCH_SIZE}
+module.ingest.__kwdefaults__["batch_size"] = {BATCH_SIZE}
 main(prog_name="bytecover2-milvus")
 """
 

@@ -43,7 +43,7 @@ import soundfile
 
 from bytecover2_milvus.cpu import usable_cores
 from bytecover2_milvus.embedding.embedder import Embedder
-from bytecover2_milvus.ingest.pipeline import ingest_with
+from bytecover2_milvus.ingest.pipeline import ingest
 from bytecover2_milvus.ingest.ray import OBJECT_STORE, Cluster
 from bytecover2_milvus.ingest.reader import LocalReader, Reader
 from bytecover2_milvus.manifest import tracks_in
@@ -88,7 +88,7 @@ def measure(folder: Path, listen: Callable[[], Reader]) -> tuple[Run, dict[str, 
         model = Embedder(device="cpu", threads=1)
         collection = TrackCollection.create(client, "tracks", model)
         start_s = time.perf_counter()
-        for done, record in enumerate(ingest_with(listen(), tracks, collection, batch_size=1), 1):
+        for done, record in enumerate(ingest(tracks, listen(), collection, batch_size=1), 1):
             if record.status != "added":
                 raise click.ClickException(f"{record.path}: {record.status} {record.reason}")
             if done in (1, first, len(tracks)):

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import BufferedIOBase
 from itertools import count
@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,23 @@ CLOCK_TICK_NS = 2_000_000_000  # the coarsest times that file systems keep, FAT'
 _TOO_LONG = "longer than this machine's memory holds; split it"
 _TELLING = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
-_Key = TypeVar("_Key")
+
+class FileToDecode(Protocol):
+    """A file to decode, unless its content is known."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def known(self) -> Sequence[str]:
+        """Content hashes: a file that has one of them is not decoded."""
+        ...
+
+    @property
+    def limits(self) -> Limits | None: ...
+
+
+_File = TypeVar("_File", bound=FileToDecode)
 
 
 @dataclass(frozen=True)
@@ -44,19 +60,9 @@ class Decoded:
     content_hash: str  # SHA-256 of its bytes, hexadecimal
     size: int  # bytes
     mtime_ns: int
-    waveform: NDArray[np.float32] | None  # (n_samples,); None where the content was known already, or is in a file
+    waveform: NDArray[np.float32] | None  # (n_samples,); None where the content was known already, or it is elsewhere
     warning: str = ""
-
-
-@dataclass(frozen=True)
-class Job(Generic[_Key]):
-    """A file to decode unless its content is one of those `known`."""
-
-    key: _Key
-    path: Path
-    known: Sequence[str] = ()  # content hashes
-    stored: Mapping[str, Sequence[Span]] = field(default_factory=dict)  # by content hash: what is embedded already
-    limits: Limits | None = None
+    spans: Sequence[Span] = ()  # of an ingest: the whole, then the segments that are not silent; none of known content
 
 
 def hash_content(file: BufferedIOBase) -> str:
@@ -147,10 +153,10 @@ def _is_as_before(path: Path, before: os.stat_result, content_hash: str, limits:
 
 
 @dataclass(eq=False)
-class _Task(Generic[_Key]):
-    """A job that was taken, and its result as soon as there is one."""
+class _Task(Generic[_File]):
+    """A file that was taken, and its result as soon as there is one."""
 
-    job: Job[_Key]
+    file: _File
     result: Decoded | AudioError | None = None
 
 
@@ -194,8 +200,8 @@ class Decoder:
                 self._folder.cleanup()
                 self._folder = None
 
-    def decode(self, jobs: Iterable[Job[_Key]]) -> Iterator[tuple[_Key, Decoded | AudioError]]:
-        """Each file decoded, or the error that it gave, in the order of the jobs.
+    def read(self, files: Iterable[_File]) -> Iterator[tuple[_File, Decoded | AudioError]]:
+        """Each file decoded, or the error that it gave, in the order of the files.
 
         At most two waveforms per worker wait to be taken. A file over which a worker dies is decoded once more, when
         nothing else is, and comes last: where memory was short, it may not have been that file's fault.
@@ -206,13 +212,13 @@ class Decoder:
             If no worker can be started.
         """
         if self._n_workers == 0:
-            yield from ((job.key, _decode(job.path, job.known, job.limits)) for job in jobs)
+            yield from ((file, _decode_into(None, file.path, file.known, file.limits)) for file in files)
             return
         if any(started.pending for started in self._started):  # of a run that was abandoned
             self.__exit__(None, None, None)
-        tasks = map(_Task[_Key], jobs)
-        taken, again, suspects = deque[_Task[_Key]](), deque[_Task[_Key]](), deque[_Task[_Key]]()
-        suspect: _Task[_Key] | None = None
+        tasks = map(_Task[_File], files)
+        taken, again, suspects = deque[_Task[_File]](), deque[_Task[_File]](), deque[_Task[_File]]()
+        suspect: _Task[_File] | None = None
         while True:
             while again:
                 self._submit(again.popleft())
@@ -231,22 +237,22 @@ class Decoder:
                 started = owing[connection]
                 try:
                     for answer in started.worker.answers():
-                        task, file = started.pending.popleft()
-                        task.result = self._take(answer, file)
+                        task, into = started.pending.popleft()
+                        task.result = self._take(answer, into)
                 except WorkerDied:
-                    (task, file), *others = started.pending
+                    (task, into), *others = started.pending
                     self._started.remove(started)
                     started.worker.end()
-                    file.unlink(missing_ok=True)
+                    into.unlink(missing_ok=True)
                     again.extend(task for task, _ in others)
                     if task is suspect:
                         reason = "its decoder died, out of memory or through a fault of the codec"
-                        task.result = UnreadableAudio(f"{task.job.path}: {reason}; convert or leave it out")
+                        task.result = UnreadableAudio(f"{task.file.path}: {reason}; convert or leave it out")
                     else:
                         taken.remove(task)
                         suspects.append(task)
             while taken and (result := taken[0].result) is not None:
-                yield taken.popleft().job.key, result
+                yield taken.popleft().file, result
 
     def _submit(self, task: _Task[Any]) -> None:
         """Give a task to the worker that has least to do."""
@@ -258,31 +264,26 @@ class Decoder:
             idle = [_Started(Worker(_decode_into, folder))]
             self._started += idle
         started = min(idle or self._started, key=lambda started: len(started.pending))
-        file = folder / f"{next(self._numbers)}.f32"
-        started.pending.append((task, file))
-        started.worker.ask(file, task.job.path, task.job.known, task.job.limits)
+        into = folder / f"{next(self._numbers)}.f32"
+        started.pending.append((task, into))
+        started.worker.ask(into, task.file.path, task.file.known, task.file.limits)
 
-    def _take(self, decoded: Decoded | AudioError, file: Path) -> Decoded | AudioError:
+    def _take(self, decoded: Decoded | AudioError, into: Path) -> Decoded | AudioError:
         """The answer of a worker, its waveform mapped from the file, which goes when nothing uses it any more."""
-        if isinstance(decoded, AudioError) or not file.exists():
+        if isinstance(decoded, AudioError) or not into.exists():
             return decoded
-        waveform = np.memmap(file, dtype=np.float32, mode="r")
-        file.unlink()
+        waveform = np.memmap(into, dtype=np.float32, mode="r")
+        into.unlink()
         return replace(decoded, waveform=waveform)
 
 
-def _decode_into(file: Path, path: Path, known: Sequence[str], limits: Limits | None) -> Decoded | AudioError:
-    """The result of `decode`, with the waveform in `file`, which is missing if there is none; an error is returned."""
-    decoded = _decode(path, known, limits, file)
-    if isinstance(decoded, AudioError):
-        file.unlink(missing_ok=True)
-    return decoded
-
-
-def _decode(path: Path, known: Sequence[str], limits: Limits | None, into: Path | None = None) -> Decoded | AudioError:
+def _decode_into(file: Path | None, path: Path, known: Sequence[str], limits: Limits | None) -> Decoded | AudioError:
+    """The result of `decode`, with the waveform in `file` if one is given; an error is returned, and leaves no `file`."""
     try:
-        return decode(path, known, into, limits)
+        return decode(path, known, file, limits)
     except AudioError as error:
+        if file is not None:
+            file.unlink(missing_ok=True)
         return error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..audio.limits import Limits
     from ..audio.segments import Segments
     from ..ingest.batch import IngestRecord
+    from ..ingest.prometheus import IngestRun
     from ..manifest import Track
     from ..milvus.properties import EmbeddingModel
 
@@ -97,10 +98,7 @@ def ingest(
       bytecover2-milvus ingest music/ --uri bytecover2.db
     """
     from ..atomic import check_writable
-    from ..errors import OutputError
     from ..ingest.prometheus import IngestRun
-    from ..milvus.collection import TrackCollection
-    from ..milvus.index import lite_size_warning
 
     if vectors and (paths or manifest or bulk):
         raise click.UsageError("--vectors takes the place of files, folders and --manifest, and goes into a Milvus")
@@ -112,10 +110,10 @@ def ingest(
         raise click.UsageError("--ray embeds audio; the rows of --vectors are embedded already")
     if ray and workers == 0:
         raise click.UsageError("--ray needs one or more --workers")
-    progress, tracks = IngestRun(collection), None
+    run, tracks = IngestRun(collection), None
     if metrics:
         check_writable(metrics)
-    try:
+    with _told_of_its_end(run, metrics):
         if vectors:
             size, model, start = _of_vectors(vectors)
         else:
@@ -126,35 +124,57 @@ def ingest(
                 store.set_segmentation(segments)
             if not bulk and model.chroma_id and (lack := store.why_no_second_stage(model)):
                 say(f"note: {lack}")
-            with progress_bar("ingest", size) as bar, closing(start(store)) as records:
-                for record in records:
-                    progress.count(record)
-                    if as_json:
-                        print_json(asdict(record))
-                    for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
-                        bar.print(f"{record.status}: {problem}")
-                    bar.update(advance=1, note=record.track_id)
-            where = f"{len(store.write())} Parquet files in {bulk}" if bulk else f"{collection} at {milvus}"
-            if not (bulk or isinstance(store, TrackCollection)):
-                where += ", which was not made"
-            progress.rows = store.count()
-            advice = lite_size_warning(store.client, progress.rows) if isinstance(store, TrackCollection) else ""
+            with closing(start(store)) as records:
+                _follow(records, run, size, as_json)
+            where, advice = _stored(store, run, bulk, f"{collection} at {milvus}")
+    say(f"{_counts(run.tracks)}; {run.rows} rows in {where}")
+    if advice:
+        say(f"warning: {collection} has {run.rows} rows; {advice}")
+    if metrics:
+        run.write(metrics)
+    if run.tracks["failed"]:
+        sys.exit(1)
+
+
+@contextmanager
+def _told_of_its_end(run: IngestRun, metrics: Path | None) -> Iterator[None]:
+    """What ends a run before its time is raised again, when the metrics are written and Ctrl-C has had its answer."""
+    from ..errors import OutputError
+
+    try:
+        yield
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and progress.tracks:
+        if isinstance(error, KeyboardInterrupt) and run.tracks:
             click.echo(err=True)
-            say(f"{_counts(progress.tracks)} so far; the same command goes on")
+            say(f"{_counts(run.tracks)} so far; the same command goes on")
         if metrics:
             with suppress(OutputError):  # what ended the run is to be told
-                progress.write(metrics)
+                run.write(metrics)
         raise
-    statuses = progress.tracks
-    say(f"{_counts(statuses)}; {progress.rows} rows in {where}")
-    if advice:
-        say(f"warning: {collection} has {progress.rows} rows; {advice}")
-    if metrics:
-        progress.write(metrics)
-    if statuses["failed"]:
-        sys.exit(1)
+
+
+def _follow(records: Iterable[IngestRecord], run: IngestRun, size: int, as_json: bool) -> None:
+    """Count and print records as they come."""
+    with progress_bar("ingest", size) as bar:
+        for record in records:
+            run.count(record)
+            if as_json:
+                print_json(asdict(record))
+            for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
+                bar.print(f"{record.status}: {problem}")
+            bar.update(advance=1, note=record.track_id)
+
+
+def _stored(store: Any, run: IngestRun, bulk: Path | None, place: str) -> tuple[str, str]:
+    """Where the rows of the run are, in words, and advice for so many; the files of a bulk import are written."""
+    from ..milvus.collection import TrackCollection
+    from ..milvus.index import lite_size_warning
+
+    where = f"{len(store.write())} Parquet files in {bulk}" if bulk else place
+    if not (bulk or isinstance(store, TrackCollection)):
+        where += ", which was not made"
+    run.rows = store.count()
+    return where, lite_size_warning(store.client, run.rows) if isinstance(store, TrackCollection) else ""
 
 
 def _counts(tracks: Mapping[str, int]) -> str:
@@ -175,15 +195,11 @@ def _of_audio(
 ) -> tuple[EmbeddingModel, Callable[[Any], Generator[IngestRecord, None, None]]]:
     """The model that embeds the tracks, and what ingests them into a store."""
     from ..embedding.embedder import Embedder
-    from ..ingest.pipeline import ingest_with
+    from ..ingest.pipeline import ingest as ingest_tracks
     from ..ingest.ray import Cluster
-    from ..ingest.reader import LocalReader
 
-    if ray:
-        cluster = Cluster(ray, bundle, device, workers)
-        return cluster, partial(ingest_with, cluster, tracks, limits=limits)
-    embedder = Embedder(bundle, device)
-    return embedder, partial(ingest_with, LocalReader(embedder, workers), tracks, limits=limits)
+    model = Cluster(ray, bundle, device, workers) if ray else Embedder(bundle, device)
+    return model, partial(ingest_tracks, tracks, model, workers=workers, limits=limits)
 
 
 @contextmanager

@@ -23,13 +23,14 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from ..alignment.verdict import Verdict
-from ..audio.decode_pool import Decoded, Job, decode
+from ..audio.decode_pool import Decoded, decode
+from ..audio.limits import Limits
 from ..audio.segments import Segments, Span
 from ..cpu import usable_cores
 from ..embedding.bundle import default_bundle, open_bundle
@@ -38,7 +39,8 @@ from ..errors import AudioError, BytecoverError, ChromaError, ClusterError, Devi
 from ..extras import why_not_imported
 from ..milvus.properties import EmbeddingModel
 from ..milvus.schema import Features
-from .reader import ReadFile, hear
+from .listing import ListedTrack
+from .reader import hear
 
 LOCAL = "local"  # the address of a cluster of this machine alone, which ends with the run
 AHEAD = 2  # files that a worker has: one under way, and one that waits so that it need not
@@ -48,22 +50,12 @@ KNOCK_S = 10.0  # for the connection to an address
 LOOPBACK = "127.0.0.1"
 OBJECT_STORE = 80 << 20  # bytes, of a local cluster: about the least that Ray takes
 
-_Key = TypeVar("_Key")
-
 
 @dataclass(frozen=True)
-class _Answer:
-    """The answer of a worker about a file that it read."""
+class _Embedded(Decoded):
+    """A file as a worker read it: without the waveform, with what that gave."""
 
-    decoded: Decoded  # without the waveform
-    spans: Sequence[Span]
-    features: Mapping[Span, Features] | BytecoverError  # of the spans that are not stored
-
-    def hear(self, spans: Sequence[Span]) -> list[Features]:
-        """The features of the spans, as by `ReadFile.hear`."""
-        if isinstance(self.features, BytecoverError):
-            raise self.features
-        return [self.features[span] for span in spans]
+    features: Mapping[Span, Features] | BytecoverError = field(default_factory=dict)  # of spans that are not stored
 
 
 class Worker:
@@ -89,22 +81,30 @@ class Worker:
                 " bytecover2-milvus on every machine, or name a --bundle that all can read"
             )
 
-    def read(self, job: Job[None], segments: Segments) -> _Answer | AudioError:
-        """Decode a file, and embed what is not stored of it."""
+    def read(
+        self,
+        path: Path,
+        known: Sequence[str],
+        stored: Mapping[str, Sequence[Span]],
+        segments: Segments,
+        limits: Limits | None,
+    ) -> _Embedded | AudioError:
+        """Decode a file, unless its content is `known`, and embed what is not `stored` of it."""
         try:
-            decoded = decode(job.path, job.known, limits=job.limits)
+            decoded = decode(path, known, limits=limits)
         except AudioError as error:
             return error
-        waveform, decoded = decoded.waveform, replace(decoded, waveform=None)
-        if waveform is None:
-            return _Answer(decoded, (), {})
-        spans = segments.audible_spans(waveform)
-        missing = [span for span in spans if span not in set(job.stored.get(decoded.content_hash, ()))]
+        if decoded.waveform is None:
+            return _Embedded(decoded.content_hash, decoded.size, decoded.mtime_ns, None)
+        spans = segments.audible_spans(decoded.waveform)
+        missing = [span for span in spans if span not in set(stored.get(decoded.content_hash, ()))]
+        features: Mapping[Span, Features] | BytecoverError
         try:
-            features = hear(self._embedder, waveform, missing)
+            features = dict(zip(missing, hear(self._embedder, decoded.waveform, missing), strict=True))
         except (AudioError, ChromaError, DeviceError) as error:
-            return _Answer(decoded, spans, error)
-        return _Answer(decoded, spans, dict(zip(missing, features, strict=True)))
+            features = error
+        facts = (decoded.content_hash, decoded.size, decoded.mtime_ns)
+        return _Embedded(*facts, None, decoded.warning, spans, features)
 
 
 @dataclass(eq=False)
@@ -112,11 +112,11 @@ class _Started:
     """A worker that has its session, and the answers that it owes, the oldest first."""
 
     actor: Any
-    owes: deque[tuple[Any, Job[Any]]] = field(default_factory=deque)  # reference to the answer, job
+    owes: deque[tuple[Any, ListedTrack]] = field(default_factory=deque)  # reference to the answer, track
 
 
 class Cluster:
-    """A Ray cluster that decodes and embeds, for `ingest_with`; leave its ``with`` block to end its workers.
+    """A Ray cluster that decodes and embeds, for `ingest`; leave its ``with`` block to end its workers.
 
     A file that is stored under another name is embedded in vain, because that is found out only afterwards.
 
@@ -200,7 +200,9 @@ class Cluster:
         self._starting, self._started = {}, []
         self._ray.shutdown()
 
-    def read(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
+    def read(
+        self, tracks: Iterable[ListedTrack], segments: Segments
+    ) -> Iterator[tuple[ListedTrack, Decoded | AudioError]]:
         """Files read as by `Reader.read`; workers are started when there is a first file for them.
 
         Raises
@@ -210,7 +212,7 @@ class Cluster:
         BytecoverError
             As `Worker.start`.
         """
-        todo, deaths = deque(jobs), Counter[Path]()
+        todo, deaths = deque(tracks), Counter[Path]()
         if todo and not (self._starting or self._started):
             for _ in range(self._n_workers):
                 self._add_worker()
@@ -227,39 +229,45 @@ class Cluster:
             else:
                 yield from self._take(owing[ready[0]], todo, deaths)
 
-    def _hand_out(self, todo: deque[Job[_Key]], segments: Segments) -> None:
+    def hear(self, decoded: Decoded, spans: Sequence[Span]) -> list[Features]:
+        """The features of the spans, which a worker has embedded already."""
+        assert isinstance(decoded, _Embedded)
+        if isinstance(decoded.features, BytecoverError):
+            raise decoded.features
+        return [decoded.features[span] for span in spans]
+
+    def _hand_out(self, todo: deque[ListedTrack], segments: Segments) -> None:
         """Give each worker enough to do, those first that have least."""
         while todo and self._started:
             worker = min(self._started, key=lambda worker: len(worker.owes))
             if len(worker.owes) >= AHEAD:
                 return
-            job = todo.popleft()
-            asked = Job(None, job.path, job.known, job.stored, job.limits)
-            worker.owes.append((worker.actor.read.remote(asked, segments), job))
+            listed = todo.popleft()
+            asked = (listed.path, listed.known, listed.stored, segments, listed.limits)  # a row would be sent in vain
+            worker.owes.append((worker.actor.read.remote(*asked), listed))
 
     def _take(
-        self, worker: _Started, todo: deque[Job[_Key]], deaths: Counter[Path]
-    ) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
+        self, worker: _Started, todo: deque[ListedTrack], deaths: Counter[Path]
+    ) -> Iterator[tuple[ListedTrack, Decoded | AudioError]]:
         """The oldest answer that a worker owes; if it has died, its files go back to the front of `todo`."""
-        ref, job = worker.owes[0]
+        ref, listed = worker.owes[0]
         try:
             with self._one_line_errors():
                 answer = self._ray.get(ref)
         except _WorkerDied:
             self._started.remove(worker)
             self._add_worker()
-            deaths[job.path] += 1
-            if deaths[job.path] == DEATHS:
+            deaths[listed.path] += 1
+            if deaths[listed.path] == DEATHS:
                 worker.owes.popleft()
                 reason = f"{DEATHS} workers died over it, out of memory or through a fault of the codec"
-                yield job.key, UnreadableAudio(f"{job.path}: {reason}; convert or leave it out")
+                yield listed, UnreadableAudio(f"{listed.path}: {reason}; convert or leave it out")
             else:
-                warnings.warn(f"{job.path}: its worker died, it goes to another", stacklevel=1)
-            todo.extendleft(job for _, job in reversed(worker.owes))
+                warnings.warn(f"{listed.path}: its worker died, it goes to another", stacklevel=1)
+            todo.extendleft(listed for _, listed in reversed(worker.owes))
             return
         worker.owes.popleft()
-        file = answer if isinstance(answer, AudioError) else ReadFile(answer.decoded, answer.spans, answer.hear)
-        yield job.key, file
+        yield listed, answer
 
     def _add_worker(self) -> None:
         """Ask for a worker; it starts when the cluster has room."""

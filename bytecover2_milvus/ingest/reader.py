@@ -1,38 +1,29 @@
-"""Recordings in, embeddings of their parts out: what an ingest needs of whoever reads the files.
+"""Files in, embeddings of their parts out: what an ingest needs of whoever reads the files.
 
 `LocalReader` decodes and embeds on this machine; `bytecover2_milvus.ingest.ray.Cluster` has it done by others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..alignment.chroma import encode, to_levels
 from ..alignment.verdict import Verdict
-from ..audio.decode_pool import Decoded, Decoder, Job
+from ..audio.decode_pool import Decoded, Decoder
 from ..audio.segments import Segments, Span
 from ..embedding.embedder import Embedder
 from ..errors import AudioError
 from ..milvus.schema import Features
-
-_Key = TypeVar("_Key")
-
-
-@dataclass(frozen=True)
-class ReadFile:
-    """A file that was read, and how its parts sound."""
-
-    decoded: Decoded  # its waveform may be elsewhere
-    spans: Sequence[Span]  # the whole, then the segments that are not silent; none where the content was known
-    hear: Callable[[Sequence[Span]], list[Features]]  # some of `spans`; raises AudioError, ChromaError, DeviceError
+from .listing import ListedTrack
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Reads files and embeds them; leave its ``with`` block to end what it started."""
 
@@ -51,10 +42,18 @@ class Reader(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def read(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
-        """Each file read, or the error that it gave, in the order of the jobs.
+    def read(
+        self, tracks: Iterable[ListedTrack], segments: Segments
+    ) -> Iterator[tuple[ListedTrack, Decoded | AudioError]]:
+        """Each file decoded, with its spans, or the error that it gave; a `LocalReader` keeps their order."""
+        ...
 
-        `ReadFile.hear` gives any span that is not among `Job.stored` of the content.
+    def hear(self, decoded: Decoded, spans: Sequence[Span]) -> list[Features]:
+        """Features of some spans of a file that `read` gave, of those that were not among `ListedTrack.stored`.
+
+        Raises
+        ------
+        AudioError, ChromaError, DeviceError
         """
         ...
 
@@ -93,16 +92,17 @@ class LocalReader:
     ) -> None:
         self._decoder.__exit__(kind, error, trace)
 
-    def read(self, jobs: Iterable[Job[_Key]], segments: Segments) -> Iterator[tuple[_Key, ReadFile | AudioError]]:
-        for key, decoded in self._decoder.decode(jobs):
-            yield key, decoded if isinstance(decoded, AudioError) else self._read_file(decoded, segments)
+    def read(
+        self, tracks: Iterable[ListedTrack], segments: Segments
+    ) -> Iterator[tuple[ListedTrack, Decoded | AudioError]]:
+        for listed, decoded in self._decoder.read(tracks):
+            if isinstance(decoded, Decoded) and decoded.waveform is not None:
+                decoded = replace(decoded, spans=segments.audible_spans(decoded.waveform))
+            yield listed, decoded
 
-    def _read_file(self, decoded: Decoded, segments: Segments) -> ReadFile:
-        waveform = decoded.waveform
-        if waveform is None:
-            return ReadFile(decoded, [], lambda some: [])
-        spans = segments.audible_spans(waveform)
-        return ReadFile(decoded, spans, lambda some: hear(self._embedder, waveform, some))
+    def hear(self, decoded: Decoded, spans: Sequence[Span]) -> list[Features]:
+        assert decoded.waveform is not None  # content that is known has no spans
+        return hear(self._embedder, decoded.waveform, spans)
 
 
 def hear(embedder: Embedder, waveform: NDArray[np.float32], spans: Sequence[Span]) -> list[Features]:

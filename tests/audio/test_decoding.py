@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,23 @@ import soundfile
 from audio_files import write_two_hours
 
 from bytecover2_milvus.audio import decode_pool as decoding
-from bytecover2_milvus.audio.decode_pool import Decoded, Decoder, Job, decode
+from bytecover2_milvus.audio.decode_pool import Decoded, Decoder, decode
 from bytecover2_milvus.audio.limits import Limits
 from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE
-from bytecover2_milvus.errors import BytecoverError, SilentAudio, UnreadableAudio
+from bytecover2_milvus.errors import AudioError, BytecoverError, SilentAudio, UnreadableAudio
+
+
+@dataclass(frozen=True)
+class File:
+    path: Path
+    known: Sequence[str] = ()  # content hashes
+    limits: Limits | None = None
+
+
+def read(decoder: Decoder, paths: Iterable[Path]) -> dict[Path, Decoded | AudioError]:
+    """What each file gave, in the order in which they came."""
+    return {file.path: decoded for file, decoded in decoder.read(map(File, paths))}
 
 
 @pytest.fixture
@@ -40,7 +53,8 @@ def paths(tmp_path: Path) -> list[Path]:
 def test_what_a_file_holds(paths: list[Path], workers: int) -> None:
     known = hashlib.sha256(paths[0].read_bytes()).hexdigest()
     with Decoder(workers) as decoder:
-        decoded = dict(decoder.decode(Job(path, path, [known]) for path in [*paths, Path("missing.wav")]))
+        asked = [File(path, [known]) for path in [*paths, Path("missing.wav")]]
+        decoded = {file.path: what for file, what in decoder.read(asked)}
     assert set(decoded) == {*paths, Path("missing.wav")}
     assert isinstance(decoded[Path("missing.wav")], UnreadableAudio)
     status = paths[0].stat()
@@ -53,14 +67,14 @@ def test_what_a_file_holds(paths: list[Path], workers: int) -> None:
 def test_few_waveforms_wait_at_a_time(paths: list[Path]) -> None:
     handed_out = 0
 
-    def jobs():
+    def files():
         nonlocal handed_out
         for path in paths:
             handed_out += 1
-            yield Job(path, path)
+            yield File(path)
 
     with Decoder(1) as decoder:
-        for taken, _ in enumerate(decoder.decode(jobs()), start=1):
+        for taken, _ in enumerate(decoder.read(files()), start=1):
             assert handed_out <= taken + 2
 
 
@@ -69,7 +83,7 @@ def test_nothing_is_left_of_waveforms_that_were_taken(tmp_path: Path, paths: lis
     soundfile.write(broken, np.zeros(3 * SAMPLE_RATE), SAMPLE_RATE)  # silent: known only when all of it is decoded
     with Decoder(1) as decoder:
         for path in [broken, paths[0]]:
-            [(_, decoded)] = decoder.decode([Job(path, path)])
+            [(_, decoded)] = decoder.read([File(path)])
             assert list(Path(decoder._folder.name).iterdir()) == []
             assert isinstance(decoded, SilentAudio) or isinstance(decoded.waveform, np.memmap)
 
@@ -79,7 +93,7 @@ def test_files_come_in_the_order_in_which_they_were_asked_for(tmp_path: Path, pa
     slow = write_two_hours(tmp_path / "slow.wav")
     with Decoder(workers) as decoder:
         asked = [slow, *paths, tmp_path / "missing.wav"]
-        assert [key for key, _ in decoder.decode(Job(path, path) for path in asked)] == asked
+        assert [file.path for file, _ in decoder.read(map(File, asked))] == asked
 
 
 def test_a_cut_off_file_warns(tmp_path: Path, paths: list[Path]) -> None:
@@ -137,7 +151,7 @@ def test_a_worker_that_dies_costs_only_its_file(
     deadly = write_two_hours(tmp_path / "deadly.wav")
     kill_readers_of(deadly)
     with Decoder(workers) as decoder:
-        decoded = dict(decoder.decode(Job(path, path) for path in [*paths[:3], deadly, *paths[3:]]))
+        decoded = read(decoder, [*paths[:3], deadly, *paths[3:]])
     reason = "its decoder died, out of memory or through a fault of the codec; convert or leave it out"
     assert str(decoded.pop(deadly)) == f"{deadly}: {reason}"
     assert all(isinstance(entry, Decoded) for entry in decoded.values()) and set(decoded) == set(paths)
@@ -147,28 +161,29 @@ def test_a_worker_that_dies_costs_only_its_file(
 def test_a_worker_that_was_killed_for_nothing_costs_nothing(paths: list[Path]) -> None:
     others = children(os.getpid())  # a browser or a server of other tests
     with Decoder(2) as decoder:
-        assert len(list(decoder.decode(Job(path, path) for path in paths))) == len(paths)
+        assert len(read(decoder, paths)) == len(paths)
         workers = set(children(os.getpid())).difference(others)
         assert workers
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
-        decoded = dict(decoder.decode(Job(path, path) for path in paths))
+        decoded = read(decoder, paths)
     assert all(isinstance(entry, Decoded) for entry in decoded.values()) and set(decoded) == set(paths)
 
 
 def test_what_was_abandoned_is_not_taken_for_what_comes_next(tmp_path: Path, paths: list[Path]) -> None:
     with Decoder(1) as decoder:
-        assert next(decoder.decode(Job(path, path) for path in [paths[0], write_two_hours(tmp_path / "long.wav")]))
-        assert [path for path, _ in decoder.decode(Job(path, path) for path in paths[1:])] == paths[1:]
+        assert next(decoder.read(map(File, [paths[0], write_two_hours(tmp_path / "long.wav")])))
+        assert list(read(decoder, paths[1:])) == paths[1:]
 
 
 IN_A_POOL = """
 import multiprocessing, sys
 def decode(path):
     from pathlib import Path
-    from bytecover2_milvus.audio.decode_pool import Decoder, Job
+    from types import SimpleNamespace
+    from bytecover2_milvus.audio.decode_pool import Decoder
     with Decoder(1) as decoder:
-        [(_, decoded)] = decoder.decode([Job(0, Path(path))])
+        [(_, decoded)] = decoder.read([SimpleNamespace(path=Path(path), known=(), limits=None)])
     return len(decoded.waveform)
 context = multiprocessing.get_context("fork")
 with context.Pool(1) as pool:
@@ -193,7 +208,7 @@ def test_workers_that_cannot_start_are_no_fault_of_a_file(paths: list[Path], mon
     for python, reason in (("/bin/false", r"ended before it did anything \(status 1\)"), ("/gone", "No such file")):
         monkeypatch.setattr("bytecover2_milvus.parallel.get_executable", lambda python=python: python)
         with Decoder(1) as decoder, pytest.raises(BytecoverError, match=f"{reason}.*; set workers to 0"):
-            list(decoder.decode([Job(0, paths[0])]))
+            list(decoder.read([File(paths[0])]))
 
 
 class _Writer:
@@ -258,19 +273,19 @@ def test_any_exception_over_a_file_is_of_that_file(paths: list[Path], monkeypatc
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_limits_hold_wherever_a_file_is_decoded(paths: list[Path], workers: int) -> None:
-    wanted = {1.5: Limits(maximum_s=1.5), 3.0: Limits(maximum_s=3.0)}  # of files of 2 s
-    jobs = [Job(seconds, paths[0], limits=limits) for seconds, limits in wanted.items()]
+    files = [File(paths[0], limits=Limits(maximum_s=seconds)) for seconds in (1.5, 3.0)]  # of a file of 2 s
     with Decoder(workers) as decoder:
-        done = dict(decoder.decode(jobs))
-    assert "longer than" in str(done[1.5]) and isinstance(done[3.0], Decoded)
+        (_, refused), (_, taken) = decoder.read(files)
+    assert "longer than" in str(refused) and isinstance(taken, Decoded)
 
 
 DECODE = """
 import sys
 from pathlib import Path
-from bytecover2_milvus.audio.decode_pool import Decoder, Job
+from types import SimpleNamespace
+from bytecover2_milvus.audio.decode_pool import Decoder
 with Decoder(2) as decoder:
-    list(decoder.decode([Job(n, Path(sys.argv[1])) for n in range(4)]))
+    list(decoder.read([SimpleNamespace(path=Path(sys.argv[1]), known=(), limits=None)] * 4))
 """
 
 

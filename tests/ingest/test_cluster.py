@@ -27,7 +27,7 @@ from bytecover2_milvus.cli import main
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.errors import ClusterError, CollectionMismatch, DeviceError
-from bytecover2_milvus.ingest.pipeline import IngestRecord, ingest, ingest_with
+from bytecover2_milvus.ingest.pipeline import IngestRecord, ingest
 from bytecover2_milvus.ingest.ray import DEATHS, OBJECT_STORE, Cluster
 from bytecover2_milvus.manifest import Track, tracks_in
 from bytecover2_milvus.milvus.collection import TrackCollection
@@ -123,7 +123,7 @@ def by_track(records: Iterable[IngestRecord]) -> dict[str, IngestRecord]:
 
 
 def on_cluster(nodes: Nodes, folder: Path, collection: TrackCollection, **options: Any) -> Iterator[IngestRecord]:
-    return ingest_with(Cluster(nodes.address, device="cpu", **options), tracks_in([folder]), collection, batch_size=2)
+    return ingest(tracks_in([folder]), Cluster(nodes.address, device="cpu", **options), collection, batch_size=2)
 
 
 def test_a_cluster_stores_what_one_process_stores(nodes, folder, collection, alone) -> None:
@@ -144,7 +144,7 @@ def test_chroma_comes_from_the_cluster_too(nodes, folder, tiny_notes_bundle, tmp
     list(ingest(tracks, embedder, alone, workers=0))
     with Cluster(nodes.address, tiny_notes_bundle, "cpu", workers=1) as cluster:
         assert (cluster.chroma_id, cluster.chroma_channels) == (embedder.chroma_id, 24)
-        list(ingest_with(cluster, tracks, together))
+        list(ingest(tracks, cluster, together))
     assert entities(together) == entities(alone) and together.count_chroma() == 3
     statistics = [
         {track_id: stored.statistics for track_id, stored in one.stored_chroma(["00", "01", "02"]).items()}
@@ -181,7 +181,7 @@ def test_a_node_that_dies_in_mid_run_costs_nothing(nodes, folder, collection, al
         tracks = [
             track for track in tracks_in([folder]) if track.track_id != "copy"
         ]  # which of two comes first may change
-        run = ingest_with(Cluster(nodes.address, device="cpu"), tracks, collection, batch_size=2)
+        run = ingest(tracks, Cluster(nodes.address, device="cpu"), collection, batch_size=2)
         given = [next(run) for _ in range(2)]
         kill()
         given += run
@@ -206,7 +206,7 @@ def test_a_file_that_kills_its_workers_is_given_up(nodes, folder, collection, tm
     killer.start()
     tracks = [*tracks_in([folder / "00.flac"]), Track(deadly, "deadly"), *tracks_in([folder / "01.flac"])]
     with pytest.warns(UserWarning, match="its worker died"):
-        records = by_track(ingest_with(Cluster(nodes.address, device="cpu"), tracks, collection))
+        records = by_track(ingest(tracks, Cluster(nodes.address, device="cpu"), collection))
     killer.join(10)
     assert 0 < len(killed) <= DEATHS  # on a busy machine, one may die before it has opened the file
     assert {track_id: record.status for track_id, record in records.items()} == {
@@ -254,7 +254,7 @@ def test_a_run_whose_process_is_killed_goes_on(nodes, folder, tmp_path, alone) -
 
 SMALL_BATCHES = """
 import bytecover2_milvus.ingest.pipeline as ingest
-ingest.ingest_with.__kwdefaults__["batch_size"] = 2
+ingest.ingest.__kwdefaults__["batch_size"] = 2
 from bytecover2_milvus.cli import main
 main()
 """
@@ -278,12 +278,12 @@ def test_workers_of_another_model_are_refused(nodes, folder, collection) -> None
     with Cluster(nodes.address, device="cpu") as cluster:
         cluster._contract = dataclasses.replace(cluster._contract, model_id="other")
         with pytest.raises(CollectionMismatch, match="not of other"):
-            ingest_with(cluster, tracks_in([folder]), collection)
+            ingest(tracks_in([folder]), cluster, collection)
         collection.model_id = "other"
         with pytest.raises(
             ClusterError, match=r"on .*: model .*, not other with note map .*; install the same bytecover2-milvus"
         ):
-            list(ingest_with(cluster, tracks_in([folder]), collection))
+            list(ingest(tracks_in([folder]), cluster, collection))
 
 
 LOCAL_CLUSTER = """
