@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .check import Check
 from .embedding.bundle import (
     CARD,
     CHECKPOINT,
@@ -62,22 +62,12 @@ Golden = Mapping[str, NDArray[Any]]
 Models = Mapping[Path, OnnxFile]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check."""
-
-    bundle: str
-    check: str
-    status: str  # ok, skipped (could not or need not be checked) or failed
-    detail: str
-
-
 class _NotChecked(Exception):
     """The reason why a check does not apply here."""
 
 
-def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> Iterator[Finding]:
-    """One finding per check of the bundle in the folder `path`; of the files, one per fault.
+def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> Iterator[Check]:
+    """One result per check of the bundle in the folder `path`; of the files, one per fault.
 
     Nothing more is looked at once a file or the contract is at fault, or the graph is another than the contract says:
     that is not run.
@@ -92,31 +82,29 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
     """
     path = Path(path)
 
-    def find(check: str, look: Callable[[], str], otherwise: str = "failed") -> Finding:
+    def find(check: str, look: Callable[[], str], otherwise: str = "failed") -> Check:
         try:
-            return Finding(str(path), check, "ok", look())
+            return Check(check, "ok", look())
         except _NotChecked as reason:
-            return Finding(str(path), check, "skipped", str(reason))
+            return Check(check, "skipped", str(reason))
         except ImportError as error:
-            return Finding(str(path), check, "skipped", why_not_imported(error, "train"))
+            return Check(check, "skipped", why_not_imported(error, "train"))
         except DeviceError as error:
-            return Finding(str(path), check, otherwise, str(error))
+            return Check(check, otherwise, str(error))
         except BytecoverError as error:
-            return Finding(str(path), check, "failed", str(error))
+            return Check(check, "failed", str(error))
         except DAMAGED as error:  # content that no check foresaw
-            return Finding(
-                str(path), check, "failed", f"{path}: {type(error).__name__}: {shorten(error)}; {COPY_AGAIN}"
-            )
+            return Check(check, "failed", f"{path}: {type(error).__name__}: {shorten(error)}; {COPY_AGAIN}")
 
     if faults := list(_faults(path)):
-        yield from (Finding(str(path), "files", "failed", fault) for fault in faults)
+        yield from (Check("files", "failed", fault) for fault in faults)
         return
     yield find("files", lambda: f"all are there and as {SUMS} says")
     try:
         bundle = open_bundle(path)
         _check_card(bundle)
     except BundleError as error:
-        yield Finding(str(path), "contract", "failed", str(error))
+        yield Check("contract", "failed", str(error))
         return
     contract = bundle.contract
     yield find("contract", lambda: f"version {contract.contract_version}, {contract.name}, model {contract.model_id}")
@@ -124,7 +112,7 @@ def verify(path: str | Path, device: str = "auto", *, trust: bool = False) -> It
         models = {path / name: OnnxFile.read(path / name) for name in (MODEL, MODEL_CQT) if name in bundle.files}
         golden = _read_golden(bundle)
     except BundleError as error:
-        yield Finding(str(path), "contents", "failed", str(error))
+        yield Check("contents", "failed", str(error))
         return
     promised = [find("metadata", lambda: _check_metadata(bundle, models))]
     promised.append(find("graph", lambda: _check_graph(bundle, models)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 
+from ..check import Check
 from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
 from .output import print_json
 from .tables import listing_options, print_table
@@ -25,13 +26,6 @@ PACKAGES = {  # distribution: what it is needed for
     "pyarrow": "Parquet",
     "ray": "ingest on several machines",
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    check: str
-    status: str  # ok, skipped (not needed for everything) or failed
-    detail: str
 
 
 @click.command()

@@ -33,14 +33,15 @@ def verify(bundles: tuple[Path, ...], device: str, trust: bool, as_json: bool) -
 
     failed = False
     for bundle in bundles or (default_bundle(),):
-        findings = []
-        for finding in verify_bundle(bundle, device, trust=trust):
-            findings.append(finding)
+        checks, records = [], []
+        for check in verify_bundle(bundle, device, trust=trust):
+            checks.append(check)
+            records.append({"bundle": str(bundle)} | asdict(check))
             if as_json:
-                print_json(asdict(finding))
+                print_json(records[-1])
         if not as_json:
-            rows = [(finding.check, finding.status, finding.detail) for finding in findings]
-            print_table(("check", "status", "detail"), rows, str(bundle), [asdict(finding) for finding in findings])
-        failed |= any(finding.status == "failed" for finding in findings)
+            rows = [(check.check, check.status, check.detail) for check in checks]
+            print_table(("check", "status", "detail"), rows, str(bundle), records)
+        failed |= any(check.status == "failed" for check in checks)
     if failed:
         sys.exit(1)

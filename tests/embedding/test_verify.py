@@ -16,10 +16,11 @@ import pytest
 import safetensors.numpy
 from onnx import ModelProto, numpy_helper
 
+from bytecover2_milvus.check import Check
 from bytecover2_milvus.embedding.bundle import default_bundle, write_sums
 from bytecover2_milvus.embedding.onnx_file import OnnxFile
 from bytecover2_milvus.errors import BundleError
-from bytecover2_milvus.verify import Finding, verify
+from bytecover2_milvus.verify import verify
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "contract-1"
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "finding.schema.json").read_text())
@@ -31,8 +32,8 @@ def bundle(tmp_path: Path) -> Path:
     return Path(shutil.copytree(GOLDEN, tmp_path / "bundle"))
 
 
-def finding(folder: Path, check: str, **options: object) -> Finding:
-    """The first finding of that check; what comes after it is not run."""
+def finding(folder: Path, check: str, **options: object) -> Check:
+    """The first result of that check; what comes after it is not run."""
     return next(found for found in verify(folder, "cpu", **options) if found.check == check)
 
 
