@@ -278,7 +278,7 @@ class Decoder:
 
 
 def _decode_into(file: Path | None, path: Path, known: Sequence[str], limits: Limits | None) -> Decoded | AudioError:
-    """The result of `decode`, with the waveform in `file` if one is given; an error is returned, and leaves no `file`."""
+    """The result of `decode`, its waveform in `file` if one is given; an error is returned, and leaves no `file`."""
     try:
         return decode(path, known, file, limits)
     except AudioError as error:
