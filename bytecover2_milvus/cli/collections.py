@@ -252,7 +252,8 @@ def promote(
     from ..embedding.embedder import Embedder
     from ..ingest.promote import promote as run
     from ..milvus.alias import has_collection
-    from ..milvus.collection import WHOLE_TRACKS, TrackCollection
+    from ..milvus.collection import TrackCollection
+    from ..milvus.schema import WHOLE_TRACKS
 
     embedder = Embedder(bundle, device)
     with open_milvus(milvus) as client:

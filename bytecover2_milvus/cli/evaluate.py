@@ -60,7 +60,8 @@ def evaluate(
     """
     from ..errors import ManifestError
     from ..manifest import read_manifest
-    from ..milvus.collection import WHOLE_TRACKS, TrackCollection
+    from ..milvus.collection import TrackCollection
+    from ..milvus.schema import WHOLE_TRACKS
 
     tracks = read_manifest(manifest) if manifest else []
     with open_milvus(milvus) as client:

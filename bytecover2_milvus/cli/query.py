@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ..audio.limits import Limits
     from ..audio.segments import Segments
     from ..milvus.search import Match
+    from ..pages.matches import Asked
+    from ..terminal import Bar
 
 
 @click.command()
@@ -109,8 +111,9 @@ def query(
     from ..embedding.embedder import Embedder
     from ..embedding.query import embed_query
     from ..errors import AudioError, ChromaError
-    from ..milvus.collection import WHOLE_TRACKS, TrackCollection
+    from ..milvus.collection import TrackCollection
     from ..milvus.connection import and_filter
+    from ..milvus.schema import WHOLE_TRACKS
     from ..pages.matches import Asked, matches_page
     from ..second_stage.answer import Catalogue, Question
 
@@ -120,9 +123,8 @@ def query(
     embedder = Embedder(bundle, device)
     filter = and_filter(expression, WHOLE_TRACKS) if whole else expression
     question = Question(limit, group_by, filter, rerank, 0.0 if nearest else min_probability, distinct)
-    matches: list[tuple[Path, Match]] = []
-    asked_for: list[Asked] = []
-    answers, failures = [], 0
+    asked: list[Asked] = []
+    no_covers: list[str] = []  # a line for each recording that has none
     with open_milvus(milvus) as client, progress_bar("query", len(audio)) as bar:
         catalogue = Catalogue(TrackCollection.open(client, collection, embedder.model_id), embedder)
         lack = catalogue.lack if rerank != 0 else "--rerank 0"
@@ -130,40 +132,45 @@ def query(
             raise click.UsageError(f"--distinct needs the second stage: {lack}")
         for file in audio:
             try:
-                asked = embed_query(load_audio(file, limits), embedder, segments or WHOLE)
-                answer = catalogue.answer(asked, question)
+                answer = catalogue.answer(embed_query(load_audio(file, limits), embedder, segments or WHOLE), question)
             except (AudioError, ChromaError) as error:
-                failures += 1
                 bar.print(f"Error: {about(file, error)}")
             else:
-                matches += ((file, match) for match in answer.matches)
                 none = _no_cover(answer.nearest) if answer.judged and not answer.matches else ""
-                asked_for.append(Asked(file, answer.matches, none or answer.note or lack))
-                if answer.note:
-                    bar.print(f"note: {file}: {answer.note}")
-                if none:
-                    answers.append(f"{file}: {none}")
+                asked.append(Asked(file, answer.matches, none or answer.note or lack))
+                no_covers += [f"{file}: {none}"] if none else []
+                _print_at_once(asked[-1], answer.note, none, bar, as_json)
             bar.update(advance=1, note=file.name)
-            if as_json:
-                for asking, match in matches:
-                    print_json({"query": str(asking)} | asdict(match))
-                for line in answers:
-                    bar.print(line)
-                matches.clear()
-                answers.clear()
-        if lack and failures < len(audio):
+        if lack and asked:
             bar.print(f"note: {lack}{'' if rerank != 0 else ': ranked by similarity alone, without a verdict'}")
-    if not as_json and failures < len(audio):
-        if matches or not answers or for_programs():
-            stretches = bool(segments or catalogue.collection.segments)
-            _print_matches(matches, stretches=stretches, judged=not lack)
-        for line in answers:
-            click.echo(printable(line), err=for_programs())
+    if asked and not as_json:
+        stretches = bool(segments or catalogue.collection.segments)
+        _print_answers(asked, no_covers, stretches=stretches, judged=not lack)
     if page:
         with atomic_write(page) as part:
-            part.write_text(matches_page(asked_for, collection, page.parent), encoding="utf-8")
-    if failures:
+            part.write_text(matches_page(asked, collection, page.parent), encoding="utf-8")
+    if len(asked) < len(audio):
         sys.exit(1)
+
+
+def _print_at_once(asked: Asked, note: str, none: str, bar: Bar, as_json: bool) -> None:
+    """Print what need not wait for the other recordings: matches as JSON, and remarks."""
+    if note:
+        bar.print(f"note: {asked.path}: {note}")
+    if as_json:
+        for match in asked.matches:
+            print_json({"query": str(asked.path)} | asdict(match))
+        if none:
+            bar.print(f"{asked.path}: {none}")
+
+
+def _print_answers(asked: Sequence[Asked], no_covers: Sequence[str], *, stretches: bool, judged: bool) -> None:
+    """Print the matches of all recordings as a table, then a line for each recording that has none."""
+    matches = [(one.path, match) for one in asked for match in one.matches]
+    if matches or not no_covers or for_programs():
+        _print_matches(matches, stretches=stretches, judged=judged)
+    for line in no_covers:
+        click.echo(printable(line), err=for_programs())
 
 
 def _no_cover(nearest: Match | None) -> str:

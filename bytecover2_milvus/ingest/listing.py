@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..audio.limits import Limits
-from ..audio.segments import Segments, Span, span_at, times_s
-from ..config import SAMPLE_RATE
+from ..audio.segments import Segments, Span
 from ..errors import InputRefused
 from ..manifest import Track
 from ..milvus.schema import WARNING, Row, check_row
@@ -47,7 +46,7 @@ class ListedTrack:
         """The parts that are embedded already, by the hash of the content."""
         stored: defaultdict[str, list[Span]] = defaultdict(list)
         for row in (row for row in self.rows if row.id not in self.unheard):
-            stored[row.content_hash].append(span_at(row.start_s, row.end_s))
+            stored[row.content_hash].append(row.span)
         return dict(stored)
 
     def rows_with(self, content: str) -> list[Row]:
@@ -55,9 +54,9 @@ class ListedTrack:
 
     def parts(self, row: Row) -> list[Row]:
         """The rows of the track of `row` where no segment is silent: the whole, then the segments."""
-        _, *spans = self.segments.spans(round(row.duration_s * SAMPLE_RATE))
-        times = [(0.0, row.duration_s), *map(times_s, spans)]
-        return [replace(row, start_s=start_s, end_s=end_s) for start_s, end_s in times]
+        whole = row.whole()
+        _, *spans = self.segments.spans(whole.span[1])
+        return [whole, *map(whole.part, spans)]
 
     def is_complete(self, rows: list[Row]) -> bool:
         """True if `rows`, of one content, are all that it should have, with chroma."""

@@ -186,8 +186,7 @@ def _embedded(listed: ListedTrack, own: list[Row], decoded: Decoded, reader: Rea
     first = replace(_first(known), **whole) if known else Row("", title=listed.track.title, **whole)
     changes = listed.changes(first, decoded.size, decoded.mtime_ns)
     row = replace(first, **changes)
-    times = map(times_s, decoded.spans)
-    parts = {part.id: part for part in (replace(row, start_s=start_s, end_s=end_s) for start_s, end_s in times)}
+    parts = {part.id: part for part in map(row.part, decoded.spans)}
     stored = {part.id: _at(part, row) for part in own if part.id not in listed.unheard}
     missing = {id: span for id, span in zip(parts, decoded.spans, strict=True) if id not in stored}
     if own and not missing:  # what is not there is silent

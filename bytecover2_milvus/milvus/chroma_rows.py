@@ -15,7 +15,7 @@ from .alias import set_property
 from .cohort import SIZE, CohortTrack, StoredChroma, cohort_tracks
 from .connection import and_filter, quote
 from .properties import CHROMA_CHANNELS, CHROMA_ID, FULL_COHORT
-from .schema import FEATURES, SECOND_STAGE, Features, read_features
+from .schema import FEATURES, SECOND_STAGE, WHOLE_TRACKS, Features, read_features
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HAS_CHROMA = 'chroma != ""'  # as filters
 NO_CHROMA = 'chroma == ""'
-LACKS_CHROMA = f"{NO_CHROMA} and start_s <= 0.0 and end_s >= duration_s"
+LACKS_CHROMA = f"{NO_CHROMA} and {WHOLE_TRACKS}"
 ROWS_PER_READ = 250  # at most 64 kB each; messages are of 64 MiB at most
 _KEY_DIGITS = 12  # hexadecimal, which tell where an id stands among all
 

@@ -45,6 +45,7 @@ from .properties import (
 from .schema import (
     BODY,
     FIELDS,
+    PARTS,
     SECOND_STAGE,
     STORED,
     Row,
@@ -52,15 +53,13 @@ from .schema import (
     check_row,
     collection_schema,
     features_of,
+    is_whole,
     read_row,
 )
 from .search import MAX_HITS, Match, find_matches
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
-
-WHOLE_TRACKS = "start_s <= 0.0 and end_s >= duration_s"  # as filters
-PARTS = "start_s > 0.0 or end_s < duration_s"
 
 ROWS_PER_UPSERT = 1_000
 BYTES_PER_UPSERT = 16 << 20  # of chroma
@@ -323,7 +322,7 @@ class TrackCollection(ChromaRows):
             track_ids += [entity["track_id"] for entity in page]
             work_ids += [entity["work_id"] for entity in page]
             paths += [entity["path"] for entity in page]
-            whole += [entity["start_s"] <= 0 and entity["end_s"] >= entity["duration_s"] for entity in page]
+            whole += [is_whole(entity["start_s"], entity["end_s"], entity["duration_s"]) for entity in page]
             if page:
                 embeddings.append(np.asarray([entity["embedding"] for entity in page], dtype=np.float32))
         return StoredTracks(track_ids, work_ids, paths, np.concatenate(embeddings), np.array(whole, dtype=bool))

@@ -6,13 +6,14 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio.segments import Span, span_at, times_s
 from ..errors import InputRefused
 
 if TYPE_CHECKING:
@@ -26,11 +27,18 @@ MAX_BYTES: dict[str, int] = {
     name: entry["elementTypeParams"]["max_length"] for name, entry in FIELDS.items() if entry["dataType"] == "VarChar"
 } | {"metadata": 65_536}  # of its JSON, Milvus' limit
 SECOND_STAGE = ("chroma", "statistics")  # fields that collections made by older versions lack
+WHOLE_TRACKS = "start_s == 0.0 and end_s == duration_s"  # filters that say what `is_whole` says
+PARTS = "start_s != 0.0 or end_s != duration_s"
 NORM_TOLERANCE = 1e-3
 WARNING = "bytecover2.warning"  # the key in a row's metadata
 MAX_DEPTH = 64  # of lists and objects within each other in metadata: those who read it are recursive
 INT64 = range(-(2**63), 2**63)
 JSON_INT = range(-(2**63), 2**64)  # what the orjson of pymilvus takes
+
+
+def is_whole(start_s: float, end_s: float, duration_s: float) -> bool:
+    """True of a row of the whole track, and of no segment."""
+    return (start_s, end_s) == (0.0, duration_s)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -63,7 +71,12 @@ class Row:
     @property
     def is_whole(self) -> bool:
         """True if it is of the whole track, and of no segment."""
-        return (self.start_s, self.end_s) == (0.0, self.duration_s)
+        return is_whole(self.start_s, self.end_s, self.duration_s)
+
+    @property
+    def span(self) -> Span:
+        """The part of the track that it is of, in samples."""
+        return span_at(self.start_s, self.end_s)
 
     @property
     def id(self) -> str:
@@ -71,6 +84,15 @@ class Row:
         if self.is_whole:
             return self.content_hash
         return f"{self.content_hash}:{self.start_s:.3f}:{self.end_s:.3f}"
+
+    def whole(self) -> Row:
+        """The row of the whole track."""
+        return replace(self, start_s=0.0, end_s=self.duration_s)
+
+    def part(self, span: Span) -> Row:
+        """The row of another part of the track."""
+        start_s, end_s = times_s(span)
+        return replace(self, start_s=start_s, end_s=end_s)
 
     def entity(self, features: Features) -> dict[str, Any]:
         """The row as Milvus takes it."""

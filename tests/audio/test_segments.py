@@ -32,8 +32,8 @@ from bytecover2_milvus.ingest.parquet import Vectors, ingest_vectors, write_vect
 from bytecover2_milvus.ingest.pipeline import IngestRecord, ingest
 from bytecover2_milvus.manifest import Track, tracks_in
 from bytecover2_milvus.metrics import evaluate
-from bytecover2_milvus.milvus.collection import WHOLE_TRACKS, TrackCollection
-from bytecover2_milvus.milvus.schema import Row
+from bytecover2_milvus.milvus.collection import TrackCollection
+from bytecover2_milvus.milvus.schema import WHOLE_TRACKS, Row
 
 SEGMENTS = Segments(4.0, 2.0)
 

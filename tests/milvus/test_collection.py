@@ -32,7 +32,16 @@ from bytecover2_milvus.milvus.connection import close, connect, connected, embed
 from bytecover2_milvus.milvus.evaluate import StoredTracks
 from bytecover2_milvus.milvus.index import await_index
 from bytecover2_milvus.milvus.properties import CONTRACT_VERSION, MODEL_ID
-from bytecover2_milvus.milvus.schema import BODY, FEATURES, MAX_BYTES, STORED, Features, collection_schema
+from bytecover2_milvus.milvus.schema import (
+    BODY,
+    FEATURES,
+    MAX_BYTES,
+    PARTS,
+    STORED,
+    WHOLE_TRACKS,
+    Features,
+    collection_schema,
+)
 from bytecover2_milvus.milvus.search import ranked
 
 
@@ -252,6 +261,19 @@ def test_segments_are_reduced_to_tracks(empty: TrackCollection) -> None:
     (matches,) = empty.search(embeddings[second_half_of_track_1], limit=3)
     assert (matches[0].track_id, matches[0].start_s, matches[0].end_s) == ("track-1", 100.0, 200.0)
     assert {match.track_id for match in matches} == {"track-0", "track-1", "track-2"}
+
+
+def test_whole_tracks_are_the_same_to_rows_filters_and_fetches(empty: TrackCollection) -> None:
+    spans = [(0.0, 200.0), (0.0, 199.0), (1.0, 200.0), (0.0, 201.0), (0.1 + 0.2, 0.7)]
+    rows = [dataclasses.replace(row(number), start_s=start, end_s=end) for number, (start, end) in enumerate(spans)]
+    rows.append(dataclasses.replace(row(len(spans)), end_s=0.1 + 0.2, duration_s=0.1 + 0.2))  # to the last bit
+    empty.upsert(rows, EMBEDDINGS[: len(rows)])
+    whole = {stored.track_id for stored in rows if stored.is_whole}
+    assert whole == {"track-0", "track-5"}
+    assert set(empty.tracks_with(WHOLE_TRACKS)) == whole
+    assert set(empty.tracks_with(PARTS)) == {stored.track_id for stored in rows} - whole
+    fetched = empty.fetch()
+    assert {name for name, is_whole in zip(fetched.track_ids, fetched.whole, strict=True) if is_whole} == whole
 
 
 def test_rows_that_milvus_lite_would_wrongly_take_are_refused(empty: TrackCollection) -> None:
