@@ -44,8 +44,12 @@ class Running:
         self._ports: queue.Queue[int] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.port = self._ports.get(timeout=PATIENCE_S)
-        assert self.port, self.lines
+        try:
+            self.port = self._ports.get(timeout=PATIENCE_S)
+            assert self.port, self.lines
+        except BaseException:  # nobody enters the block that would end it
+            self.process.kill()
+            raise
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_S)
 
     def _read(self) -> None:
