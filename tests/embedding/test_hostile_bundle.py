@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from audio_files import write_tone
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from bytecover2_milvus.embedding.bundle import open_bundle, write_sums
@@ -304,17 +305,8 @@ def test_a_pickle_is_never_executed(bundle, tmp_path, monkeypatch):
 
 def test_the_command_says_it_in_a_line(bundle):
     write_model(bundle, endless_loop(), SLICE | LOOP)
-    command = [
-        sys.executable,
-        "-m",
-        "bytecover2_milvus",
-        "embed",
-        "--bundle",
-        bundle,
-        bundle,
-        "--out",
-        bundle / "x.npz",
-    ]
+    song = write_tone(bundle / "song.wav", 0)
+    command = [sys.executable, "-m", "bytecover2_milvus", "embed", "--bundle", bundle, song, "--out", bundle / "x.npz"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "a graph within the graph (Loop)" in done.stderr
