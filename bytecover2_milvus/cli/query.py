@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 )
 @click.option("--nearest", is_flag=True, help="Show the nearest even if they are no covers.")
 @click.option("--distinct", is_flag=True, help="Of tracks that are one recording in several encodings, show one.")
+@click.option("--exclude-self", is_flag=True, help="Leave out the track that the file itself is in the collection.")
 @click.option("--filter", "expression", default="", help='In Milvus\' language, e.g. artist == "Trad."')
 @listing_options("one object per match.")
 @click.option(
@@ -88,6 +89,7 @@ def query(
     min_probability: float,
     nearest: bool,
     distinct: bool,
+    exclude_self: bool,
     expression: str,
     as_json: bool,
     page: Path | None,
@@ -132,7 +134,9 @@ def query(
             raise click.UsageError(f"--distinct needs the second stage: {lack}")
         for file in audio:
             try:
-                answer = catalogue.answer(embed_query(load_audio(file, limits), embedder, segments or WHOLE), question)
+                embedded = embed_query(load_audio(file, limits), embedder, segments or WHOLE)
+                own = catalogue.collection.tracks_of(file) if exclude_self else ()
+                answer = catalogue.answer(embedded, replace(question, exclude=tuple(own)))
             except (AudioError, ChromaError) as error:
                 bar.print(f"Error: {about(file, error)}")
             else:

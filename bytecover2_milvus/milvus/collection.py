@@ -13,17 +13,21 @@ when the alias moves on to another model's.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio.decode_pool import hash_content
+from ..audio.limits import open_regular
 from ..audio.segments import Segments
 from ..embedding.query import Query
 from ..errors import CollectionError, CollectionMismatch
@@ -283,6 +287,19 @@ class TrackCollection(ChromaRows):
         """All rows of the tracks that a file at one of these absolute paths has a row of, at this moment."""
         track_ids = self.tracks_with(f"path in {quote(paths)}") if paths else []
         return self.rows_of(track_ids) if track_ids else []
+
+    def tracks_of(self, path: Path) -> list[str]:
+        """The track_ids of a file: of the one that is stored from its path, and of those with the same bytes.
+
+        Raises
+        ------
+        UnreadableAudio, OSError
+            As `open_regular`.
+        """
+        with open_regular(path) as file:
+            content = hash_content(file)
+        rows = [*self.rows_at([os.path.abspath(path)]), *self.rows_with([content])]
+        return list(dict.fromkeys(row.track_id for row in rows))
 
     def tracks_with(self, filter: str) -> list[str]:
         """The track_ids with a row that passes `filter`, as they are at this moment."""

@@ -28,6 +28,7 @@ class Question:
     rerank: int | None = None  # of the closest, that are aligned: None for as many as `candidates_for` says, 0 for none
     min_probability: float = MIN_PROBABILITY
     distinct: bool = False  # of one recording in several encodings, only one
+    exclude: tuple[str, ...] = ()  # track_ids to leave out
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ class Catalogue:
         heard = asked.heard if second else None
         aligned = 0 if heard is None else candidates_for(heard) if question.rerank is None else question.rerank
         wanted = max(question.limit, aligned)
-        (found,) = self.collection.search([asked], wanted, group_by=question.group_by, filter=question.filter)
+        (found,) = self.collection.search(
+            [asked], wanted, group_by=question.group_by, filter=question.filter, exclude=question.exclude
+        )
         if second is None or heard is None:
             return Answer(found[: question.limit])
         if short := second.why_not(heard):

@@ -156,3 +156,14 @@ def test_a_page_has_the_matches_of_every_query(query, music, tmp_path):
     assert "No track found · no cover found; the nearest is " in text
     refused = query(music / "inside.wav", "--html", music)
     assert refused.exit_code != 0 and "is a directory" in refused.stderr
+
+
+def test_a_stored_file_does_not_find_itself_if_it_is_left_out(query, music):
+    stored = music / "catalogue" / "song-3.wav"
+    assert {match["title"] for match in lines(query(stored, "--json"))} == {"song-3", "again"}
+    (other,) = lines(query(stored, "--json", "--exclude-self"))
+    assert other["title"] == "again"  # the same recording in another file
+    copied = music / "copied.wav"
+    copied.write_bytes(stored.read_bytes())  # the same bytes elsewhere
+    assert [match["title"] for match in lines(query(copied, "--json", "--exclude-self"))] == ["again"]
+    copied.unlink()
