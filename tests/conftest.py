@@ -221,8 +221,8 @@ def _write_tiny(
 
 def _kept_bundle(request: pytest.FixtureRequest, name: str, write: Callable[[Path], None]) -> Path:
     """A bundle in pytest's cache, for as long as the code that makes it stays the same: it takes torch ten seconds."""
-    sources = [*PACKAGE.glob("model/*.py"), *EXPORT.glob("*.*"), *PACKAGE.glob("embedding/*.py"), PACKAGE / "config.py"]
-    sources += [PACKAGE / "training" / "checkpoint.py"]
+    sources = [*PACKAGE.glob("model/*.py"), *EXPORT.glob("*.*"), PACKAGE / "config.py"]
+    sources += [PACKAGE / part for part in ("embedding/bundle.py", "embedding/contract.py", "training/checkpoint.py")]
     return _kept(request, name, sources, write)
 
 
