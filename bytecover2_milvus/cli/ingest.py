@@ -138,7 +138,7 @@ def ingest(
 
 @contextmanager
 def _told_of_its_end(run: IngestRun, metrics: Path | None) -> Iterator[None]:
-    """What ends a run before its time is raised again, when the metrics are written and Ctrl-C has had its answer."""
+    """Raise again what ends a run early, when the metrics are written and Ctrl-C has had its answer."""
     from ..errors import OutputError
 
     try:
@@ -166,7 +166,7 @@ def _follow(records: Iterable[IngestRecord], run: IngestRun, size: int, as_json:
 
 
 def _stored(store: Any, run: IngestRun, bulk: Path | None, place: str) -> tuple[str, str]:
-    """Where the rows of the run are, in words, and advice for so many; the files of a bulk import are written."""
+    """The place of the run's rows, in words, and advice for so many; the files of a bulk import are written."""
     from ..milvus.collection import TrackCollection
     from ..milvus.index import lite_size_warning
 
