@@ -38,7 +38,7 @@ WORDS = {
     "outs",
     type=click.Path(dir_okay=False, path_type=Path),
     multiple=True,
-    help="File to write: .jsonl, .csv, or .html for a page with players; may be repeated.",
+    help="File to write: .jsonl, .csv, .m3u8 for a playlist, or .html for a page with players; may be repeated.",
 )
 @click.option(
     "--state",

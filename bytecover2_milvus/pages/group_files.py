@@ -1,4 +1,4 @@
-"""Groups in files: JSON lines, a table in CSV, or a page to see and hear."""
+"""Groups in files: JSON lines, a table in CSV, a playlist, or a page to see and hear."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import atomic_write
 from ..groups.group import Group, in_order
+from ..terminal import printable
 
 if TYPE_CHECKING:
     from ..groups.find import Groups
@@ -73,8 +74,26 @@ def write_page(groups: Groups, path: Path, name: str) -> None:
         part.write_text(html, encoding="utf-8")
 
 
+def write_playlist(groups: Iterable[Group], path: Path, name: str) -> None:
+    """Extended M3U in UTF-8, group by group, each with its tracks in a row; files are named by their absolute paths.
+
+    A path with a line break cannot stand in such a file: a comment takes its place.
+    """
+    with atomic_write(path) as part, open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.write(f"#EXTM3U\n#PLAYLIST:{printable(name)}\n")
+        for number, group in enumerate(groups, 1):
+            file.write(f"#EXTGRP:{number} {printable(group.work_id)}\n")
+            for track, _ in in_order(group):
+                title = " - ".join(filter(None, (track.artist, track.title or track.track_id)))
+                file.write(f"#EXTINF:{round(track.duration_s)},{printable(title)}\n")
+                broken = "\n" in track.path or "\r" in track.path
+                left_out = f"# left out, as there is a line break in its path: {printable(track.path)}"
+                file.write(f"{left_out if broken else track.path}\n")
+
+
 WRITERS: dict[str, Callable[[Groups, Path, str], None]] = {
     ".jsonl": write_json_lines,
     ".csv": write_csv,
+    ".m3u8": write_playlist,
     ".html": write_page,
 }

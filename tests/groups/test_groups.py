@@ -33,7 +33,7 @@ from bytecover2_milvus.embedding.bundle import write_sums
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.errors import CollectionError, CollectionMismatch, OutputError
 from bytecover2_milvus.groups.find import Groups, find_groups
-from bytecover2_milvus.groups.group import Group, in_order
+from bytecover2_milvus.groups.group import Group, GroupedTrack, Link, in_order
 from bytecover2_milvus.groups.linkage import groups_of, link_groups
 from bytecover2_milvus.groups.pairs import Pairs, Sound
 from bytecover2_milvus.groups.work_ids import Changes, count_changes, write_work_ids
@@ -41,7 +41,7 @@ from bytecover2_milvus.milvus.alias import drop_collection
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.connection import connected
 from bytecover2_milvus.milvus.schema import Row, columns_of
-from bytecover2_milvus.pages.group_files import WRITERS, lines_of
+from bytecover2_milvus.pages.group_files import WRITERS, lines_of, write_playlist
 
 FRAME_S = 0.464
 CHANNELS = ChromaEmbedder.chroma_channels
@@ -425,8 +425,29 @@ def test_files_say_what_was_found(stored, tmp_path):
     assert table[0]["linked_to"] == "" and {row["work_id"] for row in table if row["group"] == "1"} == {
         lines[0]["work_id"]
     }
+    playlist = (tmp_path / "works.m3u8").read_text(encoding="utf-8").splitlines()
+    assert playlist[:2] == ["#EXTM3U", "#PLAYLIST:tracks"] and playlist[2].startswith("#EXTGRP:1 work-")
+    assert [line for line in playlist if not line.startswith("#")] == [row["path"] for row in table]
     page = (tmp_path / "works.html").read_text(encoding="utf-8")
     assert "3 works with more than one track" in page and "Same recording" in page
+
+
+def test_a_line_break_in_a_name_makes_no_line_of_a_playlist(tmp_path):
+    tracks = [
+        GroupedTrack("a", "/music/one\n/etc/passwd", 9.4, "Two\nlines"),
+        GroupedTrack("b", "/music/b.wav", 8, "", "", "w"),
+    ]
+    group = Group(tracks, [Link("a", "b", 0.5, 0.9, 1.0)], work_id="w")
+    write_playlist([group], tmp_path / "works.m3u8", "tracks")
+    assert (tmp_path / "works.m3u8").read_text(encoding="utf-8").splitlines() == [
+        "#EXTM3U",
+        "#PLAYLIST:tracks",
+        "#EXTGRP:1 w",
+        "#EXTINF:9,Two\\nlines",
+        "# left out, as there is a line break in its path: /music/one\\n/etc/passwd",
+        "#EXTINF:8,b",
+        "/music/b.wav",
+    ]
 
 
 def iter_groups(collection: TrackCollection, folder: Path) -> Iterator[Group]:
@@ -482,7 +503,7 @@ def test_the_command_writes_files_and_work_ids(catalogue_at, tmp_path):
 def test_wrong_usage_and_a_bundle_without_a_second_stage_are_told(catalogue_at, tiny_bundle, tiny_notes_bundle):
     uri, _ = catalogue_at
     result = run("--uri", uri, "--out", "works.txt")
-    assert result.exit_code == 2 and "its name must end in .jsonl, .csv, .html" in result.stderr
+    assert result.exit_code == 2 and "its name must end in .jsonl, .csv, .m3u8, .html" in result.stderr
     result = run("--uri", uri, "--overwrite")
     assert result.exit_code == 2 and "--overwrite needs --write-work-ids" in result.stderr
     result = run("--uri", uri, "--bundle", tiny_bundle)
