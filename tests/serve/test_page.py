@@ -198,7 +198,8 @@ def test_a_song_is_recorded_from_a_microphone(service: Running, chromium_program
         assert "recording.webm (0:0" in page.text("#summary")
         if page.evaluate("document.querySelector('#compared').hidden"):
             page.click(".match")
-        page.wait("query.readyState > 0 && !query.seeking")
+        # When the alignment is there, the players jump to where it begins.
+        page.wait("document.querySelector('#drawings').children.length > 0 && query.readyState > 0 && !query.seeking")
         page.evaluate("query.currentTime = 3")
         page.wait("!query.seeking && query.currentTime === 3")
         assert page.errors == []
