@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +124,27 @@ def test_a_small_demo(tmp_path: Path) -> None:
     audio = sum(file.stat().st_size for file in (tmp_path / "demo" / "audio").rglob("*.*"))
     assert audio < 9 * 500_000  # bytes
     shutil.rmtree(tmp_path / "demo")
+
+
+def test_the_service_answers_and_ends(catalogue: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "bytecover2_milvus", "serve", "--uri", str(catalogue), "--port", "0"]
+    with log.open("w") as stderr, subprocess.Popen(command, stderr=stderr) as process:
+        try:
+            ports: list[int] = []
+            while not ports and process.poll() is None:
+                time.sleep(0.1)
+                lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+                ports = [line["port"] for line in lines if line["event"] == "listening"]
+            assert ports, log.read_text()
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/readyz", timeout=60) as answer:
+                assert json.loads(answer.read())["ready"] is True
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/", timeout=60) as answer:
+                assert b"<title>" in answer.read()
+        finally:
+            process.terminate()
+    assert process.returncode == 0, log.read_text()
 
 
 def test_scores_are_read(tmp_path: Path) -> None:
