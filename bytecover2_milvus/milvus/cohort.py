@@ -29,7 +29,6 @@ SIZE = 40  # tracks; a random cohort of 20 normalises nearly as well
 # Of tracks of different works, before any has been measured: those of 300 rendered tracks of two minutes. They count
 # where there is no calibration, which has those of its bundle: a bundle without one, rows that come as vectors.
 BACKGROUNDS = {"vector": Background(0.02, 0.11), "notes": Background(2.3, 0.84), "lead": Background(2.9, 0.83)}
-
 DIGITS = 6  # after the point, of a statistic
 
 

@@ -33,9 +33,8 @@ class Shared:
 
 def verdict_of(kind: str, other: str, probability: float | None, score: float | None, similarity: float) -> str:
     """A paragraph of HTML: `kind`, which is HTML, of the other recording, and how sure that is."""
-    numbers = (
-        [f"similarity {similarity:.2f}"] if score is None else [f"score {score:+.1f}", f"similarity {similarity:.2f}"]
-    )
+    numbers = [] if score is None else [f"score {score:+.1f}"]
+    numbers.append(f"similarity {similarity:.2f}")
     share = "" if probability is None else f" · {share_in_words(probability)}"
     return f'<p>{kind} {escape(other)}{share} <span class="quiet">({", ".join(numbers)})</span></p>'
 
