@@ -132,6 +132,8 @@ class Chromium:
         element = f"document.querySelector({json.dumps(selector)})"
         box = self.evaluate(f"{element}.getBoundingClientRect().toJSON()")
         self.evaluate(f"scrollBy(0, {box['y'] + y * box['height']} - innerHeight / 2)")
+        # What comes into view only now may have another height than it was thought to have.
+        self.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
         box = self.evaluate(f"{element}.getBoundingClientRect().toJSON()")
         at = {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"], "button": "left", "clickCount": 1}
         for kind in ("mousePressed", "mouseReleased"):

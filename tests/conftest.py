@@ -51,7 +51,7 @@ SLOW = set().union(
     ["groups", "promotion", "rerank", "rest", "segments", "tokens", "parquet", "verdict"],  # too
     ["cli", "cluster", "consumers", "decoding", "docker_compose", "endings", "installed"],  # start other processes
     ["layers", "service", "telemetry", "terminal", "verify"],  # too
-    ["explain", "groups_page", "page"],  # browsers
+    ["evaluation_page", "explain", "groups_page", "page"],  # browsers
     ["audio_fuzz", "audio_oddities", "degrade", "fourier", "performing", "qmax"],  # compute
     ["recordings", "soundfont", "spectral"],  # too
     ["benchmarks_of_speed", "groups_benchmark", "rerank_benchmark", "retrieval", "robustness"],  # benchmarks

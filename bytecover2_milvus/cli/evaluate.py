@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..metrics import Evaluation
     from ..milvus.collection import TrackCollection
     from ..second_stage.judgements import Judgements, Thresholds
+    from ..second_stage.survey import Survey
 
 
 @click.command()
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of the closest tracks of each query that the second stage aligns and judges; each takes milliseconds.",
 )
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Page to write as well: works, score distributions, calibration, and the worst queries with players.",
+)
 @listing_options("one object.")
 def evaluate(
     milvus: MilvusTarget,
@@ -43,6 +50,7 @@ def evaluate(
     manifest: Path | None,
     whole: bool,
     rerank: int,
+    page: Path | None,
     as_json: bool,
 ) -> None:
     """Score a collection by its labels. Every track whose work is known, and has another track there, is a query.
@@ -52,17 +60,21 @@ def evaluate(
 
     With --rerank they are those of both stages, from what is stored. It tells, too, how often a verdict is right:
     precision and recall at several probabilities, the probabilities that give a precision of 0.9 and 0.99, and the
-    equal error rate.
+    equal error rate. --html writes all this as a page, with the queries that went wrong.
 
     \b
     Example:
       bytecover2-milvus evaluate --uri bytecover2.db --collection tracks --rerank 100
     """
+    from ..atomic import check_writable
     from ..errors import ManifestError
     from ..manifest import read_manifest
     from ..milvus.collection import TrackCollection
     from ..milvus.schema import WHOLE_TRACKS
+    from ..second_stage.survey import Survey
 
+    if page:
+        check_writable(page)
     tracks = read_manifest(manifest) if manifest else []
     with open_milvus(milvus) as client:
         covers = TrackCollection.open(client, collection)
@@ -75,21 +87,24 @@ def evaluate(
                 raise ManifestError(f"{manifest}: none of its tracks is in {collection}; ingest it first")
             if missing:
                 say(f"warning: {missing} of {len(tracks)} tracks of {manifest} are not in {collection}")
+        survey = Survey(judge)
         try:
-            first = stored.evaluate()
+            first = stored.evaluate(None if judge or not page else survey)
             if judge:
                 with progress_bar("evaluate", first.queries) as bar:
 
                     def judged(*arguments: Any) -> NDArray[np.floating]:
                         bar.update(advance=1)
-                        return judge(*arguments)
+                        return survey(*arguments) if page else judge(*arguments)
 
                     both = stored.evaluate(judged)
         except ValueError as error:
             raise click.ClickException(f"{collection}: {error}") from error
+        verdicts = judge.thresholds() if judge else None
+        if page:
+            _write_page(page, collection, covers, survey, first, both if judge else None, verdicts)
     summary = _summary(both if judge else first)
     if judge:
-        verdicts = judge.thresholds()
         summary |= {"rerank": rerank, "first_stage": _summary(first)}
         summary["verdicts"] = asdict(verdicts) if verdicts else None
     if as_json:
@@ -102,6 +117,24 @@ def evaluate(
     print_table(("metric", "vector alone", "both stages"), [(name, alone[name], together[name]) for name in alone])
     if verdicts:
         _print_verdicts(verdicts)
+
+
+def _write_page(
+    page: Path,
+    name: str,
+    covers: TrackCollection,
+    survey: Survey,
+    first: Evaluation,
+    both: Evaluation | None,
+    verdicts: Thresholds | None,
+) -> None:
+    from ..atomic import atomic_write
+    from ..pages.evaluation import MOST_QUERIES, Report, evaluation_page, shown
+
+    worst = shown(survey.worst(both or first, MOST_QUERIES), covers, survey)
+    text = evaluation_page(Report(first, both, survey, verdicts, worst), name, page.parent)
+    with atomic_write(page) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _summary(result: Evaluation) -> dict[str, Any]:

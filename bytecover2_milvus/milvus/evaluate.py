@@ -32,7 +32,7 @@ class StoredTracks:
         return self.embeddings[[row_of.get(track_id, row) for row, track_id in enumerate(self.track_ids)]]
 
     def only(self, tracks: Iterable[Track]) -> StoredTracks:
-        """The rows of these tracks only, with the track_id and work_id that these have.
+        """The rows of these tracks only, with the work_id that these have.
 
         A row is of the track with its path, or else of the one with its track_id.
         """
@@ -43,7 +43,7 @@ class StoredTracks:
         rows = [row for row, track in enumerate(found) if track]
         chosen = [track for track in found if track]
         return StoredTracks(
-            [track.track_id for track in chosen],
+            [self.track_ids[row] for row in rows],
             [track.work_id or "" for track in chosen],
             [self.paths[row] for row in rows],
             self.embeddings[rows],

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from string import Template
 
 from ..groups.group import Group, GroupedTrack, Link, in_order
 from ..second_stage.explain import Stretch, clock, share_in_words
-from .document import document, escape, template
+from .cards import card, card_row, cards_page
+from .document import escape
 from .pair import Named, Shared, address_of, compare_button, play_button, shared_in_words, verdict_of
 
 MOST_GROUPS = 2_000  # of one page: browsers take a second or two for as many
@@ -32,27 +32,21 @@ def groups_page(groups: Iterable[Group], name: str, folder: Path, *, total: int 
     shown = list(islice(groups, MOST_GROUPS))
     total = len(shown) if total is None else total
     n_tracks = sum(len(group.tracks) for group in shown)
-    body = Template(template("cards.html")).substitute(
-        kind="Works",
-        name=escape(name),
-        placeholder="Title, artist, path or work_id",
-        unsettled="those whose work_ids differ or are missing",
+    return cards_page(
+        "Works",
+        name,
+        (_card(group, number, folder) for number, group in enumerate(shown, 1)),
+        title=f"{name}: works with several tracks",
         summary=f"{total:,} works with more than one track" if total != 1 else "One work with more than one track",
-        shown=(
+        remark=(
             f"The page has {len(shown):,} of them with {n_tracks:,} tracks."
             if len(shown) < total
             else f"{n_tracks:,} tracks in all."
         )
         + " Each track stands under those before it, with its strongest link to one of them.",
-        nothing_hidden="" if shown else "hidden",
-        groups="".join(_card(group, number, folder) for number, group in enumerate(shown, 1)),
-    )
-    return document(
-        f"{name}: works with several tracks",
-        body,
-        styles=("page.css", "cards.css"),
-        scripts=("duet.mjs", "cards.mjs"),
-        media="'self' file: blob:",
+        placeholder="Title, artist, path or work_id",
+        unsettled="those whose work_ids differ or are missing",
+        searchable=bool(shown),
     )
 
 
@@ -69,13 +63,13 @@ def _card(group: Group, number: int, folder: Path) -> str:
     notes = [f"{len(work_ids)} different work_ids"] if len(work_ids) > 1 else []
     notes += ["work_id missing"] if unlabelled and work_ids else ["no work_id"] if unlabelled else []
     names = {track.track_id: Named(_name(track), address_of(track.path, folder)) for track in group.tracks}
-    return Template(template("card.html")).substitute(
-        number=number,
-        title=escape(next((track.title for track, _ in order if track.title), "") or _name(order[0][0])),
-        facts=escape(" · ".join(facts)),
-        notes=" ".join(f'<span class="note">{escape(note)}</span>' for note in notes),
-        unsettled="true" if notes else "false",
-        rows="".join(_row(track, link, names) for track, link in order),
+    return card(
+        number,
+        next((track.title for track, _ in order if track.title), "") or _name(order[0][0]),
+        " · ".join(facts),
+        (_row(track, link, names) for track, link in order),
+        notes=notes,
+        unsettled=bool(notes),
     )
 
 
@@ -92,9 +86,7 @@ def _row(track: GroupedTrack, link: Link | None, names: dict[str, Named]) -> str
             shared = _shared(link.stretch, turned=link.second == track.track_id)
             verdict += shared_in_words(shared)
             buttons = compare_button(this, other, shared) + buttons
-    return Template(template("card_row.html")).substitute(
-        name=escape(this.name), about=escape(about), path=escape(track.path), verdict=verdict, buttons=buttons
-    )
+    return card_row(escape(this.name), about, track.path, verdict, buttons)
 
 
 def _shared(stretch: Stretch, *, turned: bool) -> Shared:

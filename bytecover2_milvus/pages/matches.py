@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
 from ..milvus.search import Match
 from ..second_stage.explain import clock
-from .document import document, escape, template
+from .cards import card, card_row, cards_page
+from .document import escape
 from .pair import Named, Shared, address_of, compare_button, play_button, shared_in_words, verdict_of
 
 
@@ -35,22 +35,16 @@ def matches_page(asked: Sequence[Asked], name: str, folder: Path) -> str:
         Where the page is to lie: files are named from there, so that both can be moved together.
     """
     n_found = sum(bool(one.matches) for one in asked)
-    body = Template(template("cards.html")).substitute(
-        kind="Query",
-        name=escape(name),
+    return cards_page(
+        "Query",
+        name,
+        (_card(one, number, folder) for number, one in enumerate(asked, 1)),
+        title=f"{name}: matches",
+        summary=f"{n_found:,} of {len(asked):,} queries found a track" if len(asked) != 1 else _count(asked[0].matches),
+        remark="The best match stands first.",
         placeholder="Query, title, artist, path or work_id",
         unsettled="queries for which nothing was found",
-        summary=f"{n_found:,} of {len(asked):,} queries found a track" if len(asked) != 1 else _count(asked[0].matches),
-        shown="The best match stands first.",
-        nothing_hidden="hidden" if len(asked) < 2 else "",
-        groups="".join(_card(one, number, folder) for number, one in enumerate(asked, 1)),
-    )
-    return document(
-        f"{name}: matches",
-        body,
-        styles=("page.css", "cards.css"),
-        scripts=("duet.mjs", "cards.mjs"),
-        media="'self' file: blob:",
+        searchable=len(asked) > 1,
     )
 
 
@@ -60,20 +54,13 @@ def _count(matches: Sequence[Match]) -> str:
 
 def _card(asked: Asked, number: int, folder: Path) -> str:
     query = Named(asked.path.stem, address_of(str(asked.path), folder))
-    heading = Template(template("card_row.html")).substitute(
-        name='<span class="query">The query</span>',
-        about="",
-        path=escape(asked.path),
-        verdict="",
-        buttons=play_button(query),
-    )
-    return Template(template("card.html")).substitute(
-        number=number,
-        title=escape(query.name),
-        facts=escape(" · ".join(filter(None, (_count(asked.matches), asked.note)))),
-        notes="",
-        unsettled="false" if asked.matches else "true",
-        rows=heading + "".join(_row(match, query, folder) for match in asked.matches),
+    heading = card_row('<span class="query">The query</span>', "", str(asked.path), "", play_button(query))
+    return card(
+        number,
+        query.name,
+        " · ".join(filter(None, (_count(asked.matches), asked.note))),
+        [heading, *(_row(match, query, folder) for match in asked.matches)],
+        unsettled=not asked.matches,
     )
 
 
@@ -89,10 +76,4 @@ def _row(match: Match, query: Named, folder: Path) -> str:
         shared = Shared(match.start_s, match.end_s, *there, match.transposition, match.tempo_ratio)
         verdict += shared_in_words(shared)
         buttons = compare_button(this, query, shared) + buttons
-    return Template(template("card_row.html")).substitute(
-        name=f"{match.rank}. {escape(this.name)}",
-        about=escape(about),
-        path=escape(match.path),
-        verdict=verdict,
-        buttons=buttons,
-    )
+    return card_row(f"{match.rank}. {escape(this.name)}", about, match.path, verdict, buttons)

@@ -114,7 +114,18 @@ class Judgements:
         work_ids: NDArray[np.str_],
     ) -> NDArray[np.float64]:
         """Similarities as the second stage ranks: those that it judges in its order, before all others."""
+        return self.verdicts(query, similarity, track_ids, work_ids)[0]
+
+    def verdicts(
+        self,
+        query: int,
+        similarity: NDArray[np.floating],
+        track_ids: NDArray[np.str_],
+        work_ids: NDArray[np.str_],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Similarities as a call gives them, and scores (n_tracks,), which are NaN where nothing was judged."""
         ranked = similarity.astype(np.float64)
+        all_scores = np.full(len(ranked), np.nan)
         closest = np.argsort(-similarity, kind="stable")[: self.candidates]
         closest = closest[closest != query]
         known = work_ids != ""
@@ -125,18 +136,23 @@ class Judgements:
             str(track_ids[query]), track_ids[closest].tolist(), similarity[closest].tolist()
         )
         if judged is None:
-            return ranked
+            return ranked, all_scores
         scores, order = judged
+        all_scores[closest] = scores
         self.scores.append(scores[known[closest]])
         self.same.append(one[closest][known[closest]])
         ranked[closest[order]] = 2.0 + np.arange(len(order), 0, -1)  # a cosine is at most 1
-        return ranked
+        return ranked, all_scores
+
+    def judged(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """The scores of all judged pairs of known works, and whether each pair is of one work."""
+        scores: NDArray[np.float64] = np.concatenate([np.empty(0), *self.scores])
+        same: NDArray[np.bool_] = np.concatenate([np.empty(0, dtype=bool), *self.same])
+        return scores, same
 
     def thresholds(self) -> Thresholds | None:
         """Precision and recall of the verdicts; None where there is nothing to tell them by."""
-        if not self.scores:
-            return None
-        scores, same = np.concatenate(self.scores), np.concatenate(self.same)
+        scores, same = self.judged()
         if not same.any() or not self.n_different:
             return None
         return thresholds(scores, same, self.n_same, self.n_different)

@@ -21,6 +21,7 @@ from ..alignment.recording import same_recording
 from ..alignment.score import s_norm
 from ..alignment.verdict import SAME_RECORDING, SHORTEST, Verdict, probability
 from ..milvus.cohort import Cohort
+from .explain import Stretch
 
 if TYPE_CHECKING:
     from ..embedding.embedder import Heard
@@ -166,6 +167,32 @@ class Reranker:
         ChromaError
             As `rerank`.
         """
+        found = self._align_stored(track_id, others, similarities)
+        if found is None:
+            return None
+        scores = found[1].scores()
+        return scores, found[1].order(scores)
+
+    def stored_stretches(
+        self, track_id: str, others: Sequence[str], similarities: Sequence[float]
+    ) -> list[Stretch | None]:
+        """Where the same music runs in a stored track, the query, and in each of others; None where nothing recurs.
+
+        Parameters and errors are those of `stored_scores`.
+        """
+        aligned = self._align_stored(track_id, others, similarities)
+        if aligned is None:
+            return [None] * len(others)
+        query, found = aligned
+        return [
+            self._stretch(query, found.levels[i], found.best_group(i)) if i in found.alignable else None
+            for i in range(len(others))
+        ]
+
+    def _align_stored(
+        self, track_id: str, others: Sequence[str], similarities: Sequence[float]
+    ) -> tuple[Levels, _Found] | None:
+        """The chroma of a stored track and others aligned with it; None if it has none, or less than a window of it."""
         asking = self._collection.stored_chroma([track_id]).get(track_id)
         if asking is None:
             return None
@@ -173,9 +200,7 @@ class Reranker:
         if len(levels) < Qmax().embedding:
             return None
         own = self._verdict.statistics(asking.statistics, track_id)
-        found = self._align(levels, asking.embedding, own, others, similarities)
-        scores = found.scores()
-        return scores, found.order(scores)
+        return levels, self._align(levels, asking.embedding, own, others, similarities)
 
     def _align(
         self,
@@ -208,17 +233,30 @@ class Reranker:
         return found
 
     def _with_evidence(self, match: Match, query: Levels, candidate: Levels, group: int) -> Match:
-        seen = evidence(query, candidate, group)
-        if seen is None:
+        found = self._stretch(query, candidate, group)
+        if found is None:
             return match
         return replace(
             match,
-            query_start_s=seen.query_start * self._frame_s,
-            query_end_s=seen.query_end * self._frame_s,
-            start_s=seen.candidate_start * self._frame_s,
-            end_s=min(seen.candidate_end * self._frame_s, match.duration_s),
-            transposition=seen.transposition,
-            tempo_ratio=round(seen.tempo_ratio, 4),
+            query_start_s=found.query_start_s,
+            query_end_s=found.query_end_s,
+            start_s=found.start_s,
+            end_s=min(found.end_s, match.duration_s),
+            transposition=found.transposition,
+            tempo_ratio=round(found.tempo_ratio, 4),
+        )
+
+    def _stretch(self, query: Levels, candidate: Levels, group: int) -> Stretch | None:
+        seen = evidence(query, candidate, group)
+        if seen is None:
+            return None
+        return Stretch(
+            seen.query_start * self._frame_s,
+            seen.query_end * self._frame_s,
+            seen.candidate_start * self._frame_s,
+            seen.candidate_end * self._frame_s,
+            seen.transposition,
+            seen.tempo_ratio,
         )
 
 

@@ -592,6 +592,6 @@ def test_the_tracks_of_a_manifest_are_known_by_path_or_else_by_name(tmp_path: Pa
     stored = StoredTracks(["x", "b", "c"], ["", "", ""], paths, np.eye(3, dtype=np.float32), np.ones(3, dtype=bool))
     listed = [Track(tmp_path / "a.wav", "a", "w"), Track(tmp_path / "moved" / "b.wav", "b", "w"), Track(tmp_path, "d")]
     chosen = stored.only(listed)
-    assert (chosen.track_ids, chosen.work_ids, chosen.paths) == (["a", "b"], ["w", "w"], paths[:2])
+    assert (chosen.track_ids, chosen.work_ids, chosen.paths) == (["x", "b"], ["w", "w"], paths[:2])
     result = chosen.evaluate()
     assert (result.queries, result.tracks, result.map) == (2, 2, 1.0)

@@ -133,5 +133,15 @@ def test_by_the_command_line(collection, tiny_notes_bundle, milvus_uri, tmp_path
     assert told["verdicts"]["for_precision"]["0.99"]["recall"] == 1
     table = run("--rerank", 16, "--bundle", bundle).stdout
     assert "both stages" in table and "equal error rate" in table and "0.99 or more" in table
+    page = tmp_path / "page.html"
+    assert run("--rerank", 16, "--bundle", bundle, "--html", page, "--json").stdout == result.stdout
+    text = page.read_text(encoding="utf-8")
+    assert "MAP 1.000 by both stages: 16 queries of 8 works among 17 tracks" in text
+    assert "The second stage judged 240 pairs, 16 of the 16 of one work among them" in text
+    assert "vector alone" in text and "Calibration" in text and "The worst queries" not in text
+    assert run("--html", page).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert "by the vector alone" in text and "Calibration" not in text and "The worst queries" in text
+    assert run("--html", "/proc/none/page.html").exit_code == 1
     refused = run("--rerank", 16, "--bundle", tiny_notes_bundle)
     assert refused.exit_code == 1 and "no calibration.json, and so no second stage" in refused.stderr
