@@ -14,6 +14,7 @@ from ..terminal import say
 
 if TYPE_CHECKING:
     from ..config import FrontEnd
+    from ..embedding.bundle import Bundle
     from ..export.quantize import CalibrationSet
 
 CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter, but for one of the lieder, never trained on
@@ -148,6 +149,20 @@ def export(
     )
     size = sum(file.stat().st_size for file in bundle.path.iterdir())
     say(f"{bundle.path}: model {bundle.contract.model_id}, {size / 1e6:.1f} MB")
+    if lack := _what_the_second_stage_lacks(bundle):
+        say(f"warning: {bundle.path}: no second stage, query will rank by the vector alone: {lack}")
+
+
+def _what_the_second_stage_lacks(bundle: Bundle) -> str:
+    """What a bundle needs to have a second stage, and how it gets that; "" where it has one."""
+    if bundle.contract.chroma is None:
+        return 'it has no note map; export again with --note-map, a checkpoint of training.phase="notes"'
+    if bundle.calibration is None:
+        return (
+            "it has a note map but no calibration.json; export again with --calibration, or fit one with "
+            f"python -m benchmarks.quality.calibration --scores SCORES --bundle {bundle.path} --write"
+        )
+    return ""
 
 
 def _render(

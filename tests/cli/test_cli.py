@@ -436,6 +436,7 @@ def test_the_recipe_from_songs_to_a_bundle_that_embeds(catalogue, tone_folder, t
         patch.setattr(exporter, "export_onnx", lambda shipped, metadata: (joint / "model.onnx").read_bytes())
         exported = call("export", joint, "--out", bundle, "--fact", "Limits=untrained")
     assert exported.returncode == 0, exported.stderr
+    assert "no second stage" in exported.stderr and "export again with --note-map" in exported.stderr
     assert (bundle / "checkpoint.safetensors").is_file()
     assert "| Limits | untrained |" in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert run("verify", bundle).returncode == 0

@@ -231,7 +231,9 @@ def test_a_bundle_carries_its_calibration(tiny_notes_bundle, tmp_path):
         patch.setattr(exporter, "export_onnx", lambda shipped, metadata: model)
         command = ["export", str(tiny_notes_bundle), "--out", str(tmp_path / "bundle")]
         done = CliRunner().invoke(main, [*command, "--calibration", str(tmp_path / "mine.json")])
-        assert done.exit_code == 0, done.output
+        assert done.exit_code == 0 and "warning" not in done.stderr, done.output
+        lacking = CliRunner().invoke(main, [*command[:-1], str(tmp_path / "lacking")])
+        assert lacking.exit_code == 0 and "calibration.json; export again with --calibration" in lacking.stderr
         again = ["export", str(tmp_path / "bundle"), "--out", str(tmp_path / "again")]
         assert CliRunner().invoke(main, again).exit_code == 0  # keeps it
     assert open_bundle(tmp_path / "bundle").calibration == open_bundle(tmp_path / "again").calibration == verdict
