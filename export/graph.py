@@ -83,7 +83,8 @@ def _trace(network: nn.Module, name: str, outputs: list[str], example: Tensor, a
     level = logger.level
     logger.setLevel(logging.ERROR)  # it warns of packages that are not needed here
     try:
-        with warnings.catch_warnings():
+        # With axes that are symbols, looking up what a shape gave before costs torch more than asking again.
+        with warnings.catch_warnings(), torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
             warnings.simplefilter("ignore", FutureWarning)  # of torch's own calls
             program = torch.onnx.export(
                 network,

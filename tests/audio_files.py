@@ -22,12 +22,17 @@ def write_tone(path: Path, seed: int, duration_s: float = 1.5) -> Path:
 
 def write_two_hours(path: Path) -> Path:
     """Silence that takes seconds to decode and a few blocks of the disk."""
+    return write_silence(path, 2 * 3600)
+
+
+def write_silence(path: Path, duration_s: int) -> Path:
+    """Silence in a few blocks of the disk."""
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 48_000, 0, "NONE", ""))
-        file.setnframes(2 * 3600 * 48_000)
+        file.setnframes(duration_s * 48_000)
         file.writeframesraw(b"")
     header = bytearray(path.read_bytes())
-    n_bytes = 2 * 2 * 3600 * 48_000
+    n_bytes = 2 * duration_s * 48_000
     header[4:8], header[40:44] = (36 + n_bytes).to_bytes(4, "little"), n_bytes.to_bytes(4, "little")
     path.write_bytes(header)
     os.truncate(path, len(header) + n_bytes)

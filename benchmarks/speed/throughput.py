@@ -172,14 +172,14 @@ def measure_training(config: Config, device: torch.device, seconds: float) -> Tr
     )
 
 
-def measure_preparation(config: Config, songs: int, arrangements: int, seconds: float) -> PreparationSpeed:
-    """Tracks of composed songs played, then drawn, then batches of them for `seconds`."""
+def measure_preparation(config: Config, songs: int, arrangements: int, seconds: float, tones: Path) -> PreparationSpeed:
+    """Tracks of composed songs played, then drawn with the tone bank in `tones`, then batches of them for `seconds`."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the processes that prepare
     try:
         with tempfile.TemporaryDirectory() as folder:
-            cache, ways = FeatureCache(folder, config.front_end), [Rendering(), Rendering(1.0, folder=Path(folder))]
-            ways[1].cqt(compose(songs), 0, config.front_end, cache.pooling)  # measures the bank
+            cache, ways = FeatureCache(folder, config.front_end), [Rendering(), Rendering(1.0, folder=tones)]
+            ways[1].cqt(compose(songs), 0, config.front_end, cache.pooling)  # measures the bank, if it has to
             rates = []
             for way in ways:
                 corpus = Corpus.of_songs(map(compose, range(songs)), arrangements, way)
@@ -241,6 +241,13 @@ def _name(device: torch.device) -> str:
 )
 @click.option("--threads", type=click.IntRange(1), help="Of torch; the default is torch's own.")
 @click.option("--seconds", default=10.0, show_default=True, help="Length of each of the two measurements.")
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".cache/cqt"),
+    show_default=True,
+    help="Folder that keeps the tones that songs are drawn with; may be deleted.",
+)
 @device_option
 def main(
     configs: tuple[str, ...],
@@ -250,6 +257,7 @@ def main(
     workers: int,
     threads: int | None,
     seconds: float,
+    cache: Path,
     device: str,
 ) -> None:
     """Measure training, the batches and the songs it needs, and the hardware's peak."""
@@ -261,7 +269,7 @@ def main(
         table = [HEADER]
         for name in configs:
             config = PAPER if name == "paper" else Config.from_toml(name)
-            prepared = measure_preparation(config, songs, arrangements, seconds)
+            prepared = measure_preparation(config, songs, arrangements, seconds, cache)
             for precision in precisions:
                 at = replace(config, training=replace(config.training, precision=precision))
                 trained = measure_training(at, chosen, seconds)

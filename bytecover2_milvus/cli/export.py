@@ -154,7 +154,7 @@ def export(
 
 
 def _what_the_second_stage_lacks(bundle: Bundle) -> str:
-    """What a bundle needs to have a second stage, and how it gets that; "" where it has one."""
+    """A line on what a bundle lacks to have a second stage, and how it gets that; "" where it has one."""
     if bundle.contract.chroma is None:
         return 'it has no note map; export again with --note-map, a checkpoint of training.phase="notes"'
     if bundle.calibration is None:

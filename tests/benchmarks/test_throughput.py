@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from benchmarks.speed.throughput import Step, main, step_flops
+from benchmarks.speed.throughput import MATRIX_SIDE, Step, main, step_flops
 from bytecover2_milvus.config import Config
 
 TOML = """
@@ -59,9 +59,10 @@ def test_flops_are_those_of_convolutions_and_classifier_forward_and_backward(tom
     assert counted == 3 * sum(forward) - forward[0]
 
 
-def test_measures_training_and_what_feeds_it(toml):
+def test_measures_training_and_what_feeds_it(toml, tone_folder, monkeypatch):
+    monkeypatch.setitem(MATRIX_SIDE, "cpu", 512)
     arguments = ["--config", str(toml), "--songs", "2", "--seconds", "0.1", "--workers", "3", "--threads", "1"]
-    result = CliRunner().invoke(main, [*arguments, "--device", "cpu"])
+    result = CliRunner().invoke(main, [*arguments, "--device", "cpu", "--cache", str(tone_folder)])
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     assert [line["precision"] for line in lines] == ["32-true", "bf16-mixed"]

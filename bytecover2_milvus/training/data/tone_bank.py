@@ -50,6 +50,7 @@ VARIANTS = 4  # players of each own instrument, and own drum kits
 RELEASE_S = 0.15  # of a sound font's tones
 _COMPONENTS = 2
 _ROUNDS = 40  # of the factorisation
+_TONES_AT_ONCE = 16  # that are factorised: a few hundred kilobytes, which a core's cache holds
 _KIT_PROGRAMS = (0, 8, 16, 24, 25, 32, 40, 48)  # General MIDI level 2: standard, room, power, electronic, ...
 N_ROWS = HIGHEST_PITCH - LOWEST_PITCH + 1  # pitches, one row each
 ANCHORS = np.arange(LOWEST_PITCH, HIGHEST_PITCH + 1, STEP)  # MIDI numbers of the measured tones
@@ -266,6 +267,14 @@ def factorise(power: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[
     spectra : np.ndarray [shape=(n, n_bins, 2)]
     envelopes : np.ndarray [shape=(n, 2, n_frames)]
     """
+    starts = range(0, len(power), _TONES_AT_ONCE)
+    parts = [_factorise_some(power[start : start + _TONES_AT_ONCE]) for start in starts]
+    spectra, envelopes = (np.concatenate(factor) for factor in zip(*parts, strict=True))
+    return spectra, envelopes
+
+
+def _factorise_some(power: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """As `factorise`, all tones at a time."""
     peak = power.sum(axis=1).max(axis=1)[:, None, None].astype(np.float64) + 1e-30
     power = power / peak
     floor = 1e-6
