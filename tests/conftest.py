@@ -50,7 +50,7 @@ SLOW = set().union(
     ["bulk", "chroma_rows", "collection", "collections_by_hand", "embedding_function", "faults"],  # start servers
     ["groups", "promotion", "rerank", "rest", "segments", "tokens", "parquet", "verdict"],  # too
     ["cli", "cluster", "consumers", "decoding", "docker_compose", "endings", "installed"],  # start other processes
-    ["layers", "service", "telemetry", "terminal", "verify"],  # too
+    ["layers", "processes", "service", "telemetry", "terminal", "verify"],  # too
     ["evaluation_page", "explain", "groups_page", "page"],  # browsers
     ["audio_fuzz", "audio_oddities", "degrade", "fourier", "performing", "qmax"],  # compute
     ["recordings", "soundfont", "spectral"],  # too

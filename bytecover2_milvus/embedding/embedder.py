@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import mmap
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +50,13 @@ class Heard:
 
 
 class Embedder:
-    """The network of a bundle, ready to embed; threads may share it.
+    """The network of a bundle, ready to embed.
 
-    Pickled, it is its bundle's path and its settings: whoever unpickles it opens the bundle that lies there.
+    Threads may share it, and a call lets others run meanwhile, so that ``await asyncio.to_thread(embedder.embed,
+    waveform)`` keeps no event loop waiting. Pickled, it is its bundle's path and its settings: whoever unpickles it
+    opens the bundle that lies there, in a worker process, say, whatever starts it. A process that was forked opens the
+    bundle again when it first embeds, which takes as long as `Embedder` does; CUDA does not survive a fork, so start
+    processes that use it by "spawn" or "forkserver".
 
     Parameters
     ----------
@@ -79,9 +87,15 @@ class Embedder:
         self._made_with = (None if bundle is None else str(opened.path.absolute()), device, threads)
         self._model = opened.model
         self._session = _open_session(opened, device, threads or usable_cores())
+        _embedders.add(self)
 
     def __reduce__(self) -> tuple[Callable[..., Embedder], tuple[str, str | None, str, int | None]]:
         return _reopen, (self.model_id, *self._made_with)
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        """The session of a process that was forked."""
+        return _reopen(self.model_id, *self._made_with)._session
 
     @property
     def model_id(self) -> str:
@@ -300,6 +314,23 @@ class Embedder:
         if waveform.size >= contract.minimum_samples:
             return waveform
         return np.tile(waveform, -(-contract.minimum_samples // waveform.size))  # whole copies, rounded up
+
+
+_embedders: WeakSet[Embedder] = WeakSet()
+
+
+def _leave_sessions() -> None:
+    """In a process that was just forked: leave the sessions, whose threads are not there, and never free them.
+
+    To free one is to wait for its threads, and so a process that has one would not end.
+    """
+    for embedder in list(_embedders):
+        if session := vars(embedder).pop("_session", None):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_leave_sessions)
 
 
 def onnx_runtime_errors() -> tuple[type[Exception], ...]:

@@ -333,7 +333,7 @@ def _named(track_id: str, rows: Mapping[str, Row], folder: Path) -> Named:
 
 
 def _about(track_id: str, work_id: str, rows: Mapping[str, Row]) -> tuple[str, str]:
-    """What stands beside a name, and the path."""
+    """Words beside a name, and the path."""
     row = rows.get(track_id)
     known = [row.artist, clock(row.duration_s)] if row else []
     return " · ".join(filter(None, (*known, work_id and f"work {work_id}"))), row.path if row else ""

@@ -176,7 +176,7 @@ class Reranker:
     def stored_stretches(
         self, track_id: str, others: Sequence[str], similarities: Sequence[float]
     ) -> list[Stretch | None]:
-        """Where the same music runs in a stored track, the query, and in each of others; None where nothing recurs.
+        """The stretches that run alike in a stored track, the query, and in each of others; None where nothing recurs.
 
         Parameters and errors are those of `stored_scores`.
         """

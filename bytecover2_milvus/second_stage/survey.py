@@ -42,7 +42,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class WorkFound:
-    """How well the tracks of a work find each other."""
+    """The tracks of a work as queries for each other."""
 
     work_id: str
     queries: int
