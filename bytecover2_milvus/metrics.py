@@ -26,10 +26,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from .frame import to_dataframe
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The number of the query among the tracks, its similarities to all (n_tracks,), -inf to itself, and the track_ids and
 # work_ids of all; it returns other similarities, -inf to itself.
@@ -51,6 +56,25 @@ class Evaluation:
     query_work_ids: NDArray[np.str_] = field(repr=False, compare=False)  # (queries,), in the order of track_id
     average_precisions: NDArray[np.float64] = field(repr=False, compare=False)  # (queries,)
     first_ranks: NDArray[np.int64] = field(repr=False, compare=False)  # (queries,)
+    query_track_ids: NDArray[np.str_] = field(repr=False, compare=False)  # (queries,), ascending
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row for each query: its track_id, its work_id, its average precision and the rank of its first right track.
+
+        Raises
+        ------
+        BytecoverError
+            As `frame.to_dataframe`.
+        """
+        rows = zip(
+            self.query_track_ids.tolist(),
+            self.query_work_ids.tolist(),
+            self.average_precisions.tolist(),
+            self.first_ranks.tolist(),
+            strict=True,
+        )
+        names = ("track_id", "work_id", "average_precision", "first_rank")
+        return to_dataframe((dict(zip(names, row, strict=True)) for row in rows), names)
 
 
 def average_precision(similarity: ArrayLike, relevant: ArrayLike) -> float:
@@ -222,6 +246,7 @@ def evaluate(
         query_work_ids=works[work[has_cover]],
         average_precisions=average_precisions,
         first_ranks=first_ranks,
+        query_track_ids=tracks[has_cover],
     )
 
 

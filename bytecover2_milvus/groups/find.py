@@ -16,7 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -32,6 +32,7 @@ from ..alignment.recording import same_recording
 from ..alignment.verdict import probability
 from ..cpu import usable_cores
 from ..errors import ChromaError, CollectionError
+from ..frame import to_dataframe
 from ..milvus.chroma_rows import HAS_CHROMA, LACKS_CHROMA
 from ..second_stage.explain import Stretch
 from .group import Group, GroupedTrack, Link
@@ -39,6 +40,8 @@ from .linkage import count_groups, count_unexplained, groups_of, link_groups, li
 from .pairs import FROM_INDEX, FROM_LINKS, Pair, Pairs, Sound
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..alignment.verdict import Verdict
     from ..milvus.collection import TrackCollection
     from ..milvus.schema import Row
@@ -69,6 +72,17 @@ class Groups:
 
     def __iter__(self) -> Iterator[Group]:
         return self._groups()
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row for each track of a group: the number of the group, from 1, and the fields of the `GroupedTrack`.
+
+        Raises
+        ------
+        BytecoverError
+            As `frame.to_dataframe`.
+        """
+        rows = ({"group": number} | asdict(track) for number, group in enumerate(self, 1) for track in group.tracks)
+        return to_dataframe(rows, ["group", *(entry.name for entry in fields(GroupedTrack))])
 
     def __enter__(self) -> Groups:
         return self

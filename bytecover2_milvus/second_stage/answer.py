@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ..frame import to_dataframe
+from .matches_html import matches_html
 from .rerank import Reranker, candidates_for, covers_among, why_no_verdict
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..embedding.embedder import Embedder
     from ..embedding.query import Query
     from ..milvus.collection import TrackCollection
@@ -39,6 +43,16 @@ class Answer:
     judged: bool = False  # by the second stage: what is improbable is left out
     nearest: Match | None = None  # of all that was judged, improbable or not
     note: str = ""  # why this query could not be judged where others can
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row for each match, as `frame.to_dataframe` makes it."""
+        from ..milvus.search import Match
+
+        return to_dataframe(self.matches, (entry.name for entry in fields(Match)))
+
+    def _repr_html_(self) -> str:
+        """The matches with their verdicts and evidence, for notebooks; `pages.listening.listen` adds players."""
+        return matches_html(self.matches, self.nearest, self.note)
 
 
 class Catalogue:
