@@ -49,7 +49,16 @@ SLOW = set().union(
     ["export", "hostile_checkpoint", "network_input", "note_map", "quantize"],  # export
     ["bulk", "chroma_rows", "collection", "collections_by_hand", "embedding_function", "faults"],  # start servers
     ["groups", "promotion", "rerank", "rest", "segments", "tokens", "parquet", "verdict"],  # too
-    ["cli", "cluster", "consumers", "decoding", "docker_compose", "endings", "installed"],  # start other processes
+    [
+        "cli",
+        "cluster",
+        "consumers",
+        "decoding",
+        "docker_compose",
+        "endings",
+        "examples",
+        "installed",
+    ],  # start other processes
     ["layers", "processes", "service", "telemetry", "terminal", "verify"],  # too
     ["evaluation_page", "explain", "groups_page", "page"],  # browsers
     ["audio_fuzz", "audio_oddities", "degrade", "fourier", "performing", "qmax"],  # compute

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ class Listening:
     """An answer with the HTML of players for its first matches."""
 
     answer: Answer
-    players: Sequence[str]
+    players: Sequence[str] = field(repr=False)
 
     def _repr_html_(self) -> str:
         return matches_html(self.answer.matches, self.answer.nearest, self.answer.note, self.players)
