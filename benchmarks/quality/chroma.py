@@ -9,11 +9,14 @@ Systems
 hand-made
     Magnitudes of the CQT, of each bin no more than its median over 0.4 s, which takes the drums away; mean over a frame
     of chroma, over the track's maximum, square root; each frame less its mean over bins; folded to pitch classes with a
-    Gaussian weight around A4 (`alignment.chroma.fold`).
+    Gaussian weight around A4 (`alignment.chroma.fold`). Aligned with the parameters of the paper (`qmax.PUBLISHED`),
+    which were chosen for such chroma.
 notes, lead
     The groups of the bundle's note map, each by itself.
 learned
     Both groups, their normalised scores added, as the second stage does.
+learned, published parameters
+    The same, aligned with the parameters of the paper.
 
 Protocol
 --------
@@ -44,7 +47,7 @@ from benchmarks.quality.second_stage import ALIGNMENT, normalised
 from benchmarks.quality.stored import bundle_option
 from benchmarks.quality.validation import CHEAP, CONDITIONS
 from bytecover2_milvus.alignment.chroma import fold, to_levels
-from bytecover2_milvus.alignment.qmax import qmax_scores
+from bytecover2_milvus.alignment.qmax import PUBLISHED, Qmax, qmax_scores
 from bytecover2_milvus.audio.degrade import degrade
 from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE, FrontEnd
@@ -54,7 +57,7 @@ from bytecover2_milvus.metrics import average_precision, bootstrap_interval, mea
 FRAME = 20  # CQT frames, as of the learned chroma
 STEADY = 17  # CQT frames, 0.4 s
 AUDIO = (".flac", ".mp3", ".ogg", ".opus", ".wav")
-HAND_MADE, LEARNED = "hand-made", "learned"
+HAND_MADE, LEARNED, AS_PUBLISHED = "hand-made", "learned", "learned, published parameters"
 
 Levels = NDArray[np.uint8]  # (n_frames, channels)
 Scores = NDArray[np.float64]  # (n_queries, n_tracks)
@@ -100,25 +103,26 @@ def heard_as(waveform: Waveform, embedder: Embedder) -> Levels:
 
 
 def aligned(queries: Sequence[Levels], tracks: Sequence[Levels]) -> NDArray[np.float32]:
-    """Scores (n_queries, n_tracks, 1 + groups); the hand-made chroma has transpositions of its own."""
-    parts = slice(0, 12), slice(12, None)
-    asked, clean = (
-        [[np.ascontiguousarray(one[:, part]) for one in some] for part in parts] for some in (queries, tracks)
-    )
-    return np.concatenate(
-        [np.stack([qmax_scores(query, heard) for query in some]) for some, heard in zip(asked, clean, strict=True)],
-        axis=2,
-    )
+    """Scores (n_queries, n_tracks, 1 + 2 groups): hand-made chroma, learned, learned with the paper's parameters.
+
+    The hand-made chroma has transpositions of its own.
+    """
+    hand, learned = slice(0, 12), slice(12, None)
+    scores = []
+    for part, parameters in ((hand, PUBLISHED), (learned, Qmax()), (learned, PUBLISHED)):
+        asked, clean = ([np.ascontiguousarray(one[:, part]) for one in some] for some in (queries, tracks))
+        scores.append(np.stack([qmax_scores(query, clean, parameters) for query in asked]))
+    return np.concatenate(scores, axis=2)
 
 
 def by_system(
     asked: NDArray[np.float32], clean: NDArray[np.float32], names: Sequence[str], ids: Sequence[str]
 ) -> dict[str, Scores]:
     """The normalised scores of each system, of alignments of queries and of clean tracks with all clean tracks."""
-    scores = {
-        system: normalised(asked[..., i], clean[..., i], ids, ALIGNMENT) for i, system in enumerate((HAND_MADE, *names))
-    }
-    return scores | {LEARNED: np.sum([scores[name] for name in names], axis=0)}
+    hand, *learned = (normalised(asked[..., i], clean[..., i], ids, ALIGNMENT) for i in range(asked.shape[-1]))
+    short, long = learned[: len(names)], learned[len(names) :]
+    both = {LEARNED: np.sum(short, axis=0), AS_PUBLISHED: np.sum(long, axis=0)}
+    return {HAND_MADE: hand, **dict(zip(names, short, strict=True)), **both}
 
 
 def lines_of(

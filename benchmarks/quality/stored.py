@@ -34,7 +34,7 @@ def calibrated_embedder(bundle: Path | None) -> Embedder:
     embedder = Embedder(bundle, "cpu")
     if embedder.verdict is None:
         raise click.ClickException(
-            f"{bundle or 'the bundle'}: has no calibration; run benchmarks.quality.calibration first"
+            f"{bundle or 'the bundle'}: has no calibration for this alignment; run benchmarks.quality.calibration first"
         )
     return embedder
 

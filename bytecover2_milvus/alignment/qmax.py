@@ -29,12 +29,16 @@ from numpy.typing import NDArray
 from ..errors import ChromaError, ConfigError, ShortChroma
 from .chroma import PITCH_CLASSES, to_levels
 
+ALIGNMENT = 2  # version: one more where the scores of pairs change, as statistics and calibrations are of their scores
 LONGEST_FRAMES = 32_767  # of a track, four hours of frames of 0.464 s: neighbours are counted in 16 bits
 
 
 @dataclass(frozen=True)
 class Qmax:
-    """The parameters of the alignment, by default the paper's (section 4.1; there M = 9 frames of 0.464 s, too).
+    """The parameters of the alignment. `PUBLISHED` are the paper's (section 4.1, frames of 0.464 s, too).
+
+    The paper needs long windows and many neighbours, as its chroma is made by hand. The learned chroma says more in a
+    frame: by shorter windows it finds more covers on every held-out set (``docs/alignment.md``).
 
     Raises
     ------
@@ -42,8 +46,8 @@ class Qmax:
         If a value is out of range.
     """
 
-    embedding: int = 9  # frames of a window, without gaps
-    kappa: float = 0.095  # share of windows that may be neighbours of one
+    embedding: int = 4  # frames of a window, without gaps
+    kappa: float = 0.07  # share of windows that may be neighbours of one
     onset: float = 0.5  # taken away where a gap begins
     extension: float = 0.5  # taken away where it goes on
 
@@ -66,6 +70,9 @@ class Qmax:
         if (halves % 1 == 0).all() and (halves <= np.iinfo(np.uint16).max).all():
             return halves.astype(np.uint16)
         return units.astype(np.float32)
+
+
+PUBLISHED = Qmax(embedding=9, kappa=0.095, onset=0.5, extension=0.5)
 
 
 def qmax_scores(

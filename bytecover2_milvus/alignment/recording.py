@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .evidence import evidence
-from .qmax import Qmax
+from .qmax import PUBLISHED
 
 # Different performances of one score on one instrument, in one tempo, come to 0.90; encodings of one to 0.99 and more.
 ALIKE = 0.98  # cosine of the embeddings
@@ -31,11 +31,11 @@ def same_recording(similarity: float, first: NDArray[np.generic], second: NDArra
     """
     if similarity < ALIKE:
         return False
-    window = Qmax().embedding
+    window = PUBLISHED.embedding
     n_windows = min(len(first), len(second)) - window + 1
     if n_windows < 1:
         return abs(len(first) - len(second)) <= 1
-    seen = evidence(first, second)
+    seen = evidence(first, second, parameters=PUBLISHED)  # of long windows, which repetition hardly disturbs
     if seen is None:
         return False
     covered = len(seen.path) / n_windows

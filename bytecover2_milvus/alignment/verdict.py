@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import BundleError, ChromaError
 from ..untrusted import parse_json, shorten
+from .qmax import ALIGNMENT
 from .score import Background, Calibration, s_norm
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Verdict:
     both: Calibration  # of the features of a pair; of the first two if it has only two weights
     vector_alone: Calibration  # of the first of them, for a pair that cannot be aligned
     fitted_on: str
+    alignment: int = ALIGNMENT  # version of the alignment whose scores these are
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -89,6 +91,7 @@ class Verdict:
             Calibration(tuple(map(float, table["weights"])), float(table["bias"])),
             Calibration((float(table["vector_alone"]["weight"]),), float(table["vector_alone"]["bias"])),
             table["fitted_on"],
+            table.get("alignment", 1),
         )
 
     def to_json(self) -> str:
@@ -99,6 +102,7 @@ class Verdict:
             "bias": self.both.bias,
             "vector_alone": {"weight": self.vector_alone.weights[0], "bias": self.vector_alone.bias},
             "fitted_on": self.fitted_on,
+            "alignment": self.alignment,
         }
         return json.dumps(table, indent=2) + "\n"
 
@@ -108,7 +112,8 @@ class Verdict:
         Parameters
         ----------
         stored : mapping
-            As a collection holds them; ``{}`` where there are none, which gives the backgrounds.
+            As a collection holds them. ``{}`` where there are none, and those of another version of the alignment, give
+            the backgrounds.
         track_id : str
             For the message.
 
@@ -117,7 +122,7 @@ class Verdict:
         ChromaError
             If they are damaged.
         """
-        if not stored:
+        if not stored or stored.get("alignment", 1) != self.alignment:
             return np.array([[known.mean, known.sd] for known in self.backgrounds.values()])
         try:
             statistics = np.array([stored[kind] for kind in self.backgrounds], dtype=np.float64)

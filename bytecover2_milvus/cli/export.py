@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..config import SILENCES
-from ..errors import ConfigError
+from ..errors import BundleError, ConfigError
 from ..terminal import say
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def export(
       bytecover2-milvus export bundles/mine --int8 --out bundles/mine-int8
       bytecover2-milvus export bundles/mine --note-map runs/notes/best.safetensors --out bundles/with-second-stage
     """
+    from ..alignment.qmax import ALIGNMENT
     from ..config import CHROMA_GROUPS
     from ..embedding.bundle import open_bundle, read_calibration
     from ..embedding.onnx_file import OnnxFile
@@ -129,6 +130,10 @@ def export(
         if notes.note_map is None:
             raise ConfigError(f"{calibration}: calibrates a second stage, but {checkpoint} has no note map")
         verdict = read_calibration(calibration, CHROMA_GROUPS)
+        if verdict.alignment != ALIGNMENT:
+            raise BundleError(
+                f"{calibration}: of version {verdict.alignment} of the alignment, not {ALIGNMENT}; make it anew"
+            )
     material = None
     if int8:
         check_possible(out.absolute(), folded)

@@ -105,7 +105,11 @@ def groups(
     opened = open_bundle(bundle or default_bundle())
     contract, verdict = opened.contract, opened.calibration
     if contract.chroma is None or verdict is None:
-        lacks = "no calibration, and so no verdict" if contract.chroma else "no note map, and so no second stage"
+        lacks = (
+            "no calibration for this alignment, and so no verdict"
+            if contract.chroma
+            else "no note map, and so no second stage"
+        )
         raise BundleError(f"{opened.path}: it has {lacks}; name another bundle with --bundle")
     frame_s = contract.chroma.frame_samples / contract.sample_rate
     with open_milvus(milvus) as client, progress_bar("groups", None) as bar:

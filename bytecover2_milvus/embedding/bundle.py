@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..alignment.qmax import ALIGNMENT
 from ..alignment.verdict import Verdict
 from ..config import FrontEnd
 from ..errors import BundleError
@@ -62,7 +63,7 @@ class Bundle:
 
     @property
     def calibration(self) -> Verdict | None:
-        """The verdict of the second stage; None where the bundle has no note map, or was not calibrated.
+        """The verdict of the second stage; None where the bundle has no note map, or was not calibrated for it.
 
         Raises
         ------
@@ -71,7 +72,8 @@ class Bundle:
         """
         if self.contract.chroma is None or CALIBRATION not in self.files:
             return None
-        return read_calibration(self.path / CALIBRATION, self.contract.chroma.groups)
+        verdict = read_calibration(self.path / CALIBRATION, self.contract.chroma.groups)
+        return verdict if verdict.alignment == ALIGNMENT else None
 
 
 def read_calibration(path: Path, groups: Sequence[str]) -> Verdict:

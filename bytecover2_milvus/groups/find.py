@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ..alignment.chroma import decode
 from ..alignment.evidence import evidence
-from ..alignment.qmax import Qmax, qmax_scores
+from ..alignment.qmax import ALIGNMENT, Qmax, qmax_scores
 from ..alignment.recording import same_recording
 from ..alignment.verdict import probability
 from ..cpu import usable_cores
@@ -135,7 +135,12 @@ def find_groups(
             " promote` with a bundle that has a note map gives it one"
         )
     watch = watch or (lambda step, done, total: None)
-    facts = {"collection": collection.name, "model": collection.model_id, "note map": collection.chroma_id}
+    facts = {
+        "collection": collection.name,
+        "model": collection.model_id,
+        "note map": collection.chroma_id,
+        "alignment": str(ALIGNMENT),
+    }
     pairs = Pairs(state, facts, collection.chroma_channels)
     try:
         too_short, damaged = _copy(collection, verdict, pairs, watch)

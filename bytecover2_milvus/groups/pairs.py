@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..alignment.chroma import pack, unpack
 from ..errors import CollectionMismatch, OutputError
 
-FORMAT = "1"
+FORMAT = "2"
 FROM_INDEX, FROM_LINKS = 1, 2  # why a pair is wanted; 0: it was, in another run
 ROWS_PER_PAGE = 10_000
 PARTNERS = 3  # of a linked track, beside the other one: the other one is compared with them, too

@@ -28,16 +28,17 @@ def with_statistics(rows: Sequence[Row], features: Sequence[Features], cohort: C
 def renew_statistics(
     store: Store, backgrounds: Mapping[str, Background] = BACKGROUNDS, *, imported: bool = False
 ) -> int:
-    """Compute the statistics again that fewer others gave than a cohort has today; how many tracks had such.
+    """Compute the statistics again that fewer others gave than a cohort has today, or another version of the alignment.
 
-    These are the first tracks of a collection, and all of one that is smaller than a cohort. Once there are `SIZE`
-    tracks and none has such statistics, the store remembers that, and nobody looks again but after rows were `imported`
-    with the statistics that they had elsewhere.
+    Returned is how many tracks had such. These are the first tracks of a collection, all of one that is smaller than a
+    cohort, and all that another version of this package ingested. Once there are `SIZE` tracks and none has such
+    statistics, the store remembers that, and nobody looks again but after rows were `imported` with the statistics that
+    they had elsewhere.
     """
     if not store.has_chroma or (store.has_full_cohort and not imported):
         return 0
     n_tracks = min(SIZE, store.count_chroma())
-    ids = store.with_small_cohort(n_tracks - 1) if n_tracks > 1 else []
+    ids = store.with_old_statistics(n_tracks - 1) if n_tracks else []
     if ids:
         _renew(ids, store, backgrounds)
     if n_tracks == SIZE:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..alignment.qmax import ALIGNMENT
 from ..audio.segments import Segments
 from ..errors import BytecoverError, CollectionMismatch, OutputError
 from ..milvus.cohort import SIZE, CohortTrack, cohort_tracks
@@ -182,10 +183,11 @@ class Staging:
     def note_full_cohort(self) -> None:
         """Nothing: it is looked up each time."""
 
-    def with_small_cohort(self, n: float) -> list[str]:
-        """The ids of the rows whose statistics are of a cohort of less than `n` tracks."""
+    def with_old_statistics(self, n: float) -> list[str]:
+        """The ids of the rows whose statistics are of a cohort of less than `n` tracks or of another alignment."""
+        current = "json_extract(statistics, '$.n') >= ? AND json_extract(statistics, '$.alignment') = ?"
         found = self._execute(
-            "SELECT id FROM rows WHERE chroma != '' AND json_extract(statistics, '$.n') < ? ORDER BY id", [n]
+            f"SELECT id FROM rows WHERE chroma != '' AND ({current}) IS NOT TRUE ORDER BY id", [n, ALIGNMENT]
         )
         return [id for (id,) in found]
 

@@ -21,7 +21,7 @@ class Store(Protocol):
     model_id: str
     chroma_id: str  # "" where it has no second stage
     chroma_channels: int
-    has_full_cohort: bool  # no statistics are of a small cohort any more
+    has_full_cohort: bool  # all statistics are of a full cohort, and of the alignment of this version
     segments: Segments
 
     @property
@@ -43,7 +43,7 @@ class Store(Protocol):
 
     def note_full_cohort(self) -> None: ...
 
-    def with_small_cohort(self, n: float) -> list[str]: ...
+    def with_old_statistics(self, n: float) -> list[str]: ...
 
     def cohort(self) -> list[CohortTrack]: ...
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ..alignment.qmax import ALIGNMENT
 from ..errors import CollectionError, CollectionMismatch
 from .alias import set_property
 from .cohort import SIZE, CohortTrack, StoredChroma, cohort_tracks
@@ -42,7 +43,7 @@ class ChromaRows:
         self.fields = [entry["name"] for entry in description["fields"]]
         there = set(SECOND_STAGE) <= set(self.fields)
         self.chroma_id: str = description["properties"].get(CHROMA_ID, "") if there else ""
-        self.has_full_cohort = FULL_COHORT in description["properties"]
+        self.has_full_cohort = description["properties"].get(FULL_COHORT) == str(ALIGNMENT)
         self.chroma_channels = int(description["properties"].get(CHROMA_CHANNELS, 0)) if self.chroma_id else 0
 
     @property
@@ -98,15 +99,23 @@ class ChromaRows:
         return {entity["id"] for entity in self._read(track_ids, "track_id", ["id"], LACKS_CHROMA, 4 * ROWS_PER_READ)}
 
     def note_full_cohort(self) -> None:
-        """Remember that no statistics are of a small cohort any more; a user who may only write rows does without."""
+        """Remember that all statistics are of a full cohort and of this alignment.
+
+        A user who may only write rows does without.
+        """
         with suppress(CollectionError):
-            set_property(self.client, self.name, FULL_COHORT, "yes")
+            set_property(self.client, self.name, FULL_COHORT, str(ALIGNMENT))
         self.has_full_cohort = True
 
-    def with_small_cohort(self, n: float) -> list[str]:
-        """The ids of the rows whose statistics are of a cohort of less than `n` tracks."""
-        found = self._query(f'{HAS_CHROMA} and statistics["n"] < {n}', ["id"], consistency_level="Strong")
-        return sorted(entity["id"] for entity in found)
+    def with_old_statistics(self, n: float) -> list[str]:
+        """The ids of the rows whose statistics are of a cohort of less than `n` tracks or of another alignment."""
+        # Milvus does not say how a filter takes a key that is missing, but it never equals anything.
+        current = f'{HAS_CHROMA} and statistics["n"] >= {n} and statistics["alignment"] == {ALIGNMENT}'
+        every, kept = (
+            {entity["id"] for entity in self._query(filter, ["id"], consistency_level="Strong")}
+            for filter in (HAS_CHROMA, current)
+        )
+        return sorted(every - kept)
 
     def cohort(self) -> list[CohortTrack]:
         """The `SIZE` whole tracks with chroma that have the smallest ids; what is damaged is warned of and left out."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alignment.chroma import decode
-from ..alignment.qmax import Qmax, qmax_scores
+from ..alignment.qmax import ALIGNMENT, Qmax, qmax_scores
 from ..alignment.score import Background, cohort_statistics
 from ..config import CHROMA_GROUPS
 from ..cpu import usable_cores
@@ -28,7 +28,7 @@ from .schema import Features
 SIZE = 40  # tracks; a random cohort of 20 normalises nearly as well
 # Of tracks of different works, before any has been measured: those of 300 rendered tracks of two minutes. They count
 # where there is no calibration, which has those of its bundle: a bundle without one, rows that come as vectors.
-BACKGROUNDS = {"vector": Background(0.02, 0.11), "notes": Background(2.3, 0.84), "lead": Background(2.9, 0.83)}
+BACKGROUNDS = {"vector": Background(0.02, 0.11), "notes": Background(1.0, 0.39), "lead": Background(1.17, 0.37)}
 DIGITS = 6  # after the point, of a statistic
 
 
@@ -81,9 +81,10 @@ class Cohort:
         Returns
         -------
         statistics : dict
-            ``n``, how many others there are, and the mean and standard deviation of the similarities of the embedding
-            ("vector") and of each group of chroma, as `alignment.score.cohort_statistics` gives them. What is too short
-            to be aligned has the backgrounds for those.
+            ``n``, how many others there are, ``alignment``, the version of the alignment, and the mean and standard
+            deviation of the similarities of the embedding ("vector") and of each group of chroma, as
+            `alignment.score.cohort_statistics` gives them. What is too short to be aligned has the backgrounds for
+            those.
         """
         others = [track for track in self.tracks if track.track_id != track_id]
         scores = np.full((len(others), len(CHROMA_GROUPS)), np.nan)
@@ -92,7 +93,7 @@ class Cohort:
             scores[long] = qmax_scores(levels, [others[i].levels for i in long])
         similarities = {"vector": [float(track.embedding @ embedding) for track in others]}
         similarities |= dict(zip(CHROMA_GROUPS, scores.T, strict=True))
-        told: dict[str, Any] = {"n": len(others)}
+        told: dict[str, Any] = {"n": len(others), "alignment": ALIGNMENT}
         for name, values in similarities.items():
             told[name] = [round(float(v), DIGITS) for v in cohort_statistics(values, self._backgrounds[name])]
         return told

@@ -44,7 +44,7 @@ def why_no_verdict(collection: TrackCollection, model: SecondStage, verdict: Ver
     """The reason why this collection cannot give verdicts, and what to do; "" where it can."""
     lack = collection.why_no_second_stage(model)
     if not lack and verdict is None:
-        return "this bundle has a note map but no calibration.json, and so no second stage"
+        return "this bundle has a note map but no calibration.json for this alignment, and so no second stage"
     return lack
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from calibrated import with_calibration
 
+from bytecover2_milvus.alignment.qmax import ALIGNMENT
 from bytecover2_milvus.alignment.score import Background, Calibration
 from bytecover2_milvus.alignment.verdict import Verdict, probability
 from bytecover2_milvus.embedding.bundle import CALIBRATION, open_bundle
@@ -98,15 +99,17 @@ def test_a_calibration_that_is_none_is_refused(text, reason):
 
 def test_a_track_without_statistics_has_the_backgrounds():
     np.testing.assert_array_equal(VERDICT.statistics({}, "t"), [[0.0, 0.1], [2.0, 0.5], [3.0, 1.0]])
-    stored = {"n": 9, "vector": [0.1, 0.2], "notes": [1.0, 2.0], "lead": [3.0, 4.0]}
+    stored = {"n": 9, "alignment": ALIGNMENT, "vector": [0.1, 0.2], "notes": [1.0, 2.0], "lead": [3.0, 4.0]}
     np.testing.assert_array_equal(VERDICT.statistics(stored, "t"), [[0.1, 0.2], [1.0, 2.0], [3.0, 4.0]])
+    older = stored | {"alignment": ALIGNMENT - 1}
+    np.testing.assert_array_equal(VERDICT.statistics(older, "t"), VERDICT.statistics({}, "t"))
 
 
 @pytest.mark.parametrize(
     "wrong", [{"lead": [3.0, 0.0]}, {"lead": [float("nan"), 1.0]}, {"lead": [1.0]}, {"lead": "high"}, {"lead": None}]
 )
 def test_damaged_statistics_are_an_error_that_names_the_track(wrong):
-    stored = {"vector": [0.1, 0.2], "notes": [1.0, 2.0], "lead": [3.0, 4.0]} | wrong
+    stored = {"alignment": ALIGNMENT, "vector": [0.1, 0.2], "notes": [1.0, 2.0], "lead": [3.0, 4.0]} | wrong
     with pytest.raises(ChromaError, match=r"^song 1: its stored statistics are damaged"):
         VERDICT.statistics(stored, "song 1")
     del stored["lead"]
@@ -123,6 +126,8 @@ def test_a_bundle_has_a_verdict_if_it_was_calibrated(tiny_bundle, tiny_notes_bun
     calibrated = with_calibration(tiny_notes_bundle, tmp_path / "notes", verdict.to_json())
     assert open_bundle(calibrated).calibration == verdict
     assert Embedder(calibrated, "cpu", 1).verdict == verdict
+    older = with_calibration(tiny_notes_bundle, tmp_path / "older", replace(verdict, alignment=1).to_json())
+    assert open_bundle(older).calibration is None  # its weights are of other scores
     one_stage = with_calibration(tiny_bundle, tmp_path / "plain", verdict.to_json())
     assert open_bundle(one_stage).calibration is None
     damaged = with_calibration(tiny_notes_bundle, tmp_path / "damaged", "{")

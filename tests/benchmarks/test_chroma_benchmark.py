@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.quality.chroma import FRAME, HAND_MADE, LEARNED, aligned, by_system, hand_made, lines_of
+from benchmarks.quality.chroma import AS_PUBLISHED, FRAME, HAND_MADE, LEARNED, aligned, by_system, hand_made, lines_of
 
 N_TRACKS, N_FRAMES = 6, 60
 
@@ -28,10 +28,10 @@ def test_each_system_is_judged_by_its_own_channels():
         query[:, 12:] = track[:, 12:]
     ids = [str(i) for i in range(N_TRACKS)]
     scores = by_system(aligned(queries, tracks), aligned(tracks, tracks), ("notes", "lead"), ids)
-    assert list(scores) == [HAND_MADE, "notes", "lead", LEARNED]
+    assert list(scores) == [HAND_MADE, "notes", "lead", LEARNED, AS_PUBLISHED]
     own = np.eye(N_TRACKS, dtype=bool)
     lines = {line["system"]: line for line in lines_of("set", "whole", scores, own, np.zeros_like(own), ids)}
-    for system in ("notes", "lead", LEARNED):
+    for system in ("notes", "lead", LEARNED, AS_PUBLISHED):
         assert lines[system]["map"] == lines[system]["mr1"] == 1.0
         assert lines[system]["gain"][0] == pytest.approx(1.0 - lines[HAND_MADE]["map"])
     assert lines[HAND_MADE]["map"] < 0.8 and "gain" not in lines[HAND_MADE]

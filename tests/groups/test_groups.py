@@ -25,6 +25,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from bytecover2_milvus.alignment.chroma import encode, to_levels
+from bytecover2_milvus.alignment.qmax import ALIGNMENT
 from bytecover2_milvus.alignment.score import Background, Calibration
 from bytecover2_milvus.alignment.verdict import Verdict
 from bytecover2_milvus.cli import main
@@ -265,8 +266,8 @@ def test_damage_is_named_and_the_others_are_grouped(own, tmp_path):
     other = "1" if chroma[40] == "0" else "0"
     for track_id, change in (
         ("b1", {"chroma": chroma[:40] + other + chroma[41:]}),
-        ("c1", {"statistics": {"n": 3}}),
-        ("single0", {"chroma": encode(np.zeros((8, CHANNELS), np.uint8))}),  # shorter than a window
+        ("c1", {"statistics": {"n": 3, "alignment": ALIGNMENT}}),
+        ("single0", {"chroma": encode(np.zeros((3, CHANNELS), np.uint8))}),  # shorter than a window
     ):
         row = rows[track_id]
         own.upsert([row], *columns_of([dataclasses.replace(features[row.id], **change)]))
@@ -294,7 +295,12 @@ def test_a_track_that_resembles_everything_has_less_probable_links(own, tmp_path
     row = own.rows_of(["b1"])[0]
     features = own.features_of([row.id])[row.id]
     # Means that are two standard deviations higher than the backgrounds.
-    statistics = {"n": 40, "vector": [0.2, 0.1], **{group: [5.9, 0.65] for group in CHROMA_GROUPS}}
+    statistics = {
+        "n": 40,
+        "alignment": ALIGNMENT,
+        "vector": [0.2, 0.1],
+        **{group: [5.9, 0.65] for group in CHROMA_GROUPS},
+    }
     own.upsert([row], *columns_of([dataclasses.replace(features, statistics=statistics)]))
     with found_in(own, tmp_path / "state") as groups:  # what was aligned is there, and is judged anew
         after = {frozenset((link.first, link.second)): link.score for group in groups for link in group.links}
@@ -304,7 +310,11 @@ def test_a_track_that_resembles_everything_has_less_probable_links(own, tmp_path
 
 
 def test_a_state_of_another_collection_or_of_something_else_is_refused(stored, tmp_path):
-    Pairs(tmp_path / "state", {"collection": "songs", "model": "bands", "note map": "most"}, CHANNELS).close()
+    Pairs(
+        tmp_path / "state",
+        {"collection": "songs", "model": "bands", "note map": "most", "alignment": str(ALIGNMENT)},
+        CHANNELS,
+    ).close()
     with pytest.raises(CollectionMismatch, match=r"its pairs are of collection 'songs', not 'test_.*--state"):
         found_in(stored, tmp_path / "state")
     (tmp_path / "text").write_text("no database " * 100)
@@ -509,4 +519,4 @@ def test_wrong_usage_and_a_bundle_without_a_second_stage_are_told(catalogue_at, 
     result = run("--uri", uri, "--bundle", tiny_bundle)
     assert result.exit_code == 1 and "it has no note map, and so no second stage" in result.stderr
     result = run("--uri", uri, "--bundle", tiny_notes_bundle)
-    assert result.exit_code == 1 and "it has no calibration, and so no verdict" in result.stderr
+    assert result.exit_code == 1 and "it has no calibration for this alignment, and so no verdict" in result.stderr

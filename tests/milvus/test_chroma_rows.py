@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from bytecover2_milvus.alignment.chroma import decode, to_levels
-from bytecover2_milvus.alignment.qmax import qmax_scores
+from bytecover2_milvus.alignment.qmax import ALIGNMENT, Qmax, qmax_scores
 from bytecover2_milvus.alignment.score import cohort_statistics
 from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.audio.segments import Segments
@@ -70,7 +70,7 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("music")
     for seed, letter in enumerate("abcde"):
         write_melody(folder / f"{letter}.wav", seed, 6.0 + seed)
-    write_melody(folder / "jingle.wav", 9, 3.0)
+    write_melody(folder / "jingle.wav", 9, 1.5)
     return folder
 
 
@@ -106,14 +106,14 @@ def expected_statistics(track: str, music: Path) -> dict[str, object]:
     """By pairs, one by one."""
     embedding, levels = heard(music / f"{track}.wav")
     others = [heard(path) for path in sorted(music.iterdir()) if path.stem != track]
-    long = [other for _, other in others if len(other) >= 9]
-    scores = qmax_scores(levels, long).T if len(levels) >= 9 else [[]] * 2
+    long = [other for _, other in others if len(other) >= Qmax().embedding]
+    scores = qmax_scores(levels, long).T if len(levels) >= Qmax().embedding else [[]] * 2
     similarities = {
         "vector": [embedding @ other for other, _ in others],
         **dict(zip(CHROMA_GROUPS, scores, strict=True)),
     }
     told = {name: cohort_statistics(values, BACKGROUNDS[name]) for name, values in similarities.items()}
-    return {"n": 5, **told}
+    return {"n": 5, "alignment": ALIGNMENT, **told}
 
 
 def assert_whole(collection: TrackCollection | Staging, music: Path) -> None:
@@ -191,7 +191,7 @@ def test_statistics_follow_a_collection_that_grows(collection: TrackCollection, 
     sizes = {track: stored.statistics["n"] for track, stored in collection.stored_chroma([*"abcde", "jingle"]).items()}
     assert len(sizes) == 6 and min(sizes.values()) >= 3  # half of the six there are
     run([music], collection, Deaf())
-    assert collection.with_small_cohort(3) == []
+    assert collection.with_old_statistics(3) == []
 
 
 @ON_LITE
@@ -228,7 +228,7 @@ def test_once_the_cohort_is_full_nobody_looks_for_small_ones(client, name: str, 
     assert TrackCollection.open(client, name).has_full_cohort
     sizes = [stored.statistics["n"] for stored in collection.stored_chroma([*"abcde", "jingle"]).values()]
     assert len(sizes) == 6 and min(sizes) >= 2
-    monkeypatch.setattr(TrackCollection, "with_small_cohort", None)
+    monkeypatch.setattr(TrackCollection, "with_old_statistics", None)
     assert set(run(tracks, collection, Deaf()).values()) == {"skipped"}
 
 
@@ -364,7 +364,7 @@ def test_files_for_other_machines_carry_them_too(client, name: str, music: Path,
     """A staging file of an older version goes on, and is completed."""
     with staging_for(tmp_path / "rows.parquet", ChromaEmbedder()) as staging:
         run([music], staging, batch_size=1)
-        assert staging.count_chroma() == 6 and staging.with_small_cohort(3) == []
+        assert staging.count_chroma() == 6 and staging.with_old_statistics(3) == []
     with staging_for(tmp_path / "rows.parquet", BandEmbedder()) as staging:
         assert run([Track(music / "a.wav", "a", "w")], staging, BandEmbedder())["a"].startswith("updated")
         assert staging.count_chroma() == 6
@@ -425,7 +425,9 @@ def test_a_second_stage_by_the_command_line(
     promotion = ("collections", "promote", name, "--bundle", tiny_notes_bundle, "--workers", 0, "--json")
     done = json.loads(invoke(*promotion).stdout)
     assert (done["moved"], done["stored"]) == (True, 6) and done["from_model_id"] == done["to_model_id"]
-    uncalibrated = "note: this bundle has a note map but no calibration.json, and so no second stage\n"
+    uncalibrated = (
+        "note: this bundle has a note map but no calibration.json for this alignment, and so no second stage\n"
+    )
     assert invoke(*ask, tiny_notes_bundle).stderr == uncalibrated
     chroma_id = checks(tiny_notes_bundle)["second stage"][1].split()[-1]
     assert checks(tiny_notes_bundle)["second stage"] == ("ok", f"note map {chroma_id}")

@@ -142,9 +142,9 @@ def test_says_that_nothing_recurs():
 
 
 def test_what_cannot_be_aligned_is_refused_by_name():
-    long, short = recording("long.wav", tune(6, 60)), recording("short.wav", tune(7, 4))
+    long, short = recording("long.wav", tune(6, 60)), recording("short.wav", tune(7, 2))
     for pair in ((long, short), (short, long)):
-        with pytest.raises(ShortChroma, match=r"short\.wav: \d\.\d s are too short to be aligned; 4\.2 s are needed"):
+        with pytest.raises(ShortChroma, match=r"short\.wav: \d\.\d s are too short to be aligned; 1\.9 s are needed"):
             explain_pair(*pair, GROUPS, FRAME_S)
     with pytest.raises(ChromaError, match=r"long\.wav: 36 channels of chroma; 2 groups of 12 needed"):
         explain_pair(long, long, GROUPS[:2], FRAME_S)
@@ -202,7 +202,7 @@ class Ear:
         self.verdict = None
 
     def hear(self, waveform: NDArray[np.float32]) -> Heard:
-        if len(waveform) < 2 * SAMPLE_RATE:
+        if 2 * len(waveform) < 3 * SAMPLE_RATE:
             raise AudioError("too short for this ear")
         frames = waveform[: len(waveform) // 10_240 * 10_240].reshape(-1, 10_240)
         power = np.abs(np.fft.rfft(frames * np.hanning(10_240))) ** 2
@@ -217,8 +217,8 @@ def music(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("music")
     soundfile.write(folder / "query.wav", played(QUERY), SAMPLE_RATE)
     soundfile.write(folder / "track.flac", played(TRACK), SAMPLE_RATE)
-    soundfile.write(folder / "short.wav", played(tune(1, 3)), SAMPLE_RATE)
-    soundfile.write(folder / "blip.wav", played(tune(1, 3))[: SAMPLE_RATE * 3 // 2], SAMPLE_RATE)
+    soundfile.write(folder / "short.wav", played(tune(1, 2.6)), SAMPLE_RATE)
+    soundfile.write(folder / "blip.wav", played(tune(1, 2))[:SAMPLE_RATE], SAMPLE_RATE)
     return folder
 
 
@@ -238,7 +238,7 @@ def test_a_page_that_cannot_be_made_leaves_what_was_there(music, tmp_path):
     out.write_text("before")
     for query, track, error, message in (
         ("query.wav", "query.wav", AudioError, r"query\.wav: the same file as the query"),
-        ("query.wav", "short.wav", ShortChroma, r"short\.wav: 2\.\d s are too short"),
+        ("query.wav", "short.wav", ShortChroma, r"short\.wav: 1\.\d s are too short"),
         ("query.wav", "gone.wav", AudioError, r"gone\.wav: No such file"),
         ("blip.wav", "query.wav", AudioError, r"blip\.wav: too short for this ear"),
     ):

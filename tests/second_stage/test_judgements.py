@@ -18,6 +18,7 @@ from strangers_and_covers import COHORT, VERDICT, chroma, near_query, row
 from written_tune import FRAME_S, slower, tune
 
 from bytecover2_milvus.alignment.chroma import encode, to_levels
+from bytecover2_milvus.alignment.qmax import ALIGNMENT
 from bytecover2_milvus.alignment.verdict import probability
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.embedding.bundle import open_bundle
@@ -88,7 +89,13 @@ def test_tracks_are_ranked_in_the_order_of_a_query(collection):
     """An improbable jingle of nine seconds comes last, as in a query, though others have a lower score."""
     stored = collection.fetch()
     jingle = to_levels(chroma(tune(600, 30), 7))[:20]
-    resembling_nothing = {"n": 20, "vector": [0.0, 0.1], "notes": [-1.5, 0.8], "lead": [-1.5, 0.8]}
+    resembling_nothing = {
+        "n": 20,
+        "alignment": ALIGNMENT,
+        "vector": [0.0, 0.1],
+        "notes": [-1.5, 0.8],
+        "lead": [-1.5, 0.8],
+    }
     collection.upsert([row("jingle", 20 * FRAME_S)], near_query(0.99, 0)[None], [encode(jingle)], [resembling_nothing])
     try:
         second = Reranker(collection, VERDICT, FRAME_S)
@@ -144,4 +151,4 @@ def test_by_the_command_line(collection, tiny_notes_bundle, milvus_uri, tmp_path
     assert "by the vector alone" in text and "Calibration" not in text and "The worst queries" in text
     assert run("--html", "/proc/none/page.html").exit_code == 1
     refused = run("--rerank", 16, "--bundle", tiny_notes_bundle)
-    assert refused.exit_code == 1 and "no calibration.json, and so no second stage" in refused.stderr
+    assert refused.exit_code == 1 and "no calibration.json for this alignment" in refused.stderr

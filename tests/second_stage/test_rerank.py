@@ -14,7 +14,7 @@ from strangers_and_covers import COHORT, COVER, QUERY, STRANGERS, VERDICT, N, ch
 from written_tune import FRAME_S, slower, tune
 
 from bytecover2_milvus.alignment.chroma import encode, to_levels
-from bytecover2_milvus.alignment.qmax import qmax_scores
+from bytecover2_milvus.alignment.qmax import ALIGNMENT, qmax_scores
 from bytecover2_milvus.alignment.verdict import probability
 from bytecover2_milvus.embedding.embedder import Heard
 from bytecover2_milvus.errors import ChromaError
@@ -122,10 +122,10 @@ def test_a_track_without_chroma_is_placed_by_its_vector_and_has_no_probability(c
 
 
 def test_jingles_that_resemble_a_query_by_their_vector_are_no_covers(collection, second):
-    """One of 3.7 s, which cannot be aligned, and one of nine seconds."""
+    """One of 1.4 s, which cannot be aligned, and one of nine seconds."""
     jingles = [
         (f"jingle {n_frames}", near_query(0.9, n_frames), to_levels(chroma(tune(600, 30), n_frames))[:n_frames])
-        for n_frames in (8, 20)
+        for n_frames in (3, 20)
     ]
     store(collection, jingles)
     try:
@@ -135,7 +135,7 @@ def test_jingles_that_resemble_a_query_by_their_vector_are_no_covers(collection,
     assert ranked[0].track_id == "cover"
     of_jingles = {match.track_id: match for match in ranked if match.track_id.startswith("jingle")}
     assert len(of_jingles) == 2 and all(probability(match.score) < 0.05 for match in of_jingles.values())
-    assert of_jingles["jingle 8"].probability is None
+    assert of_jingles["jingle 3"].probability is None
     assert {match.track_id for match in ranked[-2:]} == set(of_jingles)
 
 
@@ -147,7 +147,9 @@ def test_damaged_chroma_is_an_error_that_names_the_track(collection, second):
         collection.upsert([row(name, 70.0)], vector[None], [damaged], [COHORT.statistics(vector, levels, name)])
         with pytest.raises(ChromaError, match=r"^stranger 07: its stored chroma is damaged"):
             second.rerank(HEARD, first_stage(collection))
-        collection.upsert([row(name, 70.0)], vector[None], [text], [{"n": 3, "vector": [0.0, 0.0]}])
+        collection.upsert(
+            [row(name, 70.0)], vector[None], [text], [{"n": 3, "alignment": ALIGNMENT, "vector": [0.0, 0.0]}]
+        )
         with pytest.raises(ChromaError, match=r"^stranger 07: its stored statistics are damaged"):
             second.rerank(HEARD, first_stage(collection))
     finally:
@@ -156,10 +158,10 @@ def test_damaged_chroma_is_an_error_that_names_the_track(collection, second):
 
 def test_a_query_too_short_to_be_aligned_keeps_its_order_and_says_why(collection, second):
     found = first_stage(collection)
-    for short in (Heard(HEARD.embedding, HEARD.chroma[:8]), Heard(HEARD.embedding)):
+    for short in (Heard(HEARD.embedding, HEARD.chroma[:3]), Heard(HEARD.embedding)):
         assert second.rerank(short, found) == found
-        assert "too short to be aligned, 4.2 s are needed" in second.why_not(short)
-    assert second.why_not(Heard(HEARD.embedding, HEARD.chroma[:9])) == ""
+        assert "too short to be aligned, 1.9 s are needed" in second.why_not(short)
+    assert second.why_not(Heard(HEARD.embedding, HEARD.chroma[:4])) == ""
     assert second.rerank(HEARD, []) == []
 
 
@@ -183,14 +185,14 @@ def test_of_encodings_of_one_recording_only_the_closest_is_shown(collection, sec
 
 
 def test_the_same_recording_is_certain_however_short_it_is(collection, second):
-    """Of ten seconds even an identical tune has a low score by alignment alone; a re-encoding has at least 99 %."""
-    excerpt = to_levels(HEARD.chroma)[30:52]
+    """Of five seconds even an identical tune has a low score by alignment alone; a re-encoding has at least 99 %."""
+    excerpt = to_levels(HEARD.chroma)[30:42]
     noise = np.random.default_rng(1).integers(-1, 2, excerpt.shape)
     store(collection, [("again", near_query(0.99, 70), np.clip(excerpt + noise, 0, 15).astype(np.uint8))])
     try:
-        asked = Heard(HEARD.embedding, HEARD.chroma[30:52])
+        asked = Heard(HEARD.embedding, HEARD.chroma[30:42])
         (again, *others) = second.rerank(asked, collection.search(asked.embedding, 100)[0])
-        other = second.rerank(Heard(HEARD.embedding, HEARD.chroma[:22]), collection.search(HEARD.embedding, 100)[0])
+        other = second.rerank(Heard(HEARD.embedding, HEARD.chroma[:12]), collection.search(HEARD.embedding, 100)[0])
     finally:
         collection.delete_tracks(["again"])
     assert again.track_id == "again" and again.score == rerank.SAME_RECORDING and again.probability > 0.99
