@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial, wraps
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 import numpy as np
@@ -28,6 +28,9 @@ from bytecover2_milvus.songs.read.traditional import traditional_songs
 from bytecover2_milvus.songs.readers import read_song, song_paths
 from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont, play, render_with_soundfont
 from bytecover2_milvus.songs.score import Song
+
+if TYPE_CHECKING:
+    import mido
 
 logger = logging.getLogger("held_out")
 
@@ -236,7 +239,29 @@ def _waveform(work: Work, number: int, soundfont: Path) -> Waveform:
 
     import mido
 
-    return play(mido.MidiFile(path, clip=True), soundfont, LONGEST_S)
+    midi = mido.MidiFile(path, clip=True)
+    _start_with_the_first_note(midi)
+    return play(midi, soundfont, LONGEST_S)
+
+
+def _start_with_the_first_note(midi: mido.MidiFile) -> None:
+    """Move all events to the front: some pianists were recorded long before they played."""
+    first = min(
+        (time for track in midi.tracks for time, message in _with_ticks(track) if message.type == "note_on"), default=0
+    )
+    for track in midi.tracks:
+        before = 0
+        for time, message in list(_with_ticks(track)):
+            message.time = max(0, time - first) - before
+            before += message.time
+
+
+def _with_ticks(track: mido.MidiTrack) -> Iterator[tuple[int, mido.Message]]:
+    """The messages of a track with their times from its start, in ticks."""
+    now = 0
+    for message in track:
+        now += message.time
+        yield now, message
 
 
 def song_of(work: Work) -> Song | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.held_out import HeldOut, in_processes
+from benchmarks.held_out import HeldOut, clean_tracks, in_processes, works_of
+from bytecover2_milvus.songs.render.soundfont import SOUNDFONTS, find_soundfont
 
+CAN_PLAY = shutil.which("fluidsynth") and any(SOUNDFONTS.glob("*.sf2"))
 COMMANDS = ("calibration", "chroma", "excerpts", "group_works", "jingles", "segments", "validation")
 MAINS = [*(f"benchmarks.quality.{name}" for name in COMMANDS), "benchmarks.robustness.severity"]
 
@@ -41,6 +44,27 @@ def test_recordings_are_the_tracks_of_each_work_and_their_work_names_its_set(tmp
         for number, work in enumerate(works)
         for track in range(2)
     ]
+
+
+@pytest.mark.skipif(not CAN_PLAY, reason="needs apt-get install fluidsynth timgm6mb-soundfont")
+def test_a_performance_that_starts_late_is_heard_from_its_first_note(tmp_path: Path) -> None:
+    """One of the pianists begins to play four minutes into the file."""
+    import mido
+
+    (tmp_path / "asap").mkdir()
+    for name, lead in (("at once", 0), ("late", 480_000)):  # 480 ticks to a beat of half a second
+        midi = mido.MidiFile(ticks_per_beat=480)
+        midi.tracks.append(mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=500_000)]))
+        notes = [mido.Message("program_change", program=0), mido.Message("note_on", note=60, velocity=80, time=lead)]
+        notes += [mido.Message("note_off", note=60, time=480), mido.Message("note_on", note=64, velocity=80, time=240)]
+        notes += [mido.Message("note_off", note=64, time=480)]
+        midi.tracks.append(mido.MidiTrack(notes))
+        midi.save(tmp_path / "asap" / f"{name}.mid")
+    (tmp_path / "asap" / "manifest.csv").write_text("work_id,path\nduet,at once.mid\nduet,late.mid\n")
+    (work,) = works_of("asap", tmp_path, 1, 2)
+    first, second = (waveform for _, waveform in clean_tracks(work, find_soundfont(), tmp_path / "audio"))
+    assert np.abs(first).max() > 0.5
+    np.testing.assert_array_equal(first, second)
 
 
 def test_results_come_in_the_order_of_the_works() -> None:
