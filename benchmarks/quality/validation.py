@@ -29,8 +29,9 @@ Average precision, ranks and P@10 are those of `bytecover2_milvus.metrics`; P@10
 that a query has. Intervals are 95 %, by bootstrap over works; so are those of a system's gain over the
 first system that is named, in MAP and query by query.
 
-A bundle with a second stage comes three times: its vector, its alignment alone, and both with equal weights, both
-normalised by a cohort of clean tracks of the set (`benchmarks.quality.second_stage`). All candidates are aligned.
+A bundle with a second stage comes three times: its vector, its alignment alone, and both by the score of its verdict,
+similarities normalised by a cohort of clean tracks of the set (`benchmarks.quality.second_stage`). All candidates are
+aligned. The four weights of a verdict are fitted to half of these works (`benchmarks.quality.calibration`).
 
 Audio is made once and cached, so that all systems hear the same samples; other code makes other audio.
 """
@@ -62,7 +63,7 @@ from benchmarks.held_out import (
 )
 from benchmarks.quality.fourier import fourier_embedding
 from benchmarks.quality.score import figures
-from benchmarks.quality.second_stage import by_scores, combined, similarities
+from benchmarks.quality.second_stage import by_scores, judged, similarities, verdict_of
 from benchmarks.quality.validation_table import FLOOR, RANDOM, SHIPPED, ConditionScore, markdown
 from bytecover2_milvus.alignment.chroma import to_levels
 from bytecover2_milvus.atomic import atomic_write
@@ -240,7 +241,8 @@ def second_stage(name: str, condition: str, system: str, heard: Sequence[Heard])
     among = similarities(vectors, clean, vectors, clean)
     asked_for = among if condition == "whole" else similarities(queries, asked, vectors, clean)
     track_ids = [track.track_id for track in tracks]
-    alone, both = combined(asked_for, among, track_ids)
+    frames = np.minimum.outer([len(levels) for levels in asked], [len(levels) for levels in clean])
+    alone, both = judged(asked_for, among, frames, track_ids, verdict_of(system))
     work_ids = [track.work_id if track.set == name else "" for track in tracks]
     shown = system or SHIPPED
     return {

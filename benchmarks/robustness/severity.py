@@ -13,7 +13,7 @@ own track is not among its candidates: other arrangements and performances are t
 left of this one.
 
 The second stage is that of the validation (`benchmarks.quality.second_stage`): all candidates are aligned, both
-similarities are normalised by a cohort of clean tracks of the set and count alike.
+similarities are normalised by a cohort of clean tracks of the set and combined by the verdict of the bundle.
 
 The *loss* is relative: one minus MAP over MAP of the same queries when they are clean. Sets are weighed by their
 queries. Its interval is 95 %, by bootstrap over works. What is drawn is drawn from the track_id and the name of the
@@ -44,10 +44,11 @@ from benchmarks.held_out import (
     held_out_options,
     in_processes,
 )
-from benchmarks.quality.second_stage import combined, similarities
+from benchmarks.quality.second_stage import EQUAL_WEIGHTS, judged, similarities, verdict_of
 from benchmarks.quality.validation import embedder_of, publish
 from benchmarks.robustness.distortions import DISTORTIONS, MODERATE, SEVERITIES, without_middle
 from bytecover2_milvus.alignment.chroma import to_levels
+from bytecover2_milvus.alignment.verdict import Verdict
 from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.cpu import usable_cores
@@ -134,7 +135,9 @@ def _sound(waveform: Waveform, bundle: str) -> Sound:
     return embedding, None if chroma is None else to_levels(chroma)
 
 
-def precisions(heard: Sequence[Heard]) -> dict[tuple[What, str], dict[tuple[str, str], float]]:
+def precisions(
+    heard: Sequence[Heard], verdict: Verdict = EQUAL_WEIGHTS
+) -> dict[tuple[What, str], dict[tuple[str, str], float]]:
     """The average precisions of one set, by distortion and system, then by work_id and track_id of the query."""
     vectors = np.stack([track.sounds[STORED][0] for track in heard])
     levels = [track.sounds[STORED][1] for track in heard]
@@ -150,8 +153,10 @@ def precisions(heard: Sequence[Heard]) -> dict[tuple[What, str], dict[tuple[str,
         queries = np.stack([embedding for embedding, _ in sounds])
         scores = {VECTOR: queries @ vectors.T}
         if among is not None:
-            asked = similarities(queries, [known for _, known in sounds if known is not None], vectors, levels)
-            scores[BOTH] = combined(asked, among, track_ids, asking)[1]
+            known = [one for _, one in sounds if one is not None]
+            asked = similarities(queries, known, vectors, levels)
+            frames = np.minimum.outer([len(one) for one in known], [len(one) for one in levels])
+            scores[BOTH] = judged(asked, among, frames, track_ids, verdict, asking)[1]
         for system, of_queries in scores.items():
             found[what, system] = {
                 (heard[i].work_id, heard[i].track_id): _precision(row, i, heard)
@@ -167,10 +172,10 @@ def _precision(scores: NDArray[np.floating], query: int, heard: Sequence[Heard])
     return average_precision(scores[others], relevant)
 
 
-def scores_of(heard: Sequence[Heard]) -> Iterator[Score]:
+def scores_of(heard: Sequence[Heard], verdict: Verdict = EQUAL_WEIGHTS) -> Iterator[Score]:
     """All scores over all sets, clean first."""
     by_set = {
-        name: precisions([track for track in heard if track.set == name])
+        name: precisions([track for track in heard if track.set == name], verdict)
         for name in dict.fromkeys(track.set for track in heard)
     }
     for what, system in dict.fromkeys(key for found in by_set.values() for key in found):
@@ -231,7 +236,9 @@ def measure(
     for some in map(held_out.works_of, held_out.names):
         asks = set(np.linspace(0, len(some) - 1, min(asking or len(some), len(some))).round().astype(int).tolist())
         jobs += [(work, i in asks) for i, work in enumerate(some)]
-    return list(scores_of([track for tracks in in_processes(job, jobs, workers) for track in tracks]))
+    return list(
+        scores_of([track for tracks in in_processes(job, jobs, workers) for track in tracks], verdict_of(bundle))
+    )
 
 
 def markdown(scores: Sequence[Score]) -> str:
