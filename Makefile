@@ -4,8 +4,8 @@ SERVE := .venv
 DEVELOP := .venv-dev
 # One torch for everything: installed first, so that nothing else chooses another build.
 TORCH := torch==2.13.0
-# Processes that test; more where there are more cores than two.
-JOBS ?= 2
+# Processes that test: one more than two cores, as one of them mostly waits for a Milvus server.
+JOBS ?= 3
 # A file to a process, in the order of tests/conftest.py.
 PYTEST := pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 

@@ -16,18 +16,30 @@ import time
 import urllib.request
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import ClassVar
 
 PARTS = ("rootCoord", "proxy", "queryCoord", "queryNode", "indexNode", "dataCoord", "dataNode")
 START_TIMEOUT_S = 180.0  # after a kill it reads its log and its etcd first
 START_ATTEMPTS = 3  # right after a kill its parts sometimes do not find each other, and it ends
 THAW_S = 10.0  # in which it ends if it does not go on
+POLLS_MS = {"proxy.timeTickInterval": 200, "queryCoord.checkInterval": 1000, "queryCoord.distPullInterval": 500}
+QUICKER = 4  # times as often in a quick server
 PORTS = range(20_000, 32_000)  # not those that Linux gives to clients, one of which could take a port before it starts
 
 
 class MilvusServer:
     """A Milvus standalone that runs for as long as a ``with`` block lasts.
 
-    Half a gigabyte of its folder are its unpacked binaries.
+    Half a gigabyte of its folder are its unpacked binaries, unless `binaries` has them.
+
+    Parameters
+    ----------
+    folder : Path
+        Of its data; gone at the end.
+    authorization : bool
+        Ask for a user and a password.
+    quick : bool
+        Let its parts look for news four times as often: for tests, which mostly wait for that, and not to measure with.
 
     Raises
     ------
@@ -35,19 +47,23 @@ class MilvusServer:
         If the wheel is not installed; there is one for Linux on x86-64 only.
     """
 
-    def __init__(self, folder: Path, authorization: bool = False) -> None:
+    binaries: ClassVar[Path | None] = None  # the folder that keeps the unpacked binaries of all servers
+
+    def __init__(self, folder: Path, authorization: bool = False, *, quick: bool = False) -> None:
         import milvus
 
         port, etcd, etcd_peer, self._health_port, internal, *others = _free_ports(5 + len(PARTS))
         config = milvus.MilvusServerConfig(data_dir=str(folder), proxy_port=port, etcd_port=etcd)
         config.set("log.level", "warn")
         config.set("authorization_enabled", authorization)
+        for key, interval_ms in POLLS_MS.items() if quick else ():
+            config.set(key, interval_ms // QUICKER)
         for part, own in zip(PARTS, others, strict=True):  # at their usual ports two servers that start at once meet
             config.set(f"{part}.ip", "127.0.0.1")
             config.set(f"{part}.port", port if part == "proxy" else own)
         config.set("proxy.internalPort", internal)
         config.resolve()  # writes its configuration
-        milvus._initialize_data_files(str(folder))
+        unpack(self.binaries or folder)
         # Its etcd takes fixed ports otherwise, which another Milvus may hold.
         (folder / "etcd.yaml").write_text(
             f"listen-client-urls: http://127.0.0.1:{etcd}\nadvertise-client-urls: http://127.0.0.1:{etcd}\n"
@@ -55,6 +71,7 @@ class MilvusServer:
             f"initial-cluster: default=http://127.0.0.1:{etcd_peer}\n"
         )
         self.folder = folder
+        self._bin = (self.binaries or folder) / "bin"
         self.uri = f"http://127.0.0.1:{port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -80,7 +97,7 @@ class MilvusServer:
         for _attempt in range(START_ATTEMPTS):
             with (self.folder / "logs" / "output.log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    [self.folder / "bin" / "milvus", "run", "standalone"],
+                    [self._bin / "milvus", "run", "standalone"],
                     cwd=self.folder,
                     stdout=log,
                     stderr=log,
@@ -89,7 +106,7 @@ class MilvusServer:
                         "DEPLOY_MODE": "STANDALONE",
                         "METRICS_PORT": str(self._health_port),
                         "MILVUS_RUN_DIR": str(self.folder / "run"),
-                        "LD_LIBRARY_PATH": str(self.folder / "bin"),
+                        "LD_LIBRARY_PATH": str(self._bin),
                         "ETCD_CONFIG_PATH": str(self.folder / "etcd.yaml"),
                     },
                 )
@@ -152,6 +169,13 @@ class MilvusServer:
                 return b"OK" in answer.read()
         except OSError:
             return False
+
+
+def unpack(folder: Path) -> None:
+    """Write the server's binaries, half a gigabyte, into a folder, unless they are there."""
+    import milvus
+
+    milvus._initialize_data_files(str(folder))
 
 
 def _free_ports(count: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from filelock import FileLock
 from served_catalogue import served_bundle, served_milvus, served_music  # noqa: F401  # fixtures
 
 import bytecover2_milvus
-from benchmarks.milvus_server import MilvusServer
+from benchmarks.milvus_server import MilvusServer, unpack
 from bytecover2_milvus.config import Config, FrontEnd, Network, Notes
 from bytecover2_milvus.milvus.alias import drop_collection
 from bytecover2_milvus.milvus.collection import TrackCollection
@@ -41,8 +42,10 @@ DATA = Path(os.environ.get("BYTECOVER2_TEST_SCORES", Path(__file__).parents[2] /
 EXPORT = Path(__file__).parents[1] / "export"
 PACKAGE = Path(bytecover2_milvus.__file__).parent
 
-# Files that take a minute or more: they are begun first, so that none is left for one of the processes at the end.
-LONG = ["cli", "export", "training", "promotion", "chroma_rows"]
+# Files that take half a minute or more: they are begun first, so that none is left for one of the processes at the end,
+# and those that compute beside those that wait for a server.
+LONG = ["cli", "promotion", "export", "chroma_rows", "training", "faults", "groups", "network_input", "collection"]
+LONG += ["recordings", "service", "decoding", "bulk", "cluster", "retrieval", "table2", "installed"]
 # Files that `make check` leaves out, and what they do that takes long.
 SLOW = set().union(
     ["ablation", "adaptation", "calibration", "choices", "continue", "precision", "training", "unlabelled"],  # train
@@ -91,6 +94,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """All servers of all processes run the binaries that are unpacked once, in pytest's cache."""
+    if MilvusServer.binaries is None and item.get_closest_marker("milvus") and importlib.util.find_spec("milvus"):
+        folder = item.config.cache.mkdir("milvus")
+        with FileLock(folder.with_suffix(".lock")):
+            unpack(folder)
+        MilvusServer.binaries = folder
+
+
 def _file(path: Path) -> str:
     return path.stem.removeprefix("test_")
 
@@ -131,7 +144,7 @@ def browser(chromium_program: str, tmp_path_factory: pytest.TempPathFactory) -> 
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
     """A real Milvus server in a fresh folder."""
     pytest.importorskip("milvus", reason="no Milvus server here; pip install milvus==2.3.5 (Linux, x86-64)")
-    with MilvusServer(tmp_path_factory.mktemp("milvus-server")) as server:
+    with MilvusServer(tmp_path_factory.mktemp("milvus-server"), quick=True) as server:
         yield server
 
 

@@ -199,7 +199,7 @@ def test_help_does_not_show_the_token() -> None:
 @pytest.mark.milvus
 def test_a_server_that_asks_for_a_token(tmp_path, tiny_bundle):
     pytest.importorskip("milvus", reason="no Milvus server here; pip install milvus==2.3.5 (Linux, x86-64)")
-    with MilvusServer(tmp_path / "milvus", authorization=True) as server:
+    with MilvusServer(tmp_path / "milvus", authorization=True, quick=True) as server:
         admin = MilvusClient(server.uri, token="root:Milvus")  # as Milvus is delivered
         admin.update_password("root", old_password="Milvus", new_password=SECRET, timeout=30)
         admin.close()
