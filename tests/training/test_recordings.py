@@ -39,7 +39,7 @@ def recordings(shared_data: Path) -> list[Path]:
 def stored(recordings, embedder, tmp_path_factory) -> tuple[list[Row], NDArray[np.float32]]:
     """Rows and embeddings (67, D) that ingest made of the recordings and of 62 arrangements of other songs."""
     folder = tmp_path_factory.mktemp("recordings")
-    rendered = list(render_tracks(traditional_songs()[:31], (0, 1), folder, workers=1))
+    rendered = list(render_tracks(traditional_songs()[:31], (0, 1), folder, workers=1, max_duration_s=45.0))
     tracks = [Track(path, path.name.removesuffix(".hq.ogg"), path.name.removesuffix(".hq.ogg")) for path in recordings]
     client = connect(folder / "covers.db")
     collection = TrackCollection.create(client, "covers", embedder)
