@@ -48,6 +48,8 @@ class Track:
     split: str = ""  # "train", "test", ...
     metadata: dict[str, Any] = field(default_factory=dict, hash=False)  # the further columns, as given
     named: bool = field(default=True, compare=False)  # False: `track_id` is made from the path, and gives way
+    # Names that came from the file's tags, where all names are said here; None leaves to the tags what is not said.
+    from_file: tuple[str, ...] | None = field(default=None, compare=False)
 
 
 def read_manifest(path: str | Path, types: Mapping[str, str] | None = None) -> list[Track]:

@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from ..cpu import usable_cores
 from ..errors import AudioError, UnreadableAudio
 from ..parallel import Worker, WorkerDied, uninterrupted
+from .ffmpeg import FfmpegReader
 from .limits import Limits, open_regular
 from .load import AudioWarning, load_audio, stream_audio
 from .segments import Span
+from .tags import Tags, read_tags
 
 MAX_WORKERS = 8  # one session embeds no faster than so many decode
 AHEAD = 2  # files for each worker that are taken and not yet given back: one under way, and one that waits
@@ -43,7 +45,7 @@ class FileToDecode(Protocol):
 
     @property
     def known(self) -> Sequence[str]:
-        """Content hashes: a file that has one of them is not decoded."""
+        """Hashes of contents or of their audio: a file that has one of them is not decoded."""
         ...
 
     @property
@@ -63,6 +65,8 @@ class Decoded:
     waveform: NDArray[np.float32] | None  # (n_samples,); None where the content was known already, or it is elsewhere
     warning: str = ""
     spans: Sequence[Span] = ()  # of an ingest: the whole, then the segments that are not silent; none of known content
+    audio_hash: str = ""  # of its audio without tags, as `FfmpegReader.hash_packets`; "" where the content was known
+    tags: Tags = field(default_factory=Tags)
 
 
 def hash_content(file: BufferedIOBase) -> str:
@@ -76,7 +80,7 @@ def mtime_ns(status: os.stat_result) -> int:
 
 
 def decode(path: Path, known: Sequence[str] = (), into: Path | None = None, limits: Limits | None = None) -> Decoded:
-    """The waveform of a file, unless the hash of its bytes is among `known`; both of the same bytes.
+    """The waveform of a file, unless the hash of its bytes or of its audio is among `known`; all of the same bytes.
 
     With `into`, the waveform goes to that file, float32 without a header, and memory holds a block of it. `limits` are
     as of `load_audio`.
@@ -89,16 +93,19 @@ def decode(path: Path, known: Sequence[str] = (), into: Path | None = None, limi
     try:
         for _ in range(READINGS):
             status, content_hash = _hash(path, limits)
+            tags = read_tags(path, limits)
+            decoded = Decoded(content_hash, status.st_size, mtime_ns(status), None, tags=tags)
             if content_hash in known:
-                return Decoded(content_hash, status.st_size, mtime_ns(status), None)
+                return decoded
             try:
-                waveform, warning = _load(path, into, limits)
+                audio_hash = FfmpegReader(path).hash_packets()
+                waveform, warning = (None, "") if audio_hash in known else _load(path, into, limits)
             except AudioError:
                 if _is_as_before(path, status, content_hash, limits):
                     raise
                 continue
             if _is_as_before(path, status, content_hash, limits):
-                return Decoded(content_hash, status.st_size, mtime_ns(status), waveform, warning)
+                return replace(decoded, waveform=waveform, warning=warning, audio_hash=audio_hash)
     except AudioError:
         raise
     except OSError as error:

@@ -11,9 +11,10 @@ from typing import Any
 
 from ..audio.limits import Limits
 from ..audio.segments import Segments, Span
+from ..audio.tags import Tags
 from ..errors import InputRefused
 from ..manifest import Track
-from ..milvus.schema import WARNING, Row, check_row
+from ..milvus.schema import RESERVED, Row, check_row
 from .batch import IngestRecord, Outcome
 from .store import Store
 
@@ -37,9 +38,12 @@ class ListedTrack:
 
     @property
     def known(self) -> list[str]:
-        """Hashes of the contents that are stored with all their segments, and need not be decoded."""
+        """Hashes of what is stored with all its segments, and need not be decoded: of contents, then of their audio."""
         contents = dict.fromkeys(row.content_hash for row in self.rows)
-        return [content for content in contents if self.is_complete(self.rows_with(content))]
+        complete = [content for content in contents if self.is_complete(self.rows_with(content))]
+        # What is damaged is decoded again: its packets are those of the whole file, should that be what is there now.
+        audio = {row.audio_hash for row in self.rows if row.content_hash in complete and not row.warning}
+        return complete + sorted(audio - {""})
 
     @property
     def stored(self) -> dict[str, list[Span]]:
@@ -63,18 +67,43 @@ class ListedTrack:
         stored = {row.id for row in rows}
         return {part.id for part in self.parts(rows[0])} <= stored and self.unheard.isdisjoint(stored)
 
-    def changes(self, row: Row, size: int, mtime_ns: int) -> dict[str, Any]:
-        """The fields in which `row` is out of date."""
-        track = self.track
-        metadata = {key: value for key, value in track.metadata.items() if key != WARNING}
-        told: dict[str, Any] = {"artist": track.artist, "metadata": metadata}
-        if track.title != track.path.stem:  # a folder's files have no other title
-            told["title"] = track.title
-        now = {name: value for name, value in told.items() if value}
-        if track.work_id is not None:
-            now["work_id"] = track.work_id
-        now |= {"track_id": track.track_id, "path": self.absolute_path, "size": size, "mtime_ns": mtime_ns}
+    def changes(self, row: Row, size: int, mtime_ns: int, tags: Tags | None = None) -> dict[str, Any]:
+        """The fields in which `row` is out of date; `tags` are the file's, None where it was not read."""
+        now = self._names(row, tags if self.track.from_file is None else None)
+        if self.track.work_id is not None:
+            now["work_id"] = self.track.work_id
+        now |= {"track_id": self.track.track_id, "path": self.absolute_path, "size": size, "mtime_ns": mtime_ns}
         return {name: value for name, value in now.items() if getattr(row, name) != value}
+
+    def _names(self, row: Row, tags: Tags | None) -> dict[str, Any]:
+        """Title, artist and metadata: what is said now, else what was said, else what the file's tags say.
+
+        A stored name was said by somebody unless `Row.from_file` has it, or it is the title that the path gives.
+        """
+        track, ours = self.track, set(row.from_file)
+        by_path = row.title == Path(row.path).stem
+        if by_path or not row.path or "title" in ours:
+            kept_title = ""
+            default = Path(self.absolute_path).stem if by_path or track.title == track.path.stem else ""
+        else:
+            kept_title, default = row.title, ""
+        if tags is None:
+            tagged = {key: value for key, value in row.metadata.items() if key in ours}
+            title, artist = (getattr(row, name) if name in ours else "" for name in ("title", "artist"))
+        else:
+            tagged, title, artist = dict(tags.metadata), tags.title, tags.artist
+        said = {key: value for key, value in track.metadata.items() if key not in RESERVED.values()}
+        said_title = track.title if track.title != track.path.stem else ""  # a folder's files have no other title
+        names: dict[str, Any] = {
+            "title": said_title or kept_title or title or default,
+            "artist": track.artist or ("" if "artist" in ours else row.artist) or artist,
+            "metadata": tagged | (said or {key: value for key, value in row.metadata.items() if key not in ours}),
+        }
+        if track.from_file is not None:
+            return names | {"from_file": track.from_file}
+        own = [name for name, value in (("title", title), ("artist", artist)) if value and names[name] == value]
+        own += sorted(key for key, value in tagged.items() if names["metadata"][key] == value)
+        return names | {"from_file": tuple(own)}
 
     def record(self, status: str, reason: str = "", row: Row | None = None, warning: str = "") -> IngestRecord:
         return IngestRecord(

@@ -1,8 +1,9 @@
 """Ingest: files in, rows of the collection out; what is there already is not done again.
 
 A track whose path, size and modification time are the stored ones is skipped without being read; one whose bytes have
-the stored hash is skipped without being decoded; audio that is stored under another name is not embedded again. Of
-title, artist and metadata, an empty field of a manifest says nothing: what is stored stays.
+the stored hash is skipped without being decoded; audio that is stored under another name, or with other tags around it,
+is not embedded again. Of title, artist and metadata, an empty field of a manifest says nothing: what is stored stays,
+and what nobody has said is what the file's tags say when it is read (`ListedTrack.changes`).
 
 A track_id that was made from the path gives way: a file that is stored keeps the track_id that it has, and where
 another file has taken that track_id, the path is the track_id.
@@ -24,6 +25,7 @@ from typing import Any
 from ..audio.decode_pool import Decoded, hash_content, mtime_ns
 from ..audio.limits import Limits, check_regular
 from ..audio.segments import times_s
+from ..audio.tags import Tags
 from ..embedding.embedder import Embedder
 from ..errors import AudioError, ChromaError, CollectionMismatch, DeviceError, InputRefused
 from ..manifest import Track
@@ -157,15 +159,19 @@ def _read(
             warning = "; ".join(filter(None, (twin.warning, other_label)))
             record = listed.record("skipped", f"same content as {twin.path}", warning=warning)
             return Outcome(record, replaces=replaces)
+    if not own and not decoded.spans:
+        return _retagged(listed, decoded, collection)
     if not decoded.spans or (own and listed.is_complete(own)):
-        return _refreshed(listed, own, decoded.size, decoded.mtime_ns, replaces)
+        return _refreshed(listed, own, decoded.size, decoded.mtime_ns, replaces, decoded.tags)
     return _embedded(listed, own, decoded, reader, replaces)
 
 
-def _refreshed(listed: ListedTrack, rows: list[Row], size: int, mtime_ns: int, replaces: bool = False) -> Outcome:
+def _refreshed(
+    listed: ListedTrack, rows: list[Row], size: int, mtime_ns: int, replaces: bool = False, tags: Tags | None = None
+) -> Outcome:
     """The same audio as in `rows`, perhaps with other facts about it, perhaps in fewer segments."""
     first = _first(rows)
-    changes = listed.changes(first, size, mtime_ns)
+    changes = listed.changes(first, size, mtime_ns, tags)
     row = replace(first, **changes)
     wanted = {part.id for part in listed.parts(row)}
     # What was another track's is taken over as it is: what is left behind would stay with that track.
@@ -177,20 +183,38 @@ def _refreshed(listed: ListedTrack, rows: list[Row], size: int, mtime_ns: int, r
     return _checked(Outcome(record, updated if replaces or list(updated) != kept else (), replaces=replaces), listed)
 
 
+def _retagged(listed: ListedTrack, decoded: Decoded, collection: Store) -> Outcome:
+    """Other bytes with the audio of stored rows, as an edit of tags leaves them: their features go on."""
+    content = next(row.content_hash for row in listed.rows if row.audio_hash == decoded.audio_hash)
+    stored = listed.rows_with(content)
+    first = _first(stored)
+    changes = listed.changes(first, decoded.size, decoded.mtime_ns, decoded.tags)
+    row = replace(first, content_hash=decoded.content_hash, **changes)
+    wanted = {part.id for part in listed.parts(row)}
+    pairs = [(part.id, _at(part, row)) for part in stored]
+    pairs = [(before, now) for before, now in pairs if now.id in wanted]
+    known = collection.features_of([before for before, _ in pairs])
+    features = {now.id: known[before] for before, now in pairs if before in known}
+    reason = _reason(first, changes, recut=False) or "the file changed, not its audio"
+    rows = tuple(now for _, now in pairs)
+    return _checked(Outcome(listed.record("updated", reason, row), rows, features, replaces=True), listed)
+
+
 def _embedded(listed: ListedTrack, own: list[Row], decoded: Decoded, reader: Reader, replaces: bool) -> Outcome:
     """The outcome of a track of which no row is stored, or not all segments."""
     start_s, end_s = times_s(decoded.spans[0])
     whole: dict[str, Any] = {"content_hash": decoded.content_hash, "warning": decoded.warning}
+    whole |= {"audio_hash": decoded.audio_hash}
     whole |= {"duration_s": end_s, "start_s": start_s, "end_s": end_s}
     known = own or listed.rows
-    first = replace(_first(known), **whole) if known else Row("", title=listed.track.title, **whole)
-    changes = listed.changes(first, decoded.size, decoded.mtime_ns)
+    first = replace(_first(known), **whole) if known else Row("", **whole)
+    changes = listed.changes(first, decoded.size, decoded.mtime_ns, decoded.tags)
     row = replace(first, **changes)
     parts = {part.id: part for part in map(row.part, decoded.spans)}
     stored = {part.id: _at(part, row) for part in own if part.id not in listed.unheard}
     missing = {id: span for id, span in zip(parts, decoded.spans, strict=True) if id not in stored}
     if own and not missing:  # what is not there is silent
-        return _refreshed(listed, own, decoded.size, decoded.mtime_ns, replaces)
+        return _refreshed(listed, own, decoded.size, decoded.mtime_ns, replaces, decoded.tags)
     try:
         features = dict(zip(missing, reader.hear(decoded, list(missing.values())), strict=True))
         for heard in features.values():
@@ -225,7 +249,7 @@ def _reason(before: Row, changes: Mapping[str, Any], recut: bool) -> str:
     """The reason why rows are updated although the audio is the same; "" where only facts about the file changed."""
     if "track_id" in changes:
         return f"was track {before.track_id} at {before.path}"
-    told = sorted(set(changes) - {"path", "size", "mtime_ns"}) + (["segments"] if recut else [])
+    told = sorted(set(changes) - {"path", "size", "mtime_ns", "from_file"}) + (["segments"] if recut else [])
     return f"{', '.join(told)} changed" if told else ""
 
 

@@ -318,7 +318,8 @@ def _pending(source: TrackCollection, target: TrackCollection, failed: dict[str,
 
 def _track(row: Row) -> Track:
     """The track that `ingest` made the row of."""
-    return Track(Path(row.path), row.track_id, row.work_id, row.title, row.artist, metadata=dict(row.metadata))
+    names = (row.work_id, row.title, row.artist)
+    return Track(Path(row.path), row.track_id, *names, metadata=dict(row.metadata), from_file=row.from_file)
 
 
 def _delete_what_left(source: TrackCollection, target: TrackCollection, alias: str) -> int:

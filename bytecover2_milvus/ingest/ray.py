@@ -23,7 +23,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -94,8 +94,9 @@ class Worker:
             decoded = decode(path, known, limits=limits)
         except AudioError as error:
             return error
+        facts = {entry.name: getattr(decoded, entry.name) for entry in fields(decoded)} | {"waveform": None}
         if decoded.waveform is None:
-            return _Embedded(decoded.content_hash, decoded.size, decoded.mtime_ns, None)
+            return _Embedded(**facts)
         spans = segments.audible_spans(decoded.waveform)
         missing = [span for span in spans if span not in set(stored.get(decoded.content_hash, ()))]
         features: Mapping[Span, Features] | BytecoverError
@@ -103,8 +104,7 @@ class Worker:
             features = dict(zip(missing, hear(self._embedder, decoded.waveform, missing), strict=True))
         except (AudioError, ChromaError, DeviceError) as error:
             features = error
-        facts = (decoded.content_hash, decoded.size, decoded.mtime_ns)
-        return _Embedded(*facts, None, decoded.warning, spans, features)
+        return _Embedded(**(facts | {"spans": spans}), features=features)
 
 
 @dataclass(eq=False)

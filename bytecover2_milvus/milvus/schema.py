@@ -30,7 +30,11 @@ SECOND_STAGE = ("chroma", "statistics")  # fields that collections made by older
 WHOLE_TRACKS = "start_s == 0.0 and end_s == duration_s"  # filters that say what `is_whole` says
 PARTS = "start_s != 0.0 or end_s != duration_s"
 NORM_TOLERANCE = 1e-3
-WARNING = "bytecover2.warning"  # the key in a row's metadata
+RESERVED = {  # fields of a row that are keys of its metadata
+    "warning": "bytecover2.warning",
+    "audio_hash": "bytecover2.audio_hash",
+    "from_file": "bytecover2.from_file",
+}
 MAX_DEPTH = 64  # of lists and objects within each other in metadata: those who read it are recursive
 INT64 = range(-(2**63), 2**63)
 JSON_INT = range(-(2**63), 2**64)  # what the orjson of pymilvus takes
@@ -66,7 +70,10 @@ class Row:
     size: int = 0  # bytes
     mtime_ns: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    warning: str = ""  # of damaged audio; stored in the metadata
+    # Stored in the metadata, where there is something to say:
+    warning: str = ""  # of damaged audio
+    audio_hash: str = ""  # of the audio without tags; see `Decoded`
+    from_file: tuple[str, ...] = ()  # title, artist and keys of the metadata that have what the file's tags say
 
     @property
     def is_whole(self) -> bool:
@@ -107,8 +114,8 @@ FEATURES = [entry.name for entry in fields(Features)]
 def stored_fields(row: Row) -> dict[str, Any]:
     """The values of `STORED`; `read_row` reads them."""
     values = asdict(row)
-    if warning := values.pop("warning"):
-        values["metadata"] |= {WARNING: warning}
+    told = {key: values.pop(name) for name, key in RESERVED.items()}
+    values["metadata"] |= {key: value for key, value in told.items() if value}
     return values
 
 
@@ -116,7 +123,10 @@ def read_row(entity: Mapping[str, Any]) -> Row:
     """The row in what Milvus gave; other fields of `entity` are left aside."""
     values = {name: entity[name] for name in STORED}
     values["metadata"] = dict(values["metadata"])
-    return Row(**values, warning=values["metadata"].pop(WARNING, ""))
+    told = {name: values["metadata"].pop(key) for name, key in RESERVED.items() if key in values["metadata"]}
+    if isinstance(told.get("from_file"), list):
+        told["from_file"] = tuple(told["from_file"])
+    return Row(**values, **told)
 
 
 def read_features(entity: Mapping[str, Any]) -> Features:
@@ -167,9 +177,12 @@ def check_row(row: Row) -> None:
         _check_json(row.metadata)
     except ValueError as error:
         raise InputRefused(f"{who}: its metadata is not JSON that Milvus holds: {error}") from error
-    if not isinstance(row.warning, str):
-        raise InputRefused(f"{who}: warning is of type {type(row.warning).__name__}, not a text")
-    metadata = json.dumps({**row.metadata, WARNING: row.warning} if row.warning else row.metadata, ensure_ascii=False)
+    for name in ("warning", "audio_hash"):
+        if not isinstance(getattr(row, name), str):
+            raise InputRefused(f"{who}: {name} is of type {type(getattr(row, name)).__name__}, not a text")
+    if not (isinstance(row.from_file, tuple) and all(isinstance(name, str) for name in row.from_file)):
+        raise InputRefused(f"{who}: from_file is not a list of texts")
+    metadata = json.dumps(stored_fields(row)["metadata"], ensure_ascii=False)
     for name, limit in MAX_BYTES.items():
         if name in SECOND_STAGE:
             continue
