@@ -82,7 +82,10 @@ def write_page(
     check_writable(out)
     if query.exists() and track.exists() and query.samefile(track):
         raise AudioError(f"{track}: the same file as the query; name two recordings")
-    (of_query, embedding, asking), (of_track, other, asked) = (_hear(path, embedder) for path in (query, track))
+    n_parts = 2 if query.name == track.name else 1  # with their folders where only these tell them apart
+    (of_query, embedding, asking), (of_track, other, asked) = (
+        _hear(path, "/".join(path.parts[-n_parts:]), embedder) for path in (query, track)
+    )
     frame_s = hears.frame_samples / embedder.contract.sample_rate
     similarity = float(embedding @ other)
     heard = contributions(of_query, embedding, other, embedder)
@@ -99,7 +102,7 @@ def write_page(
     return explanation
 
 
-def _hear(path: Path, embedder: Embedder) -> tuple[NDArray[np.float32], NDArray[np.float32], Recording]:
+def _hear(path: Path, name: str, embedder: Embedder) -> tuple[NDArray[np.float32], NDArray[np.float32], Recording]:
     """The waveform of a file, its embedding, and what the alignment needs; errors name the file."""
     from ..audio.load import load_audio
 
@@ -108,8 +111,8 @@ def _hear(path: Path, embedder: Embedder) -> tuple[NDArray[np.float32], NDArray[
         heard = embedder.hear(waveform)
     except AudioError as error:  # who hears a waveform does not know of its file
         raise type(error)(f"{path}: {error}") from error
-    chroma = to_levels(np.asarray(heard.chroma), path.name)
-    return waveform, heard.embedding, Recording(path.name, len(waveform) / embedder.contract.sample_rate, chroma)
+    chroma = to_levels(np.asarray(heard.chroma), name)
+    return waveform, heard.embedding, Recording(name, len(waveform) / embedder.contract.sample_rate, chroma)
 
 
 def explain_page(explanation: Explanation, sounds: tuple[bytes | None, bytes | None] = (None, None)) -> str:

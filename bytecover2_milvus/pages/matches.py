@@ -10,7 +10,7 @@ from ..milvus.search import Match
 from ..second_stage.explain import clock
 from .cards import card, card_row, cards_page
 from .document import escape
-from .pair import Named, Shared, address_of, compare_button, play_button, shared_in_words, verdict_of
+from .pair import Named, Shared, address_of, compare_button, play_button, shared_in_words, told_apart, verdict_of
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,12 @@ def matches_page(asked: Sequence[Asked], name: str, folder: Path) -> str:
     folder : Path
         Where the page is to lie: files are named from there, so that both can be moved together.
     """
+    names = told_apart([one.path for one in asked])
     n_found = sum(bool(one.matches) for one in asked)
     return cards_page(
         "Query",
         name,
-        (_card(one, number, folder) for number, one in enumerate(asked, 1)),
+        (_card(*one, number, folder) for number, one in enumerate(zip(asked, names, strict=True), 1)),
         title=f"{name}: matches",
         summary=f"{n_found:,} of {len(asked):,} queries found a track" if len(asked) != 1 else _count(asked[0].matches),
         remark="The best match stands first.",
@@ -52,8 +53,8 @@ def _count(matches: Sequence[Match]) -> str:
     return "One track found" if len(matches) == 1 else f"{len(matches)} tracks found" if matches else "No track found"
 
 
-def _card(asked: Asked, number: int, folder: Path) -> str:
-    query = Named(asked.path.stem, address_of(str(asked.path), folder))
+def _card(asked: Asked, name: str, number: int, folder: Path) -> str:
+    query = Named(name, address_of(str(asked.path), folder))
     heading = card_row('<span class="query">The query</span>', "", str(asked.path), "", play_button(query))
     return card(
         number,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -29,6 +31,26 @@ class Shared:
     other_end_s: float
     transposition: int  # semitones that it is above the other
     tempo_ratio: float  # 2 where it is twice as fast as the other
+
+
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """Names of files without their suffixes, with as many folders before each as tell it from the others.
+
+    Examples
+    --------
+    >>> told_apart([Path("songs/a/1.mp3"), Path("songs/b/1.flac"), Path("songs/b/2.mp3")])
+    ['a/1', 'b/1', '2']
+    """
+    parts = [path.with_suffix("").parts for path in paths]
+    lengths = [1] * len(parts)
+    while True:
+        tails = [part[-length:] for part, length in zip(parts, lengths, strict=True)]
+        count = Counter(tails)
+        longer = [i for i, tail in enumerate(tails) if count[tail] > 1 and lengths[i] < len(parts[i])]
+        if not longer:
+            return ["/".join(tail) for tail in tails]
+        for i in longer:
+            lengths[i] += 1
 
 
 def verdict_of(kind: str, other: str, probability: float | None, score: float | None, similarity: float) -> str:

@@ -283,9 +283,11 @@ async def _not_served(request: Request, error: Exception) -> Response:
     return await _refused(request, refusal_of(error))
 
 
-async def _http_problem(_: Request, error: Exception) -> Response:
+async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _problem(error.status_code, str(error.detail), error.headers)
+    told = {404: "no such route", 405: f"{request.method} is not for this route"}.get(error.status_code)
+    reason = f"{told}; / is the page, and /openapi.json lists the routes" if told else str(error.detail)
+    return _problem(error.status_code, reason, error.headers)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -34,7 +34,8 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             for listening in server.sockets:
                 host, port = listening.getsockname()[:2]
-                log.info("listening", extra={"facts": {"host": host, "port": port}})
+                url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+                log.info("listening", extra={"facts": {"host": host, "port": port, "url": url}})
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import soundfile
 from chromium import Chromium
@@ -10,6 +12,7 @@ from written_tune import played, slower, tune
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.milvus.search import Match
 from bytecover2_milvus.pages.matches import Asked, matches_page
+from bytecover2_milvus.pages.pair import told_apart
 
 NASTY = '</p><script>alert("1")</script>'
 
@@ -56,3 +59,8 @@ def test_queries_without_a_match_can_be_shown_alone(page):
     page.evaluate("unsettled.click()")
     assert page.evaluate("[...document.querySelectorAll('.group')].map((card) => card.hidden)") == [True, False]
     page.evaluate("unsettled.click()")
+
+
+def test_queries_are_named_by_as_many_folders_as_tell_them_apart():
+    paths = ["songs/a/1.mp3", "songs/b/1.flac", "songs/b/2.mp3", "x/c/3.mp3", "y/c/3.mp3", "4.mp3", "4.mp3"]
+    assert told_apart([Path(path) for path in paths]) == ["a/1", "b/1", "2", "x/c/3", "y/c/3", "4", "4"]

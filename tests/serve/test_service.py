@@ -123,7 +123,8 @@ def test_tracks_are_told_by_their_ids_whatever_is_in_them(service: Running, musi
     assert heard.content == (music / "catalogue" / "odd" / "audio.wav").read_bytes()
     refused(service.http.get("/v1/tracks/odd/audio"), 404, "odd: no track")
     refused(service.http.get('/v1/tracks/" or id != "'), 404)
-    refused(service.http.get("/v1/nothing"), 404)
+    refused(service.http.get("/v1/nothing"), 404, "no such route; / is the page, and /openapi.json lists the routes")
+    refused(service.http.get("/v1/query"), 405, "GET is not for this route; / is the page")
 
 
 def test_collections_are_described_as_the_command_does(service: Running) -> None:
