@@ -87,7 +87,7 @@ def test_both_players_stand_at_the_matched_place(page: Chromium) -> None:
     page.click(".view:not([hidden]) .matrix", x=0.5, y=0.6)
     page.wait("!query.seeking && !track.seeking")
     query_s, track_s = page.evaluate("[query.currentTime, track.currentTime]")
-    assert query_s - track_s == pytest.approx(COVER_STARTS_S, abs=1.5)
+    assert query_s - track_s == pytest.approx(COVER_STARTS_S, abs=2)  # a window of the alignment
     assert page.text("#place").endswith(" of the track")
 
 
