@@ -1,11 +1,12 @@
 """The recordings of a manifest, and the works that they are of.
 
 A *manifest* is a CSV file with a header, or JSON lines, with one track per row: `path` and `work_id` are required;
-`track_id`, `title`, `artist` and `split` are optional; further columns are kept as metadata, those of CSV that hold
-nothing but numbers as numbers. A row is described by ``schemas/manifest.schema.json``. Relative paths start at the
+`track_id`, `title`, `artist`, `split` and `role` are optional; further columns are kept as metadata, those of CSV that
+hold nothing but numbers as numbers. A row is described by ``schemas/manifest.schema.json``. Relative paths start at the
 manifest's folder. An empty `work_id` says that the work is not known: such a track can be found, but an evaluation
-does not query it, and a work that was stored before is forgotten. ``covers.csv@train`` is the tracks of
-``covers.csv`` whose `split` is ``train``.
+does not query it, and a work that was stored before is forgotten. A `role` is for evaluations alone: a "query"
+asks and is no candidate, a track of the "gallery" is a candidate and does not ask; without one, a track does both.
+``covers.csv@train`` is the tracks of ``covers.csv`` whose `split` is ``train``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from .errors import ManifestError
 from .untrusted import shorten
 
 REQUIRED = ("path", "work_id")
-OPTIONAL = ("track_id", "title", "artist", "split")
+OPTIONAL = ("track_id", "title", "artist", "split", "role")
+ROLES = ("", "query", "gallery")
 MAX_BYTES = 1 << 30  # of a manifest, some millions of tracks
 MAX_DEPTH = 100  # of lists and objects within each other: Python's reader is recursive
 MAX_DIGITS = 1_000  # of a number; Python converts no more than some thousands
@@ -47,6 +49,7 @@ class Track:
     artist: str = ""
     split: str = ""  # "train", "test", ...
     metadata: dict[str, Any] = field(default_factory=dict, hash=False)  # the further columns, as given
+    role: str = ""  # in an evaluation, one of `ROLES`
     named: bool = field(default=True, compare=False)  # False: `track_id` is made from the path, and gives way
     # Names that came from the file's tags, where all names are said here; None leaves to the tags what is not said.
     from_file: tuple[str, ...] | None = field(default=None, compare=False)
@@ -138,14 +141,15 @@ def write_manifest(tracks: Sequence[Track], path: str | Path) -> None:
     path = Path(path)
     folder = path.parent.absolute()
     metadata = dict.fromkeys(key for track in tracks for key in track.metadata)
+    optional = [name for name in OPTIONAL if name != "role" or any(track.role for track in tracks)]
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [*REQUIRED, *OPTIONAL, *metadata], lineterminator="\n")
+            writer = csv.DictWriter(file, [*REQUIRED, *optional, *metadata], lineterminator="\n")
             writer.writeheader()
             for track in tracks:
                 place = track.path.absolute()
                 place = place.relative_to(folder) if place.is_relative_to(folder) else place
-                columns = {name: getattr(track, name) for name in ("work_id", *OPTIONAL)}
+                columns = {name: getattr(track, name) for name in ("work_id", *optional)}
                 writer.writerow({"path": place.as_posix(), **columns, **track.metadata})
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}; check the path and its permissions") from error
@@ -268,6 +272,8 @@ def _track(place: str, row: dict[str, Any]) -> Track:
         raise ManifestError(f"{place}: column path is {row['path']!r}; name the audio file")
     if not _can_be_a_name(written):
         raise ManifestError(f"{place}: column path is {row['path']!r}, which no file can be called; mend it")
+    if columns["role"] not in ROLES:
+        raise ManifestError(f"{place}: column role is {shorten(columns['role'])!r}; it is query, gallery or empty")
     metadata = {name: value for name, value in row.items() if name not in (*REQUIRED, *OPTIONAL)}
     return Track(path=written, metadata=metadata, **columns)
 

@@ -5,7 +5,8 @@ Conventions
 Embeddings are unit rows, so their products are cosine similarities; higher is closer. Rows with one `track_id` are
 segments of one track: two tracks are as similar as their most similar segments, and a query never meets its own track,
 which is removed by identity. Candidates of equal similarity are ranked by `track_id`. A `work_id` of "" says that the
-work is not known: such a track is a candidate, never a query; nor is a track without another one of its work.
+work is not known: such a track is a candidate, never a query; nor is a track without another candidate of its work. A
+protocol may say more by roles: a "query" is no candidate, a track of the "gallery" is no query.
 
 Metrics
 -------
@@ -172,8 +173,9 @@ def evaluate(
     track_ids: Sequence[str],
     queries: NDArray[np.floating] | None = None,
     judge: Judge | None = None,
+    roles: Sequence[str] | None = None,
 ) -> Evaluation:
-    """MAP, MR1 and P@10 of a collection in which every track is a query against all others.
+    """MAP, MR1 and P@10 of a collection in which every track is a query against all others, or as `roles` say.
 
     Parameters
     ----------
@@ -185,7 +187,10 @@ def evaluate(
         Unit rows that query in place of those of `embeddings`, row by row of the same track: of an excerpt, say. The
         candidates stay the rows of `embeddings`, and a query's own track is not among them.
     judge : callable, optional
-        Gives the similarities that candidates are ranked by in place of those of the embeddings: a second stage.
+        Gives the similarities that candidates are ranked by in place of those of the embeddings: a second stage. It
+        meets the query and its candidates, no other track.
+    roles : sequence of str, of length n_rows, optional
+        "query", "gallery" or "", which is both: what the track of each row does.
 
     Returns
     -------
@@ -194,8 +199,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If the shapes differ, a row is not finite or not of unit norm, a track belongs to two works, or there is no
-        query: no work has two tracks.
+        If the shapes differ, a row is not finite or not of unit norm, a track belongs to two works, a role is none, or
+        there is no query: no track that may ask has a candidate of its work.
 
     Notes
     -----
@@ -222,17 +227,27 @@ def evaluate(
     mixed = np.repeat(works[work], n_segments) != work_id[order]
     if mixed.any():
         raise ValueError(f"track {str(track_id[order][mixed][0])!r} has segments of two works; a track belongs to one")
-    has_cover = np.flatnonzero((np.bincount(work)[work] > 1) & (works[work] != ""))
+    role = np.asarray([""] * len(rows) if roles is None else roles, dtype=np.str_)
+    if len(role) != len(rows) or not np.isin(role, ("", "query", "gallery")).all():
+        raise ValueError(f"{len(role)} roles of {len(rows)} rows: each is query, gallery or empty")
+    role = role[order][first_row]  # (n_tracks,)
+    ranked = role != "query"  # is a candidate
+    n_relevant = np.bincount(work, weights=ranked)[work] - ranked
+    has_cover = np.flatnonzero((n_relevant > 0) & (works[work] != "") & (role != "gallery"))
     if has_cover.size == 0:
         raise ValueError("no query: no work has two tracks; give the work_id of at least two tracks of a work")
 
     ranks: list[NDArray[np.int64]] = []
     for query, similarity in zip(has_cover, _similarities(asking, rows, n_segments, has_cover), strict=True):
-        similarity[query] = -np.inf  # removed by identity
-        relevant = work == work[query]
-        relevant[query] = False
+        ranked[query], was_ranked = True, ranked[query]
+        here = np.flatnonzero(ranked)  # the candidates, and the query
+        ranked[query] = was_ranked
+        own, similarity = int(np.searchsorted(here, query)), similarity[here]
+        similarity[own] = -np.inf  # removed by identity
+        relevant = work[here] == work[query]
+        relevant[own] = False
         if judge:
-            similarity = judge(int(query), similarity, tracks, works[work])
+            similarity = judge(own, similarity, tracks[here], works[work[here]])
         ranks.append(_relevant_ranks(similarity, relevant))
     average_precisions = np.array([_average_precision(found) for found in ranks])
     first_ranks = np.array([found[0] for found in ranks])

@@ -31,6 +31,7 @@ from .export import export
 from .groups import groups
 from .ingest import ingest
 from .labels import labels
+from .manifest import manifest
 from .output import InOrder
 from .query import query
 from .serve import serve
@@ -39,6 +40,7 @@ from .verify import verify
 
 _EXTRA_OF = {
     "onnxruntime": "cpu",
+    "mirdata": "mirdata",
     **dict.fromkeys(("fastapi", "pydantic", "python_multipart", "starlette", "uvicorn"), "serve"),
 }
 
@@ -116,6 +118,7 @@ for command in (
     embed,
     serve,
     labels,
+    manifest,
     collections_group,
     doctor,
     demo,

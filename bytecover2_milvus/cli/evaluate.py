@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 @milvus_options
 @collection_option
 @bundle_option
-@click.option("--manifest", type=click.Path(path_type=Path), help="Evaluate these tracks only, with these work_ids.")
+@click.option(
+    "--manifest", type=click.Path(path_type=Path), help="Evaluate these tracks only, with these work_ids and roles."
+)
 @click.option("--whole", is_flag=True, help="Compare whole tracks only, as if there were no segments.")
 @click.option(
     "--rerank",
@@ -54,6 +56,8 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Score a collection by its labels. Every track whose work is known, and has another track there, is a query.
+
+    A column role of --manifest says which tracks only ask (query) or are only found (gallery).
 
     MAP, MR1 and P@10 are computed exactly from the stored embeddings, not from what the index finds. Where tracks are
     stored in segments too, a query is a whole track, and the closest row of each other track counts.

@@ -25,6 +25,7 @@ class StoredTracks:
     paths: list[str]  # absolute
     embeddings: NDArray[np.float32]  # (N, D)
     whole: NDArray[np.bool_]  # (N,): the row is a whole track, not a part of one
+    roles: list[str] | None = None  # as `metrics.evaluate` takes them
 
     def asking(self) -> NDArray[np.float32]:
         """The query of the track of each row, (N, D): the embedding of the whole, or the row's if there is none."""
@@ -32,7 +33,7 @@ class StoredTracks:
         return self.embeddings[[row_of.get(track_id, row) for row, track_id in enumerate(self.track_ids)]]
 
     def only(self, tracks: Iterable[Track]) -> StoredTracks:
-        """The rows of these tracks only, with the work_id that these have.
+        """The rows of these tracks only, with the work_id and role that these have.
 
         A row is of the track with its path, or else of the one with its track_id.
         """
@@ -48,10 +49,11 @@ class StoredTracks:
             [self.paths[row] for row in rows],
             self.embeddings[rows],
             self.whole[rows],
+            [track.role for track in chosen],
         )
 
     def evaluate(self, judge: Judge | None = None) -> Evaluation:
-        """Exact metrics; every track whose work is known, and has another track here, is a query.
+        """Exact metrics; every track whose work is known, and has another track here, is a query, or as `roles` say.
 
         With `judge`, of a second stage, as `metrics.evaluate` takes it.
 
@@ -60,4 +62,4 @@ class StoredTracks:
         ValueError
             If there is no query.
         """
-        return evaluate(self.embeddings, self.work_ids, self.track_ids, self.asking(), judge)
+        return evaluate(self.embeddings, self.work_ids, self.track_ids, self.asking(), judge, self.roles)

@@ -20,6 +20,7 @@ HEAVY = {"torch", "onnxruntime", "pymilvus", "librosa", "soundfile", "av", "rich
 IMPORTS = {
     "alignment": set(),
     "audio": set(),
+    "datasets": {"audio"},
     "embedding": {"alignment", "audio"},
     "milvus": {"alignment", "audio", "embedding"},
     "second_stage": {"alignment", "embedding", "milvus"},
@@ -146,7 +147,7 @@ def test_training_and_export_never_import_milvus(room):
     assert "pymilvus" not in loaded_by("\n".join(statements))
 
 
-@pytest.mark.parametrize("room", ["alignment", "audio", "songs"])
+@pytest.mark.parametrize("room", ["alignment", "audio", "datasets", "songs"])
 def test_leaves_import_neither_torch_nor_milvus_nor_onnx_runtime(room):
     statements = (f"import {PACKAGE}.{module}" for module in modules_in(room))
     assert not loaded_by("\n".join(statements)) & {"torch", "pymilvus", "onnxruntime"}

@@ -277,3 +277,12 @@ class TestSplit:
 
     def test_a_file_of_that_name_is_a_file(self, tmp_path):
         assert len(read_manifest(manifest(tmp_path, self.ROWS, "covers@train"))) == 4
+
+
+def test_roles_are_read_written_and_checked(tmp_path: Path) -> None:
+    tracks = read_manifest(manifest(tmp_path, "path,work_id,role\na.wav,w,query\nb.wav,w,gallery\nc.wav,w,\n"))
+    assert [track.role for track in tracks] == ["query", "gallery", ""]
+    write_manifest(tracks, tmp_path / "again.csv")
+    assert read_manifest(tmp_path / "again.csv") == tracks
+    with pytest.raises(ManifestError, match="line 2: column role is 'noise'; it is query, gallery or empty"):
+        read_manifest(manifest(tmp_path, "path,work_id,role\na.wav,w,noise\n"))

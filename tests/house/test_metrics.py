@@ -306,3 +306,31 @@ def test_metrics_that_are_not_defined_are_refused() -> None:
             metric([0.5, 0.1], [True])
         with pytest.raises(ValueError, match="NaN"):
             metric([0.5, np.nan], [True, False])
+
+
+def test_queries_rank_the_gallery_and_nothing_else():
+    angles = np.radians([0, 10, 20, 40, 90])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    works, names = ["w", "v", "w", "w", "v"], list("abcde")
+    everyone = evaluate(rows, works, names)
+    assert evaluate(rows, works, names, roles=[""] * 5) == everyone
+    asked = evaluate(rows, works, names, roles=["query", "query", "gallery", "gallery", "gallery"])
+    assert asked.query_work_ids.tolist() == ["w", "v"] and asked.tracks == 5
+    assert asked.average_precisions.tolist() == [1.0, 1 / 3] and asked.first_ranks.tolist() == [1, 3]
+    singleton = evaluate(rows, works, names, roles=["", "gallery", "", "", "gallery"])
+    assert singleton.queries == 3 and singleton.average_precisions[0] == (1 / 2 + 2 / 3) / 2
+    with pytest.raises(ValueError, match="roles"):
+        evaluate(rows, works, names, roles=["noise"] * 5)
+    with pytest.raises(ValueError, match="no query"):
+        evaluate(rows, works, names, roles=["query"] * 5)
+
+
+def test_a_judge_meets_the_candidates_only():
+    rows, met = np.eye(4), []
+
+    def judge(query, similarity, track_ids, work_ids):
+        met.append((str(track_ids[query]), track_ids.tolist()))
+        return similarity
+
+    evaluate(rows, ["w"] * 4, list("abcd"), judge=judge, roles=["query", "query", "", "gallery"])
+    assert met == [("a", ["a", "c", "d"]), ("b", ["b", "c", "d"]), ("c", ["c", "d"])]
