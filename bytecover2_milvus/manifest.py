@@ -55,7 +55,9 @@ class Track:
     from_file: tuple[str, ...] | None = field(default=None, compare=False)
 
 
-def read_manifest(path: str | Path, types: Mapping[str, str] | None = None) -> list[Track]:
+def read_manifest(
+    path: str | Path, types: Mapping[str, str] | None = None, content: bytes | None = None
+) -> list[Track]:
     """The tracks of a manifest, in its order. Whether their audio files exist is not looked at.
 
     Parameters
@@ -66,6 +68,9 @@ def read_manifest(path: str | Path, types: Mapping[str, str] | None = None) -> l
     types : mapping, optional
         Of further columns of CSV, "text" or "number". A column that is not among them holds numbers if all its values
         are written as numbers, none of which begins with a 0 that means nothing, as in "007".
+    content : bytes, optional
+        Of the manifest, from elsewhere: `path` then only stands for it in messages, and its folder is where relative
+        paths start.
 
     Returns
     -------
@@ -82,8 +87,9 @@ def read_manifest(path: str | Path, types: Mapping[str, str] | None = None) -> l
     """
     path, split = _path_and_split(Path(path))
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        if content is None:
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}; check the path and its permissions") from error

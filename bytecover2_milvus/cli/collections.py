@@ -13,7 +13,7 @@ from ..options import device_option
 from ..terminal import printable, progress_bar, say
 from .options import MilvusTarget, bundle_option, milvus_options, open_milvus, segment_options
 from .output import InOrder, print_json
-from .tables import listing_options, print_table
+from .tables import for_programs, listing_options, print_table
 
 if TYPE_CHECKING:
     from ..audio.segments import Segments
@@ -99,6 +99,35 @@ def describe(name: str, milvus: MilvusTarget, as_json: bool) -> None:
         print_table(("what", "value"), rows, records=[description])
     if advice:
         say(f"warning: {name} has {description['rows']} rows; {advice}")
+
+
+@collections_group.command()
+@click.argument("name")
+@milvus_options
+@listing_options("one object per track.")
+def problems(name: str, milvus: MilvusTarget, as_json: bool) -> None:
+    """List the tracks whose file was cut off or damaged. They were embedded as far as they go.
+
+    A file that is mended, or fetched again, leaves the list when it is ingested. What could not be embedded at all is
+    not stored: ingest tells it every time, and its exit code is 1.
+
+    \b
+    Example:
+      bytecover2-milvus collections problems tracks --uri bytecover2.db
+    """
+    from ..milvus.collection import TrackCollection
+
+    with open_milvus(milvus) as client:
+        rows = TrackCollection.open(client, name).problems()
+    columns = ("track_id", "title", "path", "warning")
+    records = [{column: getattr(row, column) for column in columns} for row in rows]
+    if as_json:
+        for record in records:
+            print_json(record)
+    elif rows or for_programs():
+        told = [[row.track_id, row.warning.rpartition(f"{Path(row.path).name}: ")[2], row.path] for row in rows]
+        print_table(("track_id", "warning", "path"), told, records=records, shorten=("track_id", "path"))
+    say(f"{len(rows)} tracks of {name} with a warning")
 
 
 @collections_group.command()

@@ -52,7 +52,7 @@ def embed(
 
     An .npz holds `embeddings` (N, D) float32, `paths` (N,) and `model_id`. A .parquet holds the rows of a collection:
     `ingest --vectors` stores them without the audio, and the same command goes on where it was cut off. A file that
-    cannot be read is reported and left out.
+    cannot be read is reported and left out. - stands for a list of paths on standard input, one in a line.
 
     \b
     Example:

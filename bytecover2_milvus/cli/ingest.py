@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import click
 
 from ..options import device_option
 from ..terminal import progress_bar, say
+from .collections import confirm, yes_option
 from .options import (
     MilvusTarget,
     bundle_option,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from ..ingest.prometheus import IngestRun
     from ..manifest import Track
     from ..milvus.properties import EmbeddingModel
+
+SHOWN_GONE = 5  # of the files that are gone, before it is asked
 
 
 @click.command()
@@ -66,6 +70,12 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     help="Instead of into a Milvus: into Parquet files for its bulk import, in this folder.",
 )
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Then delete, after asking, the tracks whose file is gone from these folders, or is named and not there.",
+)
+@yes_option
 @click.option("--metrics", type=click.Path(path_type=Path), help="File to write the run's Prometheus metrics to.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per track on stdout.")
 def ingest(
@@ -82,6 +92,8 @@ def ingest(
     ray: str | None,
     vectors: Path | None,
     bulk: Path | None,
+    prune: bool,
+    yes: bool,
     metrics: Path | None,
     as_json: bool,
 ) -> None:
@@ -92,6 +104,8 @@ def ingest(
 
     With --segment, parts of a track are stored beside the whole, so that a short query finds it. The collection
     remembers their length; a track that is stored in segments of another length is cut again when it is ingested.
+
+    - stands for a list of paths on standard input, one in a line, or a playlist; --manifest - for a manifest there.
 
     \b
     Example:
@@ -110,6 +124,8 @@ def ingest(
         raise click.UsageError("--ray embeds audio; the rows of --vectors are embedded already")
     if ray and workers == 0:
         raise click.UsageError("--ray needs one or more --workers")
+    if prune and (vectors or bulk):
+        raise click.UsageError("--prune needs audio that is ingested into a Milvus")
     run, tracks = IngestRun(collection), None
     if metrics:
         check_writable(metrics)
@@ -126,6 +142,9 @@ def ingest(
                 say(f"note: {lack}")
             with closing(start(store)) as records:
                 _follow(records, run, size, as_json)
+            if prune:
+                assert tracks is not None
+                _prune(store, paths, tracks, f"{collection} at {milvus}", yes)
             where, advice = _stored(store, run, bulk, f"{collection} at {milvus}")
     say(f"{_counts(run.tracks)}; {run.rows} rows in {where}")
     if advice:
@@ -163,6 +182,29 @@ def _follow(records: Iterable[IngestRecord], run: IngestRun, size: int, as_json:
             for problem in filter(None, (record.reason if record.status == "failed" else "", record.warning)):
                 bar.print(f"{record.status}: {problem}")
             bar.update(advance=1, note=record.track_id)
+
+
+def _prune(store: Any, paths: Sequence[Path], tracks: Sequence[Track], place: str, yes: bool) -> None:
+    """Delete the tracks whose file is gone, after showing how many there are."""
+    from ..ingest.prune import find_gone
+    from ..milvus.collection import TrackCollection
+
+    if not isinstance(store, TrackCollection):
+        return
+    gone = find_gone(store, [path for path in paths if not os.path.isfile(path)], tracks)
+    for reason in gone.passed_over:
+        say(f"nothing is pruned there: {reason}")
+    if not gone.paths:
+        say("no stored track has lost its file")
+        return
+    for path in islice(gone.paths.values(), SHOWN_GONE):
+        say(f"gone: {path}")
+    if len(gone.paths) > SHOWN_GONE:
+        say(f"... and {len(gone.paths) - SHOWN_GONE} more")
+    if not yes:
+        confirm(f"Delete {len(gone.paths)} tracks of {place}, whose files are gone?")
+    rows = store.delete_tracks(list(gone.paths))
+    say(f"{len(gone.paths)} tracks pruned, {rows} rows")
 
 
 def _stored(store: Any, run: IngestRun, bulk: Path | None, place: str) -> tuple[str, str]:

@@ -13,14 +13,15 @@ import click
 from ..options import device_option
 from ..terminal import printable, progress_bar
 from .options import (
+    STANDARD_INPUT,
     MilvusTarget,
+    audio_at,
     bundle_option,
     collection_option,
     limits_options,
     milvus_options,
     open_milvus,
     segment_options,
-    tracks_at,
 )
 from .output import STRETCH_CELLS, VERDICT_CELLS, about, print_json, verdict_cells
 from .tables import for_programs, listing_options, print_table
@@ -69,6 +70,11 @@ if TYPE_CHECKING:
 @click.option("--filter", "expression", default="", help='In Milvus\' language, e.g. artist == "Trad."')
 @listing_options("one object per match.")
 @click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File of the tracks that were found: .csv for a manifest, .m3u8 for a playlist.",
+)
+@click.option(
     "--html",
     "page",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -92,6 +98,7 @@ def query(
     exclude_self: bool,
     expression: str,
     as_json: bool,
+    out: Path | None,
     page: Path | None,
 ) -> None:
     """Find the covers of audio files in a collection.
@@ -101,7 +108,7 @@ def query(
     stage, in the bundle or the collection, the closest are shown, and a match tells which part of the track is closest.
 
     With --segment, tracks are found by parts of the query, too. Where tracks are stored in segments, --whole searches
-    whole tracks only.
+    whole tracks only. - is a recording on standard input.
 
     \b
     Example:
@@ -116,33 +123,42 @@ def query(
     from ..milvus.collection import TrackCollection
     from ..milvus.connection import and_filter
     from ..milvus.schema import WHOLE_TRACKS
+    from ..pages.match_files import WRITERS
     from ..pages.matches import Asked, matches_page
     from ..second_stage.answer import Catalogue, Question
 
-    if page:
-        check_writable(page)
-    audio = [track.path for track in tracks_at(files)]
+    if out and out.suffix not in WRITERS:
+        raise click.UsageError(f"--out {out}: its name must end in {' or '.join(WRITERS)}")
+    if page and STANDARD_INPUT in files:
+        raise click.UsageError("--html needs files, which its players can play; standard input is gone afterwards")
+    for written in (page, out):
+        if written:
+            check_writable(written)
     embedder = Embedder(bundle, device)
     filter = and_filter(expression, WHOLE_TRACKS) if whole else expression
     question = Question(limit, group_by, filter, rerank, 0.0 if nearest else min_probability, distinct)
     asked: list[Asked] = []
     no_covers: list[str] = []  # a line for each recording that has none
-    with open_milvus(milvus) as client, progress_bar("query", len(audio)) as bar:
+    with (
+        audio_at(files, limits) as audio,
+        open_milvus(milvus) as client,
+        progress_bar("query", len(audio)) as bar,
+    ):
         catalogue = Catalogue(TrackCollection.open(client, collection, embedder.model_id), embedder)
         lack = catalogue.lack if rerank != 0 else "--rerank 0"
         if lack and distinct:
             raise click.UsageError(f"--distinct needs the second stage: {lack}")
-        for file in audio:
+        for path, file in audio:
             try:
-                embedded = embed_query(load_audio(file, limits), embedder, segments or WHOLE)
-                own = catalogue.collection.tracks_of(file) if exclude_self else ()
+                embedded = embed_query(load_audio(path, limits), embedder, segments or WHOLE)
+                own = catalogue.collection.tracks_of(path) if exclude_self else ()
                 answer = catalogue.answer(embedded, replace(question, exclude=tuple(own)))
             except (AudioError, ChromaError) as error:
-                bar.print(f"Error: {about(file, error)}")
+                bar.print(f"Error: {about(path, error).replace(str(path), _shown(file))}")
             else:
                 none = _no_cover(answer.nearest) if answer.judged and not answer.matches else ""
                 asked.append(Asked(file, answer.matches, none or answer.note or lack))
-                no_covers += [f"{file}: {none}"] if none else []
+                no_covers += [f"{_shown(file)}: {none}"] if none else []
                 _print_at_once(asked[-1], answer.note, none, bar, as_json)
             bar.update(advance=1, note=file.name)
         if lack and asked:
@@ -150,6 +166,8 @@ def query(
     if asked and not as_json:
         stretches = bool(segments or catalogue.collection.segments)
         _print_answers(asked, no_covers, stretches=stretches, judged=not lack)
+    if out:
+        WRITERS[out.suffix]([match for one in asked for match in one.matches], out)
     if page:
         with atomic_write(page) as part:
             part.write_text(matches_page(asked, collection, page.parent), encoding="utf-8")
@@ -157,15 +175,19 @@ def query(
         sys.exit(1)
 
 
+def _shown(file: Path) -> str:
+    return "standard input" if file == STANDARD_INPUT else str(file)
+
+
 def _print_at_once(asked: Asked, note: str, none: str, bar: Bar, as_json: bool) -> None:
     """Print what need not wait for the other recordings: matches as JSON, and remarks."""
     if note:
-        bar.print(f"note: {asked.path}: {note}")
+        bar.print(f"note: {_shown(asked.path)}: {note}")
     if as_json:
         for match in asked.matches:
             print_json({"query": str(asked.path)} | asdict(match))
         if none:
-            bar.print(f"{asked.path}: {none}")
+            bar.print(f"{_shown(asked.path)}: {none}")
 
 
 def _print_answers(asked: Sequence[Asked], no_covers: Sequence[str], *, stretches: bool, judged: bool) -> None:

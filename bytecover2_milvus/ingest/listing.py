@@ -81,7 +81,7 @@ class ListedTrack:
         A stored name was said by somebody unless `Row.from_file` has it, or it is the title that the path gives.
         """
         track, ours = self.track, set(row.from_file)
-        by_path = row.title == Path(row.path).stem
+        by_path = bool(row.title) and row.title == Path(row.path).stem
         if by_path or not row.path or "title" in ours:
             kept_title = ""
             default = Path(self.absolute_path).stem if by_path or track.title == track.path.stem else ""

@@ -48,10 +48,12 @@ from .properties import (
 )
 from .schema import (
     BODY,
+    DAMAGED,
     FIELDS,
     PARTS,
     SECOND_STAGE,
     STORED,
+    WHOLE_TRACKS,
     Row,
     check_features,
     check_row,
@@ -306,6 +308,11 @@ class TrackCollection(ChromaRows):
         found = (entity["track_id"] for page in self.pages(["track_id"], filter) for entity in page)
         return list(dict.fromkeys(found))
 
+    def problems(self) -> list[Row]:
+        """The rows of whole tracks with a warning, as they are at this moment, by path."""
+        found = (read_row(entity) for page in self.pages(STORED, f"({DAMAGED}) and {WHOLE_TRACKS}") for entity in page)
+        return sorted(found, key=lambda row: (row.path, row.track_id))
+
     def rows_per_track(self, track_ids: Sequence[str]) -> Counter[str]:
         """The number of rows of each of these tracks at this moment."""
         rows: Counter[str] = Counter()
@@ -405,6 +412,7 @@ class TrackCollection(ChromaRows):
             "chroma_id": self.chroma_id or None,
             "rows_with_chroma": self.count_chroma() if loaded == "Loaded" or not self.has_chroma else None,
             "segments": self.count(PARTS) if loaded == "Loaded" else None,
+            "warnings": self.count(f"({DAMAGED}) and {WHOLE_TRACKS}") if loaded == "Loaded" else None,
             "segment_s": self.segments.length_s,
             "hop_s": self.segments.hop_s,
             "index_type": self.index_type,

@@ -27,14 +27,15 @@ MAX_BYTES: dict[str, int] = {
     name: entry["elementTypeParams"]["max_length"] for name, entry in FIELDS.items() if entry["dataType"] == "VarChar"
 } | {"metadata": 65_536}  # of its JSON, Milvus' limit
 SECOND_STAGE = ("chroma", "statistics")  # fields that collections made by older versions lack
-WHOLE_TRACKS = "start_s == 0.0 and end_s == duration_s"  # filters that say what `is_whole` says
-PARTS = "start_s != 0.0 or end_s != duration_s"
-NORM_TOLERANCE = 1e-3
 RESERVED = {  # fields of a row that are keys of its metadata
     "warning": "bytecover2.warning",
     "audio_hash": "bytecover2.audio_hash",
     "from_file": "bytecover2.from_file",
 }
+DAMAGED = f'metadata["{RESERVED["warning"]}"] > ""'
+WHOLE_TRACKS = "start_s == 0.0 and end_s == duration_s"  # filters that say what `is_whole` says
+PARTS = "start_s != 0.0 or end_s != duration_s"
+NORM_TOLERANCE = 1e-3
 MAX_DEPTH = 64  # of lists and objects within each other in metadata: those who read it are recursive
 INT64 = range(-(2**63), 2**63)
 JSON_INT = range(-(2**63), 2**64)  # what the orjson of pymilvus takes

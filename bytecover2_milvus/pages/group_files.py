@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import atomic_write
 from ..groups.group import Group, in_order
-from ..terminal import printable
+from .playlist import Entry, write_m3u
 
 if TYPE_CHECKING:
     from ..groups.find import Groups
@@ -75,20 +75,13 @@ def write_page(groups: Groups, path: Path, name: str) -> None:
 
 
 def write_playlist(groups: Iterable[Group], path: Path, name: str) -> None:
-    """Extended M3U in UTF-8, group by group, each with its tracks in a row; files are named by their absolute paths.
-
-    A path with a line break cannot stand in such a file: a comment takes its place.
-    """
-    with atomic_write(path) as part, open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.write(f"#EXTM3U\n#PLAYLIST:{printable(name)}\n")
-        for number, group in enumerate(groups, 1):
-            file.write(f"#EXTGRP:{number} {printable(group.work_id)}\n")
-            for track, _ in in_order(group):
-                title = " - ".join(filter(None, (track.artist, track.title or track.track_id)))
-                file.write(f"#EXTINF:{round(track.duration_s)},{printable(title)}\n")
-                broken = "\n" in track.path or "\r" in track.path
-                left_out = f"# left out, as there is a line break in its path: {printable(track.path)}"
-                file.write(f"{left_out if broken else track.path}\n")
+    """Extended M3U, group by group, each with its tracks in a row."""
+    entries = (
+        Entry(track.path, track.title or track.track_id, track.artist, track.duration_s, f"{number} {group.work_id}")
+        for number, group in enumerate(groups, 1)
+        for track, _ in in_order(group)
+    )
+    write_m3u(entries, path, name)
 
 
 WRITERS: dict[str, Callable[[Groups, Path, str], None]] = {

@@ -181,6 +181,7 @@ def test_description(covers: TrackCollection, client) -> None:
         "chroma_id": None,
         "rows_with_chroma": 0,
         "segments": 0,
+        "warnings": 0,
         "segment_s": 0.0,
         "hop_s": 0.0,
         "index_type": "FLAT" if is_embedded(client) else "HNSW",
