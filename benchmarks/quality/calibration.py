@@ -14,6 +14,11 @@ fit the regression; pairs of the second half, of works that fitted nothing, say 
 probability, and by the expected calibration error (ECE). As most pairs are obvious, the same is told of the nearest
 match of each query alone.
 
+The more candidates there are, the likelier one of them is above a threshold by chance: the clean and degraded queries
+are judged again in catalogues of fewer works, `DRAWS` of each size. What is told of a size are means over the draws:
+recall and precision of pairs, the share of queries whose nearest match is right and shown, and the share of queries of
+the first half, whose works are not there, that are shown something.
+
 What is not in a catalogue should find nothing there: all queries of the first half in the second catalogue, noise, a
 lone sine, and speech (of espeak-ng, where it is installed).
 """
@@ -59,6 +64,7 @@ from bytecover2_milvus.milvus.cohort import SIZE
 from bytecover2_milvus.second_stage.rerank import CANDIDATES, QUERY_COHORT
 
 CONDITIONS = ("whole", "degraded", "45 s", "20 s")
+SIZES, THRESHOLDS, DRAWS = (10, 25, 50), (0.5, 0.75, 0.9), 20  # works of smaller catalogues; of each size
 KINDS_OF_NOTHING = 10  # of each kind of sound that is no music
 NOTHING_S = 30.0
 _UNFITTED = Calibration((0.0,) * N_FEATURES, 0.0), Calibration((0.0,), 0.0)
@@ -111,6 +117,7 @@ class Pairs:
     of_candidate: NDArray[np.float64]  # (queries, candidates, SIZE, kinds)
     frames: NDArray[np.int64]  # (queries, candidates): of the shorter of both
     same: NDArray[np.bool_]  # (queries, candidates)
+    work_ids: NDArray[np.str_]  # (queries, candidates): of the candidates
 
     def features(self, verdict: Verdict) -> NDArray[np.float64]:
         """(queries, candidates, `N_FEATURES`)"""
@@ -130,7 +137,7 @@ class Pairs:
 
 def pairs_of(queries: Sequence[Sound], catalogue: Catalogue) -> Pairs:
     """Every query with its candidates; those that are too short to be aligned are left out."""
-    similarities, of_query, of_candidate, frames, same = [], [], [], [], []
+    similarities, of_query, of_candidate, frames, same, work_ids = [], [], [], [], [], []
     for query in queries:
         if len(query.levels) < Qmax().embedding:
             continue
@@ -140,7 +147,8 @@ def pairs_of(queries: Sequence[Sound], catalogue: Catalogue) -> Pairs:
         of_candidate.append(catalogue.with_cohort[found])
         frames.append([min(len(query.levels), len(catalogue.tracks[i].levels)) for i in found])
         same.append([bool(query.work_id) and catalogue.tracks[i].work_id == query.work_id for i in found])
-    return Pairs(*map(np.array, (similarities, of_query, of_candidate, frames, same)))
+        work_ids.append([catalogue.tracks[i].work_id for i in found])
+    return Pairs(*map(np.array, (similarities, of_query, of_candidate, frames, same, work_ids)))
 
 
 def backgrounds_of(catalogue: Catalogue, groups: Sequence[str]) -> dict[str, Background]:
@@ -226,6 +234,52 @@ def told_of(probabilities: NDArray[np.float64], same: NDArray[np.bool_]) -> dict
     return told
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Pairs of queries with their candidates (queries, candidates), and their probabilities."""
+
+    probabilities: NDArray[np.float64]
+    pairs: Pairs
+
+    def among(self, works: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Probabilities, -1 of candidates of other works, and which pairs of those left are of one work."""
+        kept = np.isin(self.pairs.work_ids, works)
+        return np.where(kept, self.probabilities, -1.0), self.pairs.same & kept
+
+
+def by_size(there: Judged, absent: Judged, size: int, least: float) -> dict[str, float]:
+    """Shares of right verdicts in a catalogue of `size` works, at a threshold: means over draws of the works.
+
+    Parameters
+    ----------
+    there : Judged
+        Queries whose works are in the catalogue that they are judged in.
+    absent : Judged
+        Queries whose works are not.
+    size : int
+    least : float
+        Probability from which a match is shown.
+    """
+    works = np.unique(there.pairs.work_ids)
+    drawn = []
+    for draw in range(DRAWS):
+        some = np.random.default_rng(draw).permutation(works)[:size]
+        found, same = there.among(some)
+        asking = same.any(axis=1)
+        shown, nearest = found >= least, found.argmax(axis=1)
+        top = np.arange(len(found)), nearest
+        strangers, _ = absent.among(some)
+        drawn.append(
+            {
+                "recall": (shown & same)[asking].sum() / same.sum(),
+                "precision": (shown & same)[asking].sum() / max(1, shown[asking].sum()),
+                "nearest_right": (shown[top] & same[top])[asking].mean(),
+                "absent_shown": (strangers.max(axis=1) >= least).mean(),
+            }
+        )
+    return {name: round(float(np.mean([one[name] for one in drawn])), 4) for name in drawn[0]}
+
+
 @click.command()
 @held_out_options(least_works=4)
 @bundle_option
@@ -264,12 +318,21 @@ def main(held_out: HeldOut, bundle: Path | None, plot_path: Path | None, write: 
     verdict = fitted(pairs_of(queries, fit), backgrounds_of(fit, contract.chroma.groups), told)
     click.echo(json.dumps({"what": "verdict", **json.loads(verdict.to_json())}))
 
+    def judge(queries: Sequence[Sound]) -> Judged:
+        pairs = pairs_of(queries, judged)
+        return Judged(verdict.both.probability(pairs.features(verdict)), pairs)
+
     probabilities, same = [], []
     for condition in CONDITIONS:
-        pairs = pairs_of(sounds[1][condition], judged)
-        probabilities.append(verdict.both.probability(pairs.features(verdict)))
-        same.append(pairs.same)
+        found = judge(sounds[1][condition])
+        probabilities.append(found.probabilities)
+        same.append(found.pairs.same)
         click.echo(json.dumps({"what": condition, **told_of(probabilities[-1], same[-1])}))
+    there, not_there = (judge([query for how in CONDITIONS[:2] for query in half[how]]) for half in sounds[::-1])
+    for size in SIZES:
+        for least in THRESHOLDS:
+            figures = by_size(there, not_there, size, least)
+            click.echo(json.dumps({"what": f"{size} works", "threshold": least, **figures}))
     every, right = np.concatenate(probabilities), np.concatenate(same)
     click.echo(json.dumps({"what": "all", **told_of(every, right)}))
     absent = [(f"{condition}, of works not there", sounds[0][condition]) for condition in CONDITIONS]
@@ -278,8 +341,8 @@ def main(held_out: HeldOut, bundle: Path | None, plot_path: Path | None, write: 
         if not len(pairs.same):
             continue
         nearest = verdict.both.probability(pairs.features(verdict)).max(axis=1)
-        figures = {f"share_from_{p}": round(float((nearest >= p).mean()), 4) for p in (0.5, 0.9)}
-        click.echo(json.dumps({"what": kind, "queries": len(nearest), **figures, "highest": float(nearest.max())}))
+        shares = {f"share_from_{p}": round(float((nearest >= p).mean()), 4) for p in (0.5, 0.9)}
+        click.echo(json.dumps({"what": kind, "queries": len(nearest), **shares, "highest": float(nearest.max())}))
     if plot_path:
         rows = np.arange(len(every))
         best = every.argmax(axis=1)

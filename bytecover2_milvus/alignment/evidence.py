@@ -18,7 +18,7 @@ _FITTED = 200  # cells of a path that the tempo is fitted to, at most
 class Evidence:
     """The longest path of two tracks. Frames are those of their chroma; an end is the first frame after the last."""
 
-    score: float  # as `qmax_scores` gives it
+    score: float  # as `qmax_scores` gives it, of all groups at once
     query_start: int
     query_end: int
     candidate_start: int
@@ -32,7 +32,9 @@ class Evidence:
 def evidence(
     query: NDArray[np.generic], candidate: NDArray[np.generic], group: int = 0, parameters: Qmax | None = None
 ) -> Evidence | None:
-    """The longest path of a query and a candidate, in the better one of two transpositions; None if nothing recurs.
+    """The longest path of a query and a candidate; None if nothing recurs.
+
+    It is in the transposition that `qmax_scores` takes for all groups together.
 
     Parameters
     ----------

@@ -365,7 +365,9 @@ def _pair(query, candidate, first, second, embedding, kappa, units, recurrence):
 
 @_entry
 def longest_paths(query, candidates, offsets, groups, embedding, kappa, units, out):
-    """Fill `out` (candidates, len(groups)) with the maximum of Q; 0 for candidates shorter than the embedding.
+    """Fill `out` (candidates, len(groups)) with the maxima of Q; 0 for candidates shorter than the embedding.
+
+    All groups of a candidate are in one of two transpositions, that in which their maxima have the larger sum.
 
     `query` (n, channels) and `candidates` (all frames, channels) are uint8 levels; `offsets` say where each candidate
     begins, and where the last one ends; `groups` which twelve channels are aligned. `units` are what a recurrence
@@ -376,30 +378,39 @@ def longest_paths(query, candidates, offsets, groups, embedding, kappa, units, o
     for c in range(n_candidates):
         transpositions[c] = _two_best_transpositions(profile, _profile(candidates[offsets[c] : offsets[c + 1]]))
     nowhere = np.zeros(0, np.bool_)
+    maxima = np.zeros((n_candidates, groups.shape[0], 2), units.dtype)
     for g in range(groups.shape[0]):
         channels = slice(12 * groups[g], 12 * groups[g] + 12)
         x = _prepared(query[:, channels])
         for c in range(n_candidates):
-            out[c, g] = 0
             if offsets[c + 1] - offsets[c] >= embedding:
                 y = _prepared(candidates[offsets[c] : offsets[c + 1], channels])
                 first, second = transpositions[c]
-                out[c, g] = max(_pair(x, y, first, second, embedding, kappa, units, nowhere))
+                maxima[c, g, 0], maxima[c, g, 1] = _pair(x, y, first, second, embedding, kappa, units, nowhere)
+    for c in range(n_candidates):
+        better = int(maxima[c, :, 1].sum() > maxima[c, :, 0].sum())
+        for g in range(groups.shape[0]):
+            out[c, g] = maxima[c, g, better]
 
 
 @_entry
 def recurrence_of(query, candidate, group, embedding, kappa, units, recurrence):
-    """The transposition of the query, and the maximum of Q of one group in it: the better one of two.
+    """The transposition of the query that `longest_paths` takes for all groups, and the maximum of Q of one in it.
 
-    Fills `recurrence` (windows of both) in that transposition.
+    Fills `recurrence` (windows of both) of that group.
     """
     first, second = _two_best_transpositions(_profile(query), _profile(candidate))
+    of_first = of_second = 0.0
+    for g in range(query.shape[1] // 12):
+        channels = slice(12 * g, 12 * g + 12)
+        x, y = _prepared(query[:, channels]), _prepared(candidate[:, channels])
+        maxima = _pair(x, y, first, second, embedding, kappa, units, np.zeros(0, np.bool_))
+        of_first, of_second = of_first + maxima[0], of_second + maxima[1]
+    best = second if of_second > of_first else first
     channels = slice(12 * group, 12 * group + 12)
     x, y = _prepared(query[:, channels]), _prepared(candidate[:, channels])
-    of_first, of_second = _pair(x, y, first, second, embedding, kappa, units, np.zeros(0, np.bool_))
-    best = second if of_second > of_first else first
-    _pair(x, y, best, best, embedding, kappa, units, recurrence.reshape(-1))
-    return best, max(of_first, of_second)
+    longest, _ = _pair(x, y, best, best, embedding, kappa, units, recurrence.reshape(-1))
+    return best, longest
 
 
 @numba.njit(**_INNER)

@@ -4,7 +4,8 @@ After J. Serra, X. Serra and R. G. Andrzejak, "Cross recurrence quantification f
 Journal of Physics 11, 093017, 2009:
 
 1. The query is transposed to fit the candidate, by the two best transpositions: those whose mean chroma has the largest
-   products with that of the candidate (optimal transposition index). The better of both scores counts.
+   products with that of the candidate (optimal transposition index). The better one counts: that in which the maxima of
+   all groups of channels have the larger sum.
 2. Windows of `embedding` successive frames are compared by their Euclidean distance.
 3. Two windows recur where each is among the nearest neighbours of the other: at most the share `kappa` of all windows,
    in its row and in its column. Where more are equally near, none of these counts: silence does not recur.
@@ -90,7 +91,8 @@ def qmax_scores(
     candidates : sequence of np.ndarray [shape=(n_frames, 12 * groups)]
     parameters : Qmax, optional
     groups : sequence of int, optional
-        Which of the groups are aligned, by default all. The transpositions are those of all groups.
+        Which of the groups are aligned, by default all. The two transpositions are those of all groups, the better one
+        of them is that of these.
 
     Returns
     -------

@@ -228,7 +228,7 @@ class Reranker:
         found.align(query, found.alignable, FIRST_GROUP)
         scores = found.scores()
         best = sorted(found.alignable, key=lambda i: -scores[i])[:ALL_GROUPS]
-        found.align(query, best, [group for group in range(found.aligned.shape[1]) if group not in FIRST_GROUP])
+        found.align(query, best, range(found.aligned.shape[1]))  # anew, as all are in one transposition
         found.find_recordings(query)
         return found
 

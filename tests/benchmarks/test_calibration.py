@@ -7,7 +7,18 @@ import pytest
 from strangers_and_covers import chroma, near_query
 from written_tune import slower, tune
 
-from benchmarks.quality.calibration import Catalogue, Sound, backgrounds_of, fitted, pairs_of, plot, told_of
+from benchmarks.quality.calibration import (
+    Catalogue,
+    Judged,
+    Pairs,
+    Sound,
+    backgrounds_of,
+    by_size,
+    fitted,
+    pairs_of,
+    plot,
+    told_of,
+)
 from bytecover2_milvus.alignment.chroma import to_levels
 from bytecover2_milvus.alignment.qmax import qmax_scores
 from bytecover2_milvus.alignment.score import reliability
@@ -63,6 +74,23 @@ def test_the_nearest_of_each_query_is_told_by_itself():
     assert told["pairs"]["count"] == 6 and told["nearest"]["count"] == 3
     assert told["nearest"]["ece"] == pytest.approx((0.1 + 0.6 + 0.7) / 3, abs=1e-5)
     assert (told["nearest_accepted_right"], told["nearest_accepted_wrong"], told["with_cover"]) == (1, 1, 2)
+
+
+def judged(probabilities: list[list[float]], same: list[list[bool]]) -> Judged:
+    """Of candidates of the works a and b."""
+    nothing = np.zeros((len(same), 2))
+    return Judged(np.array(probabilities), Pairs(*[nothing] * 4, np.array(same), np.array([["a", "b"]] * len(same))))
+
+
+def test_fewer_works_leave_fewer_wrong_matches():
+    there = judged([[0.9, 0.6], [0.4, 0.8]], [[True, False], [False, True]])
+    absent = judged([[0.3, 0.55], [0.1, 0.2]], [[False, False]] * 2)
+    all_of_them = by_size(there, absent, 2, 0.5)
+    assert all_of_them == {"recall": 1.0, "precision": 0.6667, "nearest_right": 1.0, "absent_shown": 0.5}
+    one = by_size(there, absent, 1, 0.5)
+    assert (one["recall"], one["precision"], one["nearest_right"]) == (1.0, 1.0, 1.0)
+    assert 0 < one["absent_shown"] < 0.5  # only where b was drawn
+    assert by_size(there, absent, 2, 0.85)["recall"] == 0.5
 
 
 def test_a_plot_is_drawn(tmp_path):

@@ -19,7 +19,7 @@ def test_excerpts_find_their_recording_and_no_jingle(monkeypatch, tiny_notes_bun
     found.append(jingles.Recording("jingle of 5.0 s", jingles.JINGLE, played(tune(9, 40))[: 5 * 22_050]))
     monkeypatch.setattr(jingles, "recordings", lambda *_: found)
     monkeypatch.setattr(held_out, "find_soundfont", lambda path: path)
-    for name, value in (("TRACKS", 3), ("ASKING", 2), ("EXCERPTS_S", (10.0,)), ("CANDIDATES", 10)):
+    for name, value in (("TRACKS", 3), ("ASKING", 2), ("EXCERPTS_S", (20.0,)), ("CANDIDATES", 10)):
         monkeypatch.setattr(jingles, name, value)
     bundle = with_calibration(tiny_notes_bundle, tmp_path / "bundle", VERDICT.to_json())
     result = CliRunner().invoke(jingles.main, ["--scores", str(tmp_path), "--bundle", str(bundle)])
