@@ -64,7 +64,7 @@ def list_(milvus: MilvusTarget, as_json: bool) -> None:
     from ..milvus.alias import list_collections
     from ..milvus.collection import TrackCollection
 
-    with open_milvus(milvus) as client:
+    with open_milvus(milvus, reads=True) as client:
         found = [TrackCollection.open(client, name, load=False).describe() for name in list_collections(client)]
     if as_json:
         for description in found:
@@ -89,7 +89,7 @@ def describe(name: str, milvus: MilvusTarget, as_json: bool) -> None:
     from ..milvus.collection import TrackCollection
     from ..milvus.index import lite_size_warning
 
-    with open_milvus(milvus) as client:
+    with open_milvus(milvus, reads=True) as client:
         description = TrackCollection.open(client, name, load=False).describe()
         advice = lite_size_warning(client, description["rows"])
     if as_json:
@@ -117,7 +117,7 @@ def problems(name: str, milvus: MilvusTarget, as_json: bool) -> None:
     """
     from ..milvus.collection import TrackCollection
 
-    with open_milvus(milvus) as client:
+    with open_milvus(milvus, reads=True) as client:
         rows = TrackCollection.open(client, name).problems()
     columns = ("track_id", "title", "path", "warning")
     records = [{column: getattr(row, column) for column in columns} for row in rows]
@@ -148,7 +148,7 @@ def export(name: str, milvus: MilvusTarget, out: Path, expression: str, as_json:
 
     if out.suffix != ".parquet":
         raise click.UsageError(f"--out {out}: its name must end in .parquet")
-    with open_milvus(milvus) as client:
+    with open_milvus(milvus, reads=True) as client:
         collection = TrackCollection.open(client, name)
         rows = write_vectors(collection, out, expression)
     if as_json:

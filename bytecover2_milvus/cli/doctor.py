@@ -90,7 +90,7 @@ def _milvus(milvus: MilvusTarget, collection: str, bundle: Path | None) -> Itera
         if is_folder(milvus.uri) and not Path(milvus.uri).expanduser().exists():  # then it is made elsewhere, to see
             with TemporaryDirectory() as folder, open_milvus(MilvusTarget(f"{folder}/trial.db"), make=True) as client:
                 yield Check("milvus", "ok", f"{client.get_server_version()}, tried in a folder of its own")
-        with open_milvus(milvus) as client:
+        with open_milvus(milvus, reads=True) as client:
             yield Check("milvus", "ok", f"{client.get_server_version()} at {milvus}")
             contract = open_bundle(bundle or default_bundle()).contract
             covers = TrackCollection.open(client, collection, contract.model_id, load=False)

@@ -80,7 +80,7 @@ def evaluate(
     if page:
         check_writable(page)
     tracks = read_manifest(manifest) if manifest else []
-    with open_milvus(milvus) as client:
+    with open_milvus(milvus, reads=True) as client:
         covers = TrackCollection.open(client, collection)
         judge = _judgements(covers, bundle, rerank) if rerank else None
         stored = covers.fetch(WHOLE_TRACKS if whole else "")

@@ -76,7 +76,7 @@ def stored_track(
 
     beside = None
     try:
-        with open_milvus(milvus) as client:
+        with open_milvus(milvus, reads=True) as client:
             tracks = TrackCollection.open(client, collection)
             rows = tracks.rows_of([track_id])
             verdict = embedder.verdict

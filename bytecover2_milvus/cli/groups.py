@@ -112,7 +112,7 @@ def groups(
         )
         raise BundleError(f"{opened.path}: it has {lacks}; name another bundle with --bundle")
     frame_s = contract.chroma.frame_samples / contract.sample_rate
-    with open_milvus(milvus) as client, progress_bar("groups", None) as bar:
+    with open_milvus(milvus, reads=not write_work_ids) as client, progress_bar("groups", None) as bar:
         covers = TrackCollection.open(client, collection, contract.model_id)
         if lack := covers.why_no_second_stage(contract):
             raise CollectionError(lack)

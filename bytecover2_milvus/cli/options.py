@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -309,13 +309,24 @@ def _standard_input() -> BinaryIO:
 
 
 @contextmanager
-def open_milvus(place: MilvusTarget, *, make: bool = False) -> Iterator[MilvusClient]:
-    """A connected client, closed at the end so that others may open the folder; `make` makes a missing folder."""
-    from ..errors import CollectionMissing
+def open_milvus(place: MilvusTarget, *, make: bool = False, reads: bool = False) -> Iterator[MilvusClient]:
+    """A connected client, closed at the end so that others may open the folder; `make` makes a missing folder.
+
+    A folder that may not be written is refused, unless the command only `reads`: then a temporary copy is opened.
+    """
+    from ..errors import CollectionError, CollectionMissing
     from ..milvus.connection import connected, is_folder
+    from ..milvus.read_only import is_read_only, stand_in
+    from ..terminal import say
 
     uri = place.uri
     if not make and is_folder(uri) and not Path(uri).expanduser().exists():
         raise CollectionMissing(f"{uri}: no such folder; ingest makes it")
-    with connected(uri, place.token, database=place.database, server_pem=place.server_pem) as client:
-        yield client
+    with ExitStack() as stack:
+        if is_folder(uri) and is_read_only(folder := Path(uri).expanduser()):
+            if not reads:
+                raise CollectionError(f"{uri}: read-only; copy it to where you may write, or mend its permissions")
+            uri = str(stack.enter_context(stand_in(folder)))
+            say(f"note: {folder} is read-only, and Milvus Lite writes wherever it opens: a temporary copy is read")
+        options: dict[str, Any] = {"database": place.database, "server_pem": place.server_pem}
+        yield stack.enter_context(connected(uri, place.token, **options))

@@ -141,7 +141,7 @@ def query(
     no_covers: list[str] = []  # a line for each recording that has none
     with (
         audio_at(files, limits) as audio,
-        open_milvus(milvus) as client,
+        open_milvus(milvus, reads=True) as client,
         progress_bar("query", len(audio)) as bar,
     ):
         catalogue = Catalogue(TrackCollection.open(client, collection, embedder.model_id), embedder)

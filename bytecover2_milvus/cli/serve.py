@@ -122,5 +122,5 @@ def serve(
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     embedder = Embedder(bundle, device)
-    with open_milvus(milvus) as client:
+    with open_milvus(milvus, reads=True) as client:
         run(settings, client, collection, embedder)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
+import os
+import shlex
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +18,10 @@ from audio_files import write_melody
 from click.testing import CliRunner, Result
 
 from bytecover2_milvus.cli import main
+from bytecover2_milvus.errors import CollectionLocked
+from bytecover2_milvus.milvus.collection import TrackCollection
+from bytecover2_milvus.milvus.connection import connected
+from bytecover2_milvus.milvus.read_only import stand_in
 
 
 @pytest.fixture
@@ -139,3 +148,51 @@ def test_what_was_found_goes_back_as_manifest_and_playlist(call, music: Path, tm
     evaluated = call("evaluate", "--manifest", "found.csv", "--json")
     assert json.loads(evaluated.stdout)["queries"] == 2
     assert ".csv or .m3u8" in call("query", music / "a.wav", "--out", "found.txt").stderr
+
+
+def test_a_catalogue_on_a_read_only_mount_is_read_and_stays_as_it_is(call, music: Path, tmp_path: Path) -> None:
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    try:
+        subprocess.run([*namespace, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no namespace in which to mount may be made here")
+    call("ingest", music)
+    (tmp_path / "share").mkdir()
+    (tmp_path / "c.db").rename(tmp_path / "share" / "c.db")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "share").rglob("*")}
+    mounted = "mount --bind share share && mount -o remount,bind,ro share && exec"
+
+    def on_mount(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = shlex.join([sys.executable, "-m", "bytecover2_milvus", *map(str, arguments), "--uri", "share/c.db"])
+        environment = {"TMPDIR": str(tmp_path / "temporary")}
+        return subprocess.run(
+            [*namespace, "sh", "-c", f"{mounted} {command}"],
+            capture_output=True,
+            text=True,
+            env=os.environ | environment,
+        )
+
+    listed = on_mount("collections", "problems", "tracks", "--json")
+    assert listed.returncode == 0 and json.loads(listed.stdout)["track_id"] == "c"
+    assert "share/c.db is read-only, and Milvus Lite writes wherever it opens" in listed.stderr
+    refused = on_mount("collections", "drop", "tracks", "--yes")
+    assert refused.returncode == 1 and refused.stderr.startswith("Error: share/c.db: read-only; copy it")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "share").rglob("*")} == before
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_stand_in_answers_and_nothing_of_it_reaches_the_folder(call, music: Path, tmp_path: Path) -> None:
+    call("ingest", music)
+    folder = tmp_path / "c.db"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with stand_in(folder) as there, connected(there) as client:
+        collection = TrackCollection.open(client, "tracks")
+        assert collection.delete_tracks(["a"]) == 1 and collection.count() == 2
+        with stand_in(folder) as second, connected(second) as other:  # several may read
+            assert TrackCollection.open(other, "tracks").count() == 3
+        assert "open in another process" in call("ingest", music).stderr  # and nobody writes meanwhile
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    with (folder / "LOCK").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as one who writes holds it
+        with pytest.raises(CollectionLocked, match="open in another process"), stand_in(folder):
+            pass
