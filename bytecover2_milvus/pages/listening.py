@@ -79,6 +79,5 @@ def _player(name: str, waveform: NDArray[np.float32], start_s: float, seconds: f
     if sound is None:
         return ""
     source = data_uri("audio/mpeg", sound)
-    return (
-        f'<br>{name} <audio controls preload="none" src="{source}" style="height: 2em; vertical-align: middle"></audio>'
-    )
+    look = "height: 2em; vertical-align: middle"
+    return f'<br>{name} <audio controls preload="metadata" src="{source}" style="{look}"></audio>'

@@ -56,7 +56,8 @@ def _row(match: Match, player: str) -> str:
     track = f"<b>{_name(match)}</b><br><span{_QUIET}>{_text(about)}<br>{_text(match.path)}</span>"
     numbers = [] if match.score is None else [f"score {match.score:+.1f}"]
     numbers.append(f"similarity {match.similarity:.2f}")
-    verdict = "" if match.probability is None else f"<b>{share_in_words(match.probability)}</b><br>"
+    share = "" if match.probability is None else share_in_words(match.probability).replace(" ", "&nbsp;")
+    verdict = f"<b>{share}</b><br>" if share else ""
     cells = (str(match.rank), track, f"{verdict}<span{_QUIET}>{'<br>'.join(numbers)}</span>", _evidence(match) + player)
     return f"<tr>{''.join(f'<td{_LEFT}>{cell}</td>' for cell in cells)}</tr>"
 

@@ -77,7 +77,7 @@ def test_a_notebook_shows_verdict_and_evidence_of_each_match_and_names_as_text(a
     assert page.names <= {"table", "thead", "tbody", "tr", "th", "td", "b", "br", "span", "p"}
     assert page.text.count(NASTY) >= 3 and "a <note>" in page.text
     assert "0:02–0:12 of the query runs as 0:07–0:18 of the track, which is 2 semitones higher" in page.text
-    assert "93 %" in page.text and "score +2.6" in page.text and "similarity 0.30" in page.text
+    assert "93\N{NO-BREAK SPACE}%" in page.text and "score +2.6" in page.text and "similarity 0.30" in page.text
 
 
 def test_where_nothing_is_found_it_says_so(answer):
