@@ -121,7 +121,7 @@ def _probes(service: Service) -> APIRouter:
 
 def _routes(service: Service, app: FastAPI) -> APIRouter:
     """The routes that need the token, if there is one."""
-    settings, embedder = service.settings, service.embedder
+    settings = service.settings
 
     async def authorized(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
         told = given.credentials if given else ""
@@ -129,6 +129,15 @@ def _routes(service: Service, app: FastAPI) -> APIRouter:
             raise Refused(401, "a token is needed: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
 
     router = APIRouter(dependencies=[Depends(authorized)], responses=_PROBLEMS)
+    for part in (_recordings(service), _catalogue(service), _operation(service, app)):
+        router.include_router(part)
+    return router
+
+
+def _recordings(service: Service) -> APIRouter:
+    """The routes for recordings that are sent or named, and for pairs of them."""
+    settings, embedder = service.settings, service.embedder
+    router = APIRouter(tags=["recordings"])
 
     def recording_of(request: Request, path: str | None) -> Callable[[float], Awaitable[Recording]]:
         if path is None:
@@ -137,7 +146,7 @@ def _routes(service: Service, app: FastAPI) -> APIRouter:
             raise Refused(400, "a path or an upload, not both")
         return partial(_named, settings.folder, path)
 
-    @router.post("/v1/query", openapi_extra=_FORM, tags=["recordings"])
+    @router.post("/v1/query", openapi_extra=_FORM)
     async def query(request: Request, options: Annotated[forms.QueryOptions, Query()]) -> forms.QueryAnswer:
         """The covers of a recording, the most probable first, with where the tune runs in both.
 
@@ -163,7 +172,7 @@ def _routes(service: Service, app: FastAPI) -> APIRouter:
             model_id=embedder.model_id,
         )
 
-    @router.post("/v1/embed", openapi_extra=_FORM, tags=["recordings"])
+    @router.post("/v1/embed", openapi_extra=_FORM)
     async def embed(request: Request, options: Annotated[forms.Options, Query()]) -> forms.EmbedAnswer:
         """The embedding of a recording."""
         receive, stages = recording_of(request, options.path), request.state.stages
@@ -176,13 +185,13 @@ def _routes(service: Service, app: FastAPI) -> APIRouter:
             model_id=embedder.model_id,
         )
 
-    @router.post("/v1/alignment", openapi_extra=_object(forms.Pair), tags=["recordings"])
+    @router.post("/v1/alignment", openapi_extra=_object(forms.Pair))
     async def alignment(request: Request) -> forms.AlignmentAnswer:
         """The alignment of a recording with a track, drawn."""
         pair = await read_form(request, forms.Pair)
         return await service.compute(partial(pairs.align, service, pair))
 
-    @router.post("/v1/labels", status_code=201, openapi_extra=_object(forms.Judgement), tags=["recordings"])
+    @router.post("/v1/labels", status_code=201, openapi_extra=_object(forms.Judgement))
     async def label(request: Request) -> Label:
         """A judgement, written to the labels file, if the operator takes them."""
         if service.labels is None:
@@ -190,22 +199,17 @@ def _routes(service: Service, app: FastAPI) -> APIRouter:
         judgement = await read_form(request, forms.Judgement)
         return await asyncio.to_thread(pairs.keep, service, judgement)
 
-    @router.get("/v1/service", tags=["operation"])
-    def facts() -> forms.ServiceFacts:
-        """The collection, the model and the bounds of this service, and whether it gives audio and takes labels."""
-        limits = settings.limits
-        return forms.ServiceFacts(
-            collection=service.catalogue.name,
-            model_id=embedder.model_id,
-            audio=settings.allow_audio,
-            labels=service.labels is not None,
-            maximum_bytes=limits.maximum_bytes,
-            maximum_s=limits.maximum_s,
-        )
+    return router
+
+
+def _catalogue(service: Service) -> APIRouter:
+    """The routes to what is stored."""
+    settings = service.settings
+    router = APIRouter(tags=["catalogue"])
 
     # Before the other, as an id may hold a /, too.
     @router.head("/v1/tracks/{track_id:path}/audio", include_in_schema=False)
-    @router.get("/v1/tracks/{track_id:path}/audio", response_class=FileResponse, tags=["catalogue"])
+    @router.get("/v1/tracks/{track_id:path}/audio", response_class=FileResponse)
     def audio(request: Request, track_id: str) -> Response:
         """The file of a stored track, or parts of it (Range), if the operator gives them out."""
         if not request.scope.get("raw_path", b"/audio").endswith(b"/audio"):  # but %2Faudio, the end of an id
@@ -216,19 +220,40 @@ def _routes(service: Service, app: FastAPI) -> APIRouter:
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         return FileResponse(file, media_type=kind, content_disposition_type="inline")
 
-    @router.get("/v1/tracks/{track_id:path}", tags=["catalogue"])
+    @router.get("/v1/tracks/{track_id:path}")
     def track(track_id: str) -> forms.Track:
         """A stored track. In its id, / is best written %2F."""
         return _track(service, track_id)
 
-    @router.get("/v1/collections", tags=["catalogue"])
+    @router.get("/v1/collections")
     def collections() -> forms.Collections:
         """The collections of embeddings in this Milvus."""
         names = list_collections(service.client)
         described = [TrackCollection.open(service.client, name, load=False).describe() for name in names]
         return forms.Collections(described, service.catalogue.name)
 
-    @router.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
+    return router
+
+
+def _operation(service: Service, app: FastAPI) -> APIRouter:
+    """The routes for who runs the service or builds upon it."""
+    settings = service.settings
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/v1/service")
+    def facts() -> forms.ServiceFacts:
+        """The collection, the model and the bounds of this service, and whether it gives audio and takes labels."""
+        limits = settings.limits
+        return forms.ServiceFacts(
+            collection=service.catalogue.name,
+            model_id=service.embedder.model_id,
+            audio=settings.allow_audio,
+            labels=service.labels is not None,
+            maximum_bytes=limits.maximum_bytes,
+            maximum_s=limits.maximum_s,
+        )
+
+    @router.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:
         """Numbers of this process for Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -24,7 +24,7 @@ from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.config import SAMPLE_RATE, FrontEnd
 from bytecover2_milvus.songs import version
 from bytecover2_milvus.songs.arrange.arrangement import Arrangement, Part, arrange
-from bytecover2_milvus.songs.arrange.patterns import DRUM_SOUNDS
+from bytecover2_milvus.songs.arrange.drums import DRUM_SOUNDS
 from bytecover2_milvus.songs.arrange.performance import DRUM_DTYPE, NOTE_DTYPE
 from bytecover2_milvus.songs.instruments import INSTRUMENTS
 from bytecover2_milvus.songs.readers import read_song

@@ -11,17 +11,10 @@ from bytecover2_milvus.errors import SongError
 from bytecover2_milvus.songs.arrange.adapt import in_other_metre, in_parallel_mode
 from bytecover2_milvus.songs.arrange.arrangement import Arrangement, arrange
 from bytecover2_milvus.songs.arrange.bands import BANDS
+from bytecover2_milvus.songs.arrange.comping import COMPING_STYLES, comping_bar
+from bytecover2_milvus.songs.arrange.drums import DRUM_STYLES, drum_bar
 from bytecover2_milvus.songs.arrange.form import Passage
-from bytecover2_milvus.songs.arrange.patterns import (
-    BASS_STYLES,
-    COMPING_STYLES,
-    DRUM_STYLES,
-    Metre,
-    bass_bar,
-    comping_bar,
-    drum_bar,
-    play_pattern,
-)
+from bytecover2_milvus.songs.arrange.patterns import BASS_STYLES, Metre, bass_bar, play_pattern
 from bytecover2_milvus.songs.arrange.reharmonise import AS_WRITTEN, HARMONIES, Harmony
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.songs.instruments import INSTRUMENTS

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import SongError
 from bytecover2_milvus.songs.arrange.arrangement import Arrangement, Part, arrange
-from bytecover2_milvus.songs.arrange.patterns import DRUM_SOUNDS
+from bytecover2_milvus.songs.arrange.drums import DRUM_SOUNDS
 from bytecover2_milvus.songs.arrange.performance import DRUM_DTYPE, NOTE_DTYPE
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.songs.instruments import INSTRUMENTS

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .patterns import BASS_STYLES, COMPING_STYLES, DRUM_STYLES
+from .comping import COMPING_STYLES
+from .drums import DRUM_STYLES
+from .patterns import BASS_STYLES
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Patterns of the players behind the melody in a bar: accompaniment, bass and drums, and their way over chords.
+"""Patterns of the players behind the melody in a bar, those of the bass, and their way over chords.
 
 Conventions
 -----------
@@ -18,18 +18,7 @@ import numpy as np
 from ..score import Chord, Song
 from .voicings import nearest, voicing
 
-COMPING_STYLES = (
-    "block", "pad", "halves", "pulse", "eighths", "offbeat", "backbeat", "boom-chuck", "arpeggio up", "arpeggio down",
-    "arpeggio wave", "alberti", "broken", "strum", "riff", "power", "tremolo", "charleston", "stabs", "roll",
-)  # fmt: skip
 BASS_STYLES = ("whole", "pulse", "root-fifth", "eighths", "octaves", "walking", "syncopated", "dotted")
-DRUM_STYLES = (
-    "rock", "four on the floor", "half time", "shuffle", "waltz", "brushes", "shaker", "one drop", "bossa", "march",
-    "train", "breakbeat", "wash", "motown", "disco", "sixteenths", "toms", "percussion",
-)  # fmt: skip
-DRUM_SOUNDS = (
-    "kick", "snare", "rim", "clap", "hat", "open hat", "ride", "crash", "tom", "shaker", "brush", "tambourine", "conga",
-)  # fmt: skip
 
 
 class Event(NamedTuple):
@@ -79,62 +68,6 @@ class Hit(NamedTuple):
     spread: float = 0.0  # beats between the tones of a strummed or rolled chord
 
 
-def comping_bar(style: str, metre: Metre, rng: np.random.Generator) -> tuple[Hit, ...]:
-    """One bar of accompaniment in a style of `COMPING_STYLES`."""
-    bar, pulses, step, steps = metre.beats, metre.pulses, metre.step, metre.steps
-    accent = {beat: 1.0 if beat == 0 else 0.85 if beat in pulses else 0.65 for beat in steps}
-    late = step * (round((pulses[1] if len(pulses) > 1 else bar) / step) // 2 or 1)  # from a pulse to its off-beat
-    match style:
-        case "block":
-            return (Hit(0, bar, "all", 0.9),)
-        case "pad":
-            return (Hit(0, bar * 1.05, "all", 0.7),)
-        case "halves":
-            return tuple(Hit(beat, 2 * pulses[-1] / max(1, len(pulses) - 1), "all", 0.9) for beat in pulses[::2])
-        case "pulse":
-            return tuple(Hit(beat, 0.85 * (bar / len(pulses)), "all", accent[beat]) for beat in pulses)
-        case "eighths":
-            return tuple(Hit(beat, 0.7 * step, "all", accent[beat]) for beat in steps)
-        case "offbeat":
-            return tuple(Hit(beat + late, 0.6 * step, "all", 0.9) for beat in pulses)
-        case "backbeat":
-            beats = pulses[1:] if len(pulses) == 3 else pulses[1::2] or pulses
-            return tuple(Hit(beat, 0.7, "all", 0.9, 0.02) for beat in beats)
-        case "boom-chuck":
-            chucks = tuple(Hit(b, 0.6, "upper", 0.7, 0.02) for b in (pulses[1:] if len(pulses) == 3 else pulses[1::2]))
-            booms = (pulses[0],) if len(pulses) == 3 else pulses[::2]
-            return tuple(Hit(b, 0.9, "fifth" if i % 2 else "root", 1.0) for i, b in enumerate(booms)) + chucks
-        case "arpeggio up" | "arpeggio down" | "arpeggio wave" | "alberti" | "broken":
-            figures = {
-                "arpeggio up": (0, 1, 2, 3),
-                "arpeggio down": (3, 2, 1, 0),
-                "arpeggio wave": (0, 1, 2, 3, 2, 1),
-                "alberti": (0, 2, 1, 2),
-                "broken": tuple(int(i) for i in rng.integers(0, 5, len(steps))),
-            }
-            figure = figures[style]
-            held = step * rng.choice([1.0, 2.0, 4.0])
-            return tuple(Hit(b, held, figure[i % len(figure)], accent[b]) for i, b in enumerate(steps))
-        case "strum":
-            struck = [b for b in steps if b == 0 or rng.random() < (0.75 if b in pulses else 0.5)]
-            return tuple(Hit(b, 1.6 * step, "all", accent[b], 0.03 if b in pulses else -0.02) for b in struck)
-        case "riff":
-            onsets = [b + d for b in steps for d in (0, step / 2) if rng.random() < (0.6 if d == 0 else 0.25)] or [0.0]
-            return tuple(Hit(b, 0.8 * step, int(rng.integers(0, 5)), accent.get(b, 0.6)) for b in onsets)
-        case "power":
-            return tuple(Hit(b, step * (0.95 if b in pulses else 0.7), "power", accent[b]) for b in steps)
-        case "tremolo":
-            return tuple(Hit(b + d, 0.5 * step, "all", 0.6) for b in steps for d in (0, step / 2))
-        case "charleston":
-            return (Hit(0, 0.9, "all", 0.9), Hit(pulses[min(1, len(pulses) - 1)] + late, 0.5, "all", 0.8))
-        case "stabs":
-            chosen = rng.choice(steps, size=min(len(steps), int(rng.integers(1, 4))), replace=False)
-            return tuple(Hit(float(b), 0.5 * step, "all", 1.0) for b in sorted(chosen))
-        case "roll":
-            return (Hit(0, bar, "all", 0.9, float(rng.uniform(0.05, 0.15))),)
-    raise KeyError(style)
-
-
 def bass_bar(style: str, metre: Metre, rng: np.random.Generator) -> tuple[Hit, ...]:
     """One bar of bass in a style of `BASS_STYLES`."""
     bar, pulses, step, steps = metre.beats, metre.pulses, metre.step, metre.steps
@@ -167,78 +100,6 @@ def bass_bar(style: str, metre: Metre, rng: np.random.Generator) -> tuple[Hit, .
                 for hit in (Hit(b, 1.4 * gap, "root", 1.0), Hit(b + gap + step, step, "root", 0.8))
             )
     raise KeyError(style)
-
-
-def drum_bar(style: str, metre: Metre, rng: np.random.Generator) -> tuple[tuple[float, str, float], ...]:
-    """One bar of drums in a style of `DRUM_STYLES`, as (beat, sound, velocity)."""
-    pulses, step, steps = metre.pulses, metre.step, metre.steps
-    strong, weak = (pulses[:1], pulses[1:]) if len(pulses) == 3 else (pulses[::2], pulses[1::2])
-    middle = pulses[len(pulses) // 2]
-    hats = [(b, "hat", 0.5 if b in pulses else 0.3) for b in steps]
-    ghost = [(b, "kick", 0.7) for b in steps if b not in weak and rng.random() < 0.2]
-    match style:
-        case "rock":
-            hits = [(b, "kick", 1.0) for b in strong] + [(b, "snare", 0.9) for b in weak] + hats + ghost
-        case "four on the floor":
-            hits = [(b, "kick", 1.0) for b in pulses] + [(b, "clap", 0.8) for b in weak]
-            hits += [(b, "open hat", 0.35) for b in steps if b not in pulses]
-        case "half time":
-            hits = [(0.0, "kick", 1.0), (middle, "snare", 1.0), *hats, *ghost]
-        case "shuffle":
-            hits = [(b, "kick", 0.9) for b in strong] + [(b, "snare", 0.8) for b in weak]
-            hits += [(b, "ride", 0.45 if b in pulses else 0.3) for b in steps]
-        case "waltz":
-            hits = [(0.0, "kick", 0.9)] + [(b, str(rng.choice(["hat", "rim", "brush"])), 0.5) for b in pulses[1:]]
-        case "brushes":
-            hits = [(b, "brush", 0.6 if b in weak else 0.35) for b in pulses] + [(0.0, "kick", 0.4)]
-            hits += [(b, "ride", 0.25) for b in steps if b in pulses or rng.random() < 0.4]
-        case "shaker":
-            hits = [(b, "shaker", 0.7 if b in pulses else 0.45) for b in steps]
-        case "one drop":
-            hits = [(middle, "kick", 1.0), (middle, "rim", 0.9), *hats]
-        case "bossa":
-            hits = [(b, "rim", 0.7) for b in steps if rng.random() < 0.4] + [(b, "shaker", 0.4) for b in steps]
-            hits += [(b, "kick", 0.6) for b in strong]
-        case "march":
-            hits = [(b, "kick", 0.9) for b in strong] + [(b, "snare", 0.8) for b in weak]
-            hits += [(b, "snare", 0.35) for b in steps if rng.random() < 0.5]
-        case "train":
-            hits = [(b, "snare", 0.8 if b in weak else 0.35) for b in steps] + [(b, "kick", 0.8) for b in strong]
-        case "breakbeat":
-            fine = [b + d for b in steps for d in (0, step / 2)]
-            hits = [(0.0, "kick", 1.0)] + [(b, "kick", 0.8) for b in fine if rng.random() < 0.2]
-            hits += [(b, "snare", 0.9) for b in weak] + [(b, "snare", 0.3) for b in fine if rng.random() < 0.15] + hats
-        case "wash":  # cymbals left ringing
-            ringing = str(rng.choice(["open hat", "crash", "ride"]))
-            hits = [(b, "kick", 1.0) for b in strong] + [(b, "snare", 1.0) for b in weak] + ghost
-            hits += [(b, ringing, 0.6) for b in pulses]
-        case "motown":  # the snare on every pulse
-            hits = [(b, "snare", 0.9) for b in pulses] + [(b, "kick", 0.9) for b in strong] + hats
-            hits += [(b, "tambourine", 0.6) for b in pulses]
-        case "disco":
-            hits = [(b, "kick", 1.0) for b in pulses] + [(b, "snare", 0.8) for b in weak]
-            hits += [(b, "hat" if b in pulses else "open hat", 0.5) for b in steps]
-        case "sixteenths":
-            fine = [b + d for b in steps for d in (0, step / 2)]
-            hits = [(0.0, "kick", 1.0)] + [(b, "kick", 0.9) for b in fine if rng.random() < 0.15]
-            hits += [(b, "snare", 0.9) for b in weak] + [(b, "hat", 0.5 if b in pulses else 0.3) for b in fine]
-        case "toms":
-            hits = [(b, "tom", 0.9 if b in pulses else 0.5) for b in steps if b in pulses or rng.random() < 0.5]
-            hits += [(b, "kick", 1.0) for b in strong]
-        case "percussion":
-            fine = [b + d for b in steps for d in (0, step / 2)]
-            hits = [(b, "conga", 0.8 if b in pulses else 0.5) for b in fine if b == 0 or rng.random() < 0.5]
-            hits += [(b, str(rng.choice(["shaker", "tambourine"])), 0.5) for b in steps]
-        case _:
-            raise KeyError(style)
-    return tuple(hits)
-
-
-def drum_fill(metre: Metre, rng: np.random.Generator) -> tuple[tuple[float, str, float], ...]:
-    """The last pulses of a section, in place of the bar's end."""
-    start = metre.pulses[-int(rng.integers(1, min(3, len(metre.pulses) + 1)))]
-    sound = str(rng.choice(["snare", "tom"]))
-    return tuple((b, sound, 0.5 + 0.4 * b / metre.beats) for b in metre.steps if b >= start)
 
 
 def play_pattern(

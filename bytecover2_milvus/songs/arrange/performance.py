@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from ..instruments import INSTRUMENTS
 from .bands import Band
+from .drums import DRUM_SOUNDS
 from .form import Passage
-from .patterns import DRUM_SOUNDS, Event, Metre
+from .patterns import Event, Metre
 
 LOWEST_PITCH, HIGHEST_PITCH = 24, 108  # MIDI numbers
 

@@ -10,9 +10,11 @@ import numpy as np
 from ..instruments import INSTRUMENTS
 from ..score import Note, Song
 from .bands import Band
+from .comping import comping_bar
+from .drums import drum_bar, drum_fill
 from .form import SOLO, Passage
 from .lead import SECOND_VOICES, Manner, deliver, echo, fill_gaps, improvise, second_voice
-from .patterns import Event, Metre, bass_bar, comping_bar, drum_bar, drum_fill, play_pattern
+from .patterns import Event, Metre, bass_bar, play_pattern
 from .reharmonise import Harmony
 from .voicings import VOICINGS
 

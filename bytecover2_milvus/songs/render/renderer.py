@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...config import SAMPLE_RATE
 from ..arrange.arrangement import Arrangement, Part, seeded
-from ..arrange.patterns import DRUM_SOUNDS
+from ..arrange.drums import DRUM_SOUNDS
 from ..instruments import INSTRUMENTS, Instrument
 
 PEAK = 0.9

@@ -28,7 +28,7 @@ from ...config import SAMPLE_RATE
 from ...errors import SongError
 from ...extras import why_not_imported
 from ..arrange.arrangement import Arrangement, Part, seeded
-from ..arrange.patterns import DRUM_SOUNDS
+from ..arrange.drums import DRUM_SOUNDS
 from ..read.midi import DRUM_CHANNEL
 from .renderer import at_peak, fade_out
 

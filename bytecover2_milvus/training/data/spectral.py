@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...songs.arrange.arrangement import Arrangement, Part, seeded
-from ...songs.arrange.patterns import DRUM_SOUNDS
+from ...songs.arrange.drums import DRUM_SOUNDS
 from ...songs.arrange.performance import LOWEST_PITCH
 from ...songs.instruments import INSTRUMENTS
 from .augment import add_tail, retune_power, room_tail

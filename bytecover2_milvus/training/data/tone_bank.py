@@ -29,7 +29,7 @@ from ...atomic import atomic_write
 from ...config import SAMPLE_RATE, FrontEnd
 from ...errors import ConfigError
 from ...model.cqt import ConstantQ, octave_kernels
-from ...songs.arrange.patterns import DRUM_SOUNDS
+from ...songs.arrange.drums import DRUM_SOUNDS
 from ...songs.arrange.performance import HIGHEST_PITCH, LOWEST_PITCH
 from ...songs.instruments import INSTRUMENTS, Instrument
 from ...songs.read.midi import DRUM_CHANNEL
