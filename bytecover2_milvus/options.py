@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
@@ -19,6 +19,38 @@ device_option = click.option(
 )
 
 
+cache_option = click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".cache/cqt"),
+    show_default=True,
+    help="Folder for the CQTs of tracks, and for the tones that songs are drawn with; may be deleted.",
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Processes that prepare tracks and batches.",
+)
+runs_option = click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the runs."
+)
+
+
+def several_of(flag: str, name: str, choices: Sequence[str]) -> Callable[[Any], Any]:
+    """An option that may be given several times, each time one of `choices`; by default all of them."""
+    return click.option(
+        flag,
+        name,
+        multiple=True,
+        type=click.Choice(choices),
+        default=choices,
+        show_default=True,
+        help="May be given several times.",
+    )
+
+
 def corpus_options(command: Callable[..., object]) -> Any:
     """Options of the training data: the command takes a `DataSources`, `cache` and `workers`."""
 
@@ -32,20 +64,8 @@ def corpus_options(command: Callable[..., object]) -> Any:
         return command(*args, sources=sources, **kwargs)
 
     for option in (
-        click.option(
-            "--workers",
-            type=click.IntRange(1),
-            default=2,
-            show_default=True,
-            help="Processes that prepare tracks and batches.",
-        ),
-        click.option(
-            "--cache",
-            type=click.Path(file_okay=False, path_type=Path),
-            default=Path(".cache/cqt"),
-            show_default=True,
-            help="Folder for the CQTs of tracks; may be deleted.",
-        ),
+        workers_option,
+        cache_option,
         click.option(
             "--sound-font",
             "sound_fonts",

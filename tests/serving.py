@@ -9,21 +9,11 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+from patience import PATIENCE_S
 from prometheus_client.parser import text_string_to_metric_families
-
-PATIENCE_S = 300  # of a busy machine; what is waited for never comes where it is broken
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 class Running:

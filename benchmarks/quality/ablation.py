@@ -48,7 +48,7 @@ from bytecover2_milvus.config import WHITENING, Config, Training
 from bytecover2_milvus.errors import BytecoverError, CheckpointError, ConfigError
 from bytecover2_milvus.metrics import bootstrap_interval, evaluate
 from bytecover2_milvus.model.network import ByteCover2
-from bytecover2_milvus.options import corpus_options, device_option
+from bytecover2_milvus.options import corpus_options, device_option, runs_option
 from bytecover2_milvus.terminal import progress_bar
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus
@@ -274,7 +274,7 @@ def _dims(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[int,
     help="A setting other than the checkpoint's, e.g. 'training.precision=\"bf16-mixed\"'.",
 )
 @device_option
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the runs.")
+@runs_option
 def main(
     checkpoint: Path,
     cache: Path,

@@ -38,6 +38,7 @@ from bytecover2_milvus.config import SAMPLE_RATE, Config
 from bytecover2_milvus.errors import BytecoverError, ConfigError, ManifestError
 from bytecover2_milvus.manifest import Track, read_manifest
 from bytecover2_milvus.metrics import Evaluation, evaluate
+from bytecover2_milvus.options import cache_option, device_option, runs_option, workers_option
 from bytecover2_milvus.songs.select import select_songs
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus, CorpusTrack
@@ -99,10 +100,10 @@ def _evaluated(checkpoint: Checkpoint, corpus: Corpus, features: FeatureCache, q
 )
 @click.option("--excerpt", "excerpt_s", type=click.FloatRange(10), help="Seconds of a track to query with; else all.")
 @click.option("--seed", default=0, show_default=True, help="Of the halves.")
-@click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/cqt"), show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the two runs.")
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@cache_option
+@runs_option
+@workers_option
+@device_option
 def main(**options: Any) -> None:
     """Score a network on recordings as it is, adapted without their labels, and finetuned with labels of others."""
     try:

@@ -28,7 +28,7 @@ from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.config import Config, Training
 from bytecover2_milvus.errors import BytecoverError, ConfigError
 from bytecover2_milvus.metrics import Evaluation, mean_difference
-from bytecover2_milvus.options import corpus_options, device_option
+from bytecover2_milvus.options import corpus_options, device_option, runs_option
 from bytecover2_milvus.terminal import progress_bar
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.training.data.corpus import Corpus
@@ -110,7 +110,7 @@ def _configs(start: Checkpoint, training: Training, choices: Sequence[str]) -> d
 @click.option("--steps", type=click.IntRange(1), default=200, show_default=True, help="Of every run.")
 @click.option("--learning-rate", default=5e-4, show_default=True)
 @device_option
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the runs.")
+@runs_option
 def main(
     checkpoint: Path,
     cache: Path,

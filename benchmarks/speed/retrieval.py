@@ -75,6 +75,7 @@ from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.index import CANDIDATES, EXACT
 from bytecover2_milvus.milvus.schema import BODY
 from bytecover2_milvus.milvus.search import MATCH_FIELDS
+from bytecover2_milvus.options import several_of
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -173,15 +174,7 @@ def row_of(line: dict[str, Any]) -> str:
 @click.option("--tracks", type=click.IntRange(1_000), default=100_000, show_default=True, help="Rows to search.")
 @click.option("--dim", type=click.IntRange(1), default=128, show_default=True, help="A multiple of the bundle's.")
 @click.option("--queries", type=click.IntRange(LIMIT), default=1_000, show_default=True, help="Held out.")
-@click.option(
-    "--system",
-    "systems",
-    multiple=True,
-    type=click.Choice(SYSTEMS),
-    default=SYSTEMS,
-    show_default=True,
-    help="May be given several times.",
-)
+@several_of("--system", "systems", SYSTEMS)
 @click.option("--clients", type=click.IntRange(1), default=16, show_default=True, help="That ask at once.")
 @click.option(
     "--seconds", default=8.0, show_default=True, help="That each setting is asked, by one client, then by all."

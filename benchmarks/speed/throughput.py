@@ -45,7 +45,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import processor
 from bytecover2_milvus.config import PRECISIONS, Config, Network
 from bytecover2_milvus.errors import BytecoverError
-from bytecover2_milvus.options import device_option
+from bytecover2_milvus.options import cache_option, device_option, several_of
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.training.data.batches import TrainingBatches
 from bytecover2_milvus.training.data.corpus import Corpus
@@ -221,15 +221,7 @@ def _name(device: torch.device) -> str:
     metavar="paper|TOML",
     help="Configuration to train with. May be given several times.",
 )
-@click.option(
-    "--precision",
-    "precisions",
-    multiple=True,
-    type=click.Choice(PRECISIONS),
-    default=PRECISIONS,
-    show_default=True,
-    help="May be given several times.",
-)
+@several_of("--precision", "precisions", PRECISIONS)
 @click.option("--songs", type=click.IntRange(2), default=6, show_default=True, help="Songs to arrange.")
 @click.option("--arrangements", type=click.IntRange(2), default=2, show_default=True, help="Tracks made of each song.")
 @click.option(
@@ -241,13 +233,7 @@ def _name(device: torch.device) -> str:
 )
 @click.option("--threads", type=click.IntRange(1), help="Of torch; the default is torch's own.")
 @click.option("--seconds", default=10.0, show_default=True, help="Length of each of the two measurements.")
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(".cache/cqt"),
-    show_default=True,
-    help="Folder that keeps the tones that songs are drawn with; may be deleted.",
-)
+@cache_option
 @device_option
 def main(
     configs: tuple[str, ...],

@@ -10,6 +10,7 @@ import click
 
 from ..config import SILENCES
 from ..errors import BundleError, ConfigError
+from ..options import cache_option, workers_option
 from ..terminal import say
 
 if TYPE_CHECKING:
@@ -63,14 +64,8 @@ CALIBRATION, VALIDATION = "composed@0-16", "traditional"  # the latter, but for 
     metavar="SONGS",
     help=f"Songs to judge int8 by; by default {VALIDATION}. May be given several times.",
 )
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(".cache/cqt"),
-    show_default=True,
-    help="Folder for the CQTs of songs; may be deleted.",
-)
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes that render songs.")
+@cache_option
+@workers_option
 def export(
     checkpoint: Path,
     out: Path,

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import write_silence, write_two_hours
+from patience import wait_for
 
 from bytecover2_milvus.audio import decode_pool as decoding
 from bytecover2_milvus.audio.decode_pool import Decoded, Decoder, decode
@@ -298,10 +298,3 @@ def test_a_parent_that_is_killed_leaves_no_files(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     wait_for(lambda: not list(temporary.iterdir()))  # until the workers have seen it
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

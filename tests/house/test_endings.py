@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from audio_files import write_tone, write_two_hours
+from patience import PATIENCE_S, wait_for
 
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedding.embedder import Embedder
@@ -23,14 +24,6 @@ from bytecover2_milvus.milvus.connection import connected
 from bytecover2_milvus.parallel import ended_by_signals, uninterrupted
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, to find the decoders")
-PATIENCE_S = 60  # of a busy machine; what is waited for never comes where it is broken
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 from band_embedder import BandEmbedder
+from patience import wait_for
 from stored_rows import a_model, row, unit_vectors
 
 from bytecover2_milvus.errors import CollectionMismatch, CollectionMissing
@@ -18,16 +17,6 @@ from bytecover2_milvus.serve.live import LiveCatalogue
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
-
-PATIENCE_S = 300  # of a busy machine; what is waited for never comes where it is broken
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """A server shows rows that another client wrote after some seconds."""
-    give_up = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.1)
 
 
 def with_row(client: MilvusClient, name: str, model: object, number: int) -> TrackCollection:

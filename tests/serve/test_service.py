@@ -22,7 +22,8 @@ import pytest
 import soundfile
 from audio_files import write_tone
 from click.testing import CliRunner
-from serving import PATIENCE_S, Running, wait_for
+from patience import PATIENCE_S, wait_for
+from serving import Running
 
 from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.cli import main
