@@ -41,8 +41,9 @@ from .embedding.bundle import (
     unlisted_files,
 )
 from .embedding.contract import COPY_AGAIN, INPUT, INPUT_CQT, OUTPUT, OUTPUT_CHROMA, check_graph, check_metadata
-from .embedding.embedder import Embedder, onnx_runtime_errors
+from .embedding.embedder import Embedder
 from .embedding.onnx_file import OnnxFile, is_int8
+from .embedding.session import onnx_runtime_errors
 from .errors import BundleError, BytecoverError, DeviceError
 from .extras import why_not_imported
 from .untrusted import DAMAGED, read_bytes, read_npz, read_text, shorten

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.held_out import Waveform, Work, song_of
-from bytecover2_milvus.audio.degrade import Degradation, crowd, encode_decode, equaliser, noise, retune, room
+from bytecover2_milvus.audio.codec import encode_decode
+from bytecover2_milvus.audio.degrade import Degradation, crowd, equaliser, noise, retune, room
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.songs.arrange.arrangement import Arrangement, arrange
 from bytecover2_milvus.songs.render.soundfont import render_with_soundfont

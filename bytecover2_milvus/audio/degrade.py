@@ -14,7 +14,6 @@ or one second short.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from fractions import Fraction
 from typing import TypeAlias
 
 import numpy as np
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..config import SAMPLE_RATE
 from ..errors import ConfigError
+from .codec import CODECS, encode_decode
 
 Waveform: TypeAlias = NDArray[np.float32]  # (n_samples,)
 Degradation: TypeAlias = Callable[[Waveform, np.random.Generator], Waveform]
@@ -29,11 +29,6 @@ Degradation: TypeAlias = Callable[[Waveform, np.random.Generator], Waveform]
 SHORTEST_EXCERPT_S = 20.0  # seconds; a waveform that is shorter is left whole
 LONGEST_CHAIN = 5  # links that `degrade` draws at most
 
-_CODECS = {  # encoder: decoder, sample rate in Hz, sample format, range of bits per second, samples of delay left in
-    "libmp3lame": ("mp3float", SAMPLE_RATE, "fltp", (16e3, 96e3), 0),
-    "aac": ("aac", SAMPLE_RATE, "fltp", (12e3, 96e3), 1024),
-    "libopus": ("libopus", 24_000, "flt", (8e3, 64e3), 0),
-}
 _BANDS = {  # Hz: ranges of the low and of the high cut
     "telephone": ((250, 400), (2800, 3600)),
     "old record": ((80, 250), (3000, 6000)),
@@ -259,37 +254,9 @@ def silence(waveform: Waveform, rng: np.random.Generator) -> Waveform:
 
 def codec(waveform: Waveform, rng: np.random.Generator) -> Waveform:
     """Through MP3, AAC or Opus at a bit rate from hardly usable to transparent; length and alignment stay."""
-    name = rng.choice(list(_CODECS))
-    low, high = np.log(_CODECS[name][3])
+    name = rng.choice(list(CODECS))
+    low, high = np.log(CODECS[name][3])
     return encode_decode(waveform, str(name), int(np.exp(rng.uniform(low, high))))
-
-
-def encode_decode(waveform: Waveform, name: str, bit_rate: int) -> Waveform:
-    """The waveform after the encoder `name` ("libmp3lame", "aac" or "libopus") at `bit_rate` bits/s."""
-    import av
-    import soxr
-
-    decoder_name, rate, sample_format, _, delay = _CODECS[name]
-    peak = np.float32(_peak(waveform) or 1.0)
-    samples = soxr.resample(waveform / peak * np.float32(0.9), SAMPLE_RATE, rate, quality="MQ")
-    encoder = av.CodecContext.create(name, "w")
-    assert isinstance(encoder, av.AudioCodecContext)
-    encoder.sample_rate, encoder.layout, encoder.format = rate, "mono", sample_format
-    encoder.bit_rate, encoder.time_base = bit_rate, Fraction(1, rate)
-    encoder.options = {"compression_level": "7" if name == "libmp3lame" else "5"}  # twice as fast as the defaults
-    frame = av.AudioFrame.from_ndarray(samples[None], format=sample_format, layout="mono")
-    frame.sample_rate, frame.pts = rate, 0
-    packets = [*encoder.encode(frame), *encoder.encode(None)]
-
-    decoder = av.CodecContext.create(decoder_name, "r")
-    assert isinstance(decoder, av.AudioCodecContext)
-    decoder.sample_rate, decoder.layout, decoder.extradata = rate, "mono", encoder.extradata
-    frames = [frame for packet in (*packets, None) for frame in decoder.decode(packet)]
-    decoded = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])[delay:]
-    if decoded.dtype == np.int16:
-        decoded = decoded.astype(np.float32) / 32768
-    decoded = soxr.resample(decoded, frames[0].sample_rate, SAMPLE_RATE, quality="MQ")[: len(waveform)]
-    return np.pad(decoded, (0, len(waveform) - len(decoded))) * (peak / np.float32(0.9))
 
 
 DEGRADATIONS: dict[str, Degradation] = {

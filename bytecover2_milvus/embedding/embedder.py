@@ -12,7 +12,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import FunctionType
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -21,11 +20,11 @@ from numpy.typing import NDArray
 
 from ..cpu import usable_cores
 from ..errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
-from ..extras import how_to_get
 from ..untrusted import shorten
-from .bundle import Bundle, default_bundle, open_bundle
+from .bundle import default_bundle, open_bundle
 from .contract import COPY_AGAIN, INPUT, OUTPUT, OUTPUT_CHROMA, check_graph, check_metadata
 from .onnx_file import OnnxFile
+from .session import onnx_runtime_errors, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -33,12 +32,6 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda")
 BATCH_SAMPLES = 8 << 20  # of all waveforms of one call of the session, which bounds its memory; 6.3 min
 LONGEST_S = 1800.0  # of a waveform in one call: more is no recording of a work, but a concert or a radio programme
-
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-# The default search tries every algorithm again for each new length of audio. TF32, on by default too, has 10 bits of
-# mantissa: embeddings would differ from those of a CPU by more than the contract's tolerance.
-_CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
-_FATAL = 4  # log severity; every failure comes back as an exception
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +79,7 @@ class Embedder:
         check_graph(self.contract, opened.model, model)
         self._made_with = (None if bundle is None else str(opened.path.absolute()), device, threads)
         self._model = opened.model
-        self._session = _open_session(opened, device, threads or usable_cores())
+        self._session = open_session(opened, device, threads or usable_cores())
         _embedders.add(self)
 
     def __reduce__(self) -> tuple[Callable[..., Embedder], tuple[str, str | None, str, int | None]]:
@@ -333,14 +326,6 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_leave_sessions)
 
 
-def onnx_runtime_errors() -> tuple[type[Exception], ...]:
-    """All that ONNX Runtime raises: its own exceptions, which have no common class, and those that C++ ones become."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    own = (value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
-    return (*own, RuntimeError, ValueError, MemoryError)
-
-
 def _reopen(model_id: str, bundle: str | None, device: str, threads: int | None) -> Embedder:
     embedder = Embedder(bundle, device, threads)
     if embedder.model_id != model_id:
@@ -349,65 +334,3 @@ def _reopen(model_id: str, bundle: str | None, device: str, threads: int | None)
             "make the Embedder anew"
         )
     return embedder
-
-
-def _open_session(bundle: Bundle, device: str, threads: int) -> onnxruntime.InferenceSession:
-    try:
-        import onnxruntime
-        from onnxruntime import ExecutionMode, InferenceSession, SessionOptions, get_available_providers
-    except ImportError as error:  # also if uninstalling onnxruntime-gpu took the files of onnxruntime with it
-        raise DeviceError(
-            "onnxruntime is missing or broken: pip install --force-reinstall onnxruntime, or onnxruntime-gpu for CUDA"
-        ) from error
-
-    options = SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ExecutionMode.ORT_SEQUENTIAL
-    options.enable_mem_pattern = False  # patterns are kept per length of audio, and lengths never end
-    # Threads that wait for the next call would take the cores from whoever decodes for it.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = _FATAL
-
-    def session_on(*providers: str | tuple[str, dict[str, str]]) -> InferenceSession:
-        # Its own fallback prints, and would later go on with the CPU, for good, where a call fails on CUDA.
-        return InferenceSession(bundle.model, options, providers=list(providers), enable_fallback=0)
-
-    try:
-        if device == "cpu" or _CUDA not in get_available_providers():
-            session = session_on(_CPU)
-        else:
-            onnxruntime.set_default_logger_severity(_FATAL)  # where a CUDA that does not load is reported
-            without_prints(onnxruntime.preload_dlls)()  # the CUDA and cuDNN that pip installed
-            try:
-                session = session_on((_CUDA, _CUDA_OPTIONS), _CPU)
-            except (RuntimeError, ValueError):
-                session = session_on(_CPU)
-    except onnx_runtime_errors() as error:
-        reason = shorten(error)
-        raise BundleError(f"{bundle.model}: ONNX Runtime cannot load it ({reason}); export the bundle again") from error
-    session.disable_fallback()
-    if device == "cuda" and session.get_providers()[0] != _CUDA:
-        raise DeviceError(_why_no_cuda(installed=_CUDA in get_available_providers()))
-    return session
-
-
-def without_prints(function: FunctionType) -> FunctionType:
-    """`function` with a `print` of its own, which prints nothing.
-
-    To redirect `sys.stdout` meanwhile would take the prints of all other threads, and leave it redirected where two do.
-    """
-    names = {**function.__globals__, "print": lambda *_args, **_kwargs: None}
-    return FunctionType(function.__code__, names, argdefs=function.__defaults__)
-
-
-def _why_no_cuda(installed: bool) -> str:
-    if installed:
-        return (
-            "ONNX Runtime cannot start CUDA: it needs an NVIDIA driver and the CUDA and cuDNN libraries of "
-            f"{how_to_get('cuda')}"
-        )
-    return (
-        "this ONNX Runtime has no CUDA provider; for an NVIDIA GPU, pip uninstall --yes onnxruntime && "
-        f"{how_to_get('cuda')}"
-    )

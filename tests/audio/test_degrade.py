@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from bytecover2_milvus.audio.degrade import DEGRADATIONS, LONGEST_CHAIN, _read_at, degrade, encode_decode, retune
+from bytecover2_milvus.audio.codec import encode_decode
+from bytecover2_milvus.audio.degrade import DEGRADATIONS, LONGEST_CHAIN, _read_at, degrade, retune
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import ConfigError
 from bytecover2_milvus.songs.arrange.arrangement import arrange

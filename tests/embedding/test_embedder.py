@@ -19,7 +19,8 @@ import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from bytecover2_milvus.embedding.bundle import default_bundle, write_sums
-from bytecover2_milvus.embedding.embedder import Embedder, without_prints
+from bytecover2_milvus.embedding.embedder import Embedder
+from bytecover2_milvus.embedding.session import without_prints
 from bytecover2_milvus.errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
 from bytecover2_milvus.export.parity import melody
 
