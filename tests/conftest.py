@@ -67,7 +67,7 @@ SLOW = set().union(
     ["audio_fuzz", "audio_oddities", "degrade", "fourier", "performing", "qmax"],  # compute
     ["recordings", "soundfont", "spectral"],  # too
     ["benchmarks_of_speed", "groups_benchmark", "rerank_benchmark", "retrieval", "robustness"],  # benchmarks
-    ["segments_benchmark", "serve_benchmark", "table2", "throughput", "validation"],  # too
+    ["segments_benchmark", "serve_benchmark", "table1", "table2", "throughput", "validation"],  # too
 )
 
 # One thread of torch in each process, as pytest-xdist runs one on every core: networks are so small that threads only

@@ -9,7 +9,8 @@ Fixed by the papers: ResNet50-IBN of 2048 channels over a CQT, GeM, BNNeck; cros
 stands between GeM and BNNeck; in ByteCover2 (PCA-FC) it begins as the principal axes. Both are trained alone at
 first, the backbone frozen, and then with it. Adam, 1e-4.
 
-Chosen: as the package has it (``docs/paper.md``): strides, IBN-a, label smoothing, no whitening.
+Chosen: as the package has it (``docs/paper.md``): strides, IBN-a, label smoothing, no whitening; frames of 20
+CQT frames (0.46 s), where the paper has 100.
 """
 
 from __future__ import annotations

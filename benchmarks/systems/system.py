@@ -89,6 +89,11 @@ class Learned(nn.Module, ABC):
     def head(self) -> list[nn.Module]:
         """The modules that learn while the rest is frozen."""
 
+    def size(self) -> int:
+        """The number of parameters, without those of a note map that it hears through and that learns nothing."""
+        named = self.named_parameters()
+        return sum(value.numel() for name, value in named if not name.startswith("note_map."))
+
     def set_phase(self, frozen: bool) -> None:
         """Prepare for training: of all, or of the head alone, with the rest as if it were not training."""
         self.train(not frozen)
