@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import BytecoverError
 from ..options import device_option
 from ..terminal import progress_bar, say
 from .collections import confirm, yes_option
 from .options import (
+    STANDARD_INPUT,
     MilvusTarget,
     bundle_option,
     collection_option,
@@ -36,8 +39,11 @@ if TYPE_CHECKING:
     from ..audio.segments import Segments
     from ..ingest.batch import IngestRecord
     from ..ingest.prometheus import IngestRun
+    from ..ingest.watch import Watch
     from ..manifest import Track
     from ..milvus.properties import EmbeddingModel
+
+    _Start = Callable[[Any], Generator[IngestRecord, None, None]]
 
 SHOWN_GONE = 5  # of the files that are gone, before it is asked
 
@@ -76,6 +82,14 @@ SHOWN_GONE = 5  # of the files that are gone, before it is asked
     help="Then delete, after asking, the tracks whose file is gone from these folders, or is named and not there.",
 )
 @yes_option
+@click.option("--watch", is_flag=True, help="Go on until Ctrl-C: ingest what arrives, changes or is renamed.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 86_400),
+    default=5.0,
+    show_default=True,
+    help="With --watch: seconds between two looks. A file is taken when it is the same in two of them.",
+)
 @click.option("--metrics", type=click.Path(path_type=Path), help="File to write the run's Prometheus metrics to.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per track on stdout.")
 def ingest(
@@ -94,6 +108,8 @@ def ingest(
     bulk: Path | None,
     prune: bool,
     yes: bool,
+    watch: bool,
+    interval: float,
     metrics: Path | None,
     as_json: bool,
 ) -> None:
@@ -113,12 +129,96 @@ def ingest(
     """
     from ..atomic import check_writable
     from ..ingest.prometheus import IngestRun
+    from ..ingest.watch import Watch
 
-    if vectors and (paths or manifest or bulk):
+    listed_by_hand = STANDARD_INPUT in (*paths, manifest)
+    _refuse_what_does_not_fit(
+        audio=bool(paths or manifest),
+        vectors=bool(vectors),
+        bulk=bool(bulk),
+        segments=segments is not None,
+        ray=ray is not None,
+        workers=workers,
+        prune=prune,
+        yes=yes,
+        watch=watch,
+        listed_by_hand=listed_by_hand,
+    )
+    if metrics:
+        check_writable(metrics)
+
+    def listed() -> list[Track]:
+        return tracks_at(paths, manifest, types)
+
+    def one_pass(
+        tracks: list[Track] | None, every: list[Track] | None, start: _Start, size: int, prunes: bool = prune
+    ) -> int:
+        """Ingest, prune and tell; the number of tracks that failed."""
+        run = IngestRun(collection)
+        with _told_of_its_end(run, metrics), _store(milvus, collection, bulk, model, tracks) as store:
+            if segments is not None:
+                store.set_segmentation(segments)
+            if not bulk and model.chroma_id and (lack := store.why_no_second_stage(model)):
+                say(f"note: {lack}")
+            with closing(start(store)) as records:
+                _follow(records, run, size, as_json)
+            if prunes:
+                assert every is not None
+                _prune(store, paths, every, f"{collection} at {milvus}", yes)
+            where, advice = _stored(store, run, bulk, f"{collection} at {milvus}")
+        say(f"{_counts(run.tracks)}; {run.rows} rows in {where}")
+        if advice:
+            say(f"warning: {collection} has {run.rows} rows; {advice}")
+        if metrics:
+            run.write(metrics)
+        return run.tracks["failed"]
+
+    with _told_of_its_end(IngestRun(collection), metrics):
+        if vectors:
+            size, model, start = _of_vectors(vectors)
+            tracks = None
+        else:
+            tracks = _listed_or_none(listed) if watch else listed()
+            watched = Watch(tracks)  # looked at before they are read, lest a change be missed
+            model, start_with = _of_audio(bundle, device, workers, ray, limits)
+            size, start = len(tracks), start_with(tracks)
+    failed = one_pass(tracks, tracks, start, size)
+    if watch:
+        say(f"watching, with a look every {interval:g} s; Ctrl-C ends it")
+
+        def follow(some: list[Track], every: list[Track], gone: bool) -> None:
+            if some or (prune and gone):
+                one_pass(some, every, start_with(some), len(some), prune and gone)
+
+        _go_on(watched, listed, follow, interval)
+    elif failed:
+        sys.exit(1)
+
+
+def _refuse_what_does_not_fit(
+    *,
+    audio: bool,
+    vectors: bool,
+    bulk: bool,
+    segments: bool,
+    ray: bool,
+    workers: int | None,
+    prune: bool,
+    yes: bool,
+    watch: bool,
+    listed_by_hand: bool,
+) -> None:
+    """Refuse options that do not go together.
+
+    Raises
+    ------
+    click.UsageError
+    """
+    if vectors and (audio or bulk):
         raise click.UsageError("--vectors takes the place of files, folders and --manifest, and goes into a Milvus")
-    if not (vectors or paths or manifest):
+    if not (vectors or audio):
         raise click.UsageError("nothing to ingest: give files, folders, --manifest or --vectors")
-    if vectors and segments is not None:
+    if vectors and segments:
         raise click.UsageError("--segment cuts audio; the rows of --vectors stay as they are")
     if ray and vectors:
         raise click.UsageError("--ray embeds audio; the rows of --vectors are embedded already")
@@ -126,33 +226,50 @@ def ingest(
         raise click.UsageError("--ray needs one or more --workers")
     if prune and (vectors or bulk):
         raise click.UsageError("--prune needs audio that is ingested into a Milvus")
-    run, tracks = IngestRun(collection), None
-    if metrics:
-        check_writable(metrics)
-    with _told_of_its_end(run, metrics):
-        if vectors:
-            size, model, start = _of_vectors(vectors)
-        else:
-            tracks = tracks_at(paths, manifest, types)
-            size, (model, start) = len(tracks), _of_audio(tracks, bundle, device, workers, ray, limits)
-        with _store(milvus, collection, bulk, model, tracks) as store:
-            if segments is not None:
-                store.set_segmentation(segments)
-            if not bulk and model.chroma_id and (lack := store.why_no_second_stage(model)):
-                say(f"note: {lack}")
-            with closing(start(store)) as records:
-                _follow(records, run, size, as_json)
-            if prune:
-                assert tracks is not None
-                _prune(store, paths, tracks, f"{collection} at {milvus}", yes)
-            where, advice = _stored(store, run, bulk, f"{collection} at {milvus}")
-    say(f"{_counts(run.tracks)}; {run.rows} rows in {where}")
-    if advice:
-        say(f"warning: {collection} has {run.rows} rows; {advice}")
-    if metrics:
-        run.write(metrics)
-    if run.tracks["failed"]:
-        sys.exit(1)
+    if watch and (vectors or bulk or ray):
+        raise click.UsageError("--watch embeds audio here, into a Milvus; leave out --vectors, --bulk and --ray")
+    if watch and prune and not yes:
+        raise click.UsageError("--watch with --prune asks nobody; say --yes")
+    if watch and listed_by_hand:
+        raise click.UsageError("--watch looks at folders and manifests; standard input is read once")
+
+
+def _go_on(
+    watched: Watch,
+    listed: Callable[[], list[Track]],
+    follow: Callable[[list[Track], list[Track], bool], None],
+    interval: float,
+) -> None:
+    """Look and ingest until Ctrl-C."""
+    from ..errors import CollectionError
+
+    told, has_gone = "", False
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(interval)
+            try:
+                tracks = _listed_or_none(listed)
+                ready, gone = watched.look(tracks)
+                has_gone |= gone
+                try:
+                    follow(ready, tracks, has_gone)
+                except CollectionError:  # another process has the folder open, or the server is away
+                    watched.again(ready)
+                    raise
+                told, has_gone = "", False
+            except BytecoverError as error:  # a manifest is half written, perhaps
+                if str(error) != told:
+                    told = str(error)
+                    say(f"{told}; trying again")
+    say("no longer watching")
+
+
+def _listed_or_none(listed: Callable[[], list[Track]]) -> list[Track]:
+    """The tracks, or none where a folder is still empty."""
+    try:
+        return listed()
+    except click.ClickException:
+        return []
 
 
 @contextmanager
@@ -224,7 +341,7 @@ def _counts(tracks: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(tracks.items())) or "no tracks"
 
 
-def _of_vectors(vectors: Path) -> tuple[int, EmbeddingModel, Callable[[Any], Generator[IngestRecord, None, None]]]:
+def _of_vectors(vectors: Path) -> tuple[int, EmbeddingModel, _Start]:
     """The number of tracks, their model, and the function that ingests them into a store."""
     from ..ingest.parquet import Vectors, ingest_vectors
 
@@ -233,15 +350,15 @@ def _of_vectors(vectors: Path) -> tuple[int, EmbeddingModel, Callable[[Any], Gen
 
 
 def _of_audio(
-    tracks: list[Track], bundle: Path | None, device: str, workers: int | None, ray: str | None, limits: Limits
-) -> tuple[EmbeddingModel, Callable[[Any], Generator[IngestRecord, None, None]]]:
-    """The model that embeds the tracks, and what ingests them into a store."""
+    bundle: Path | None, device: str, workers: int | None, ray: str | None, limits: Limits
+) -> tuple[EmbeddingModel, Callable[[list[Track]], _Start]]:
+    """The model that embeds, and what gives the function that ingests some tracks into a store."""
     from ..embedding.embedder import Embedder
     from ..ingest.pipeline import ingest as ingest_tracks
     from ..ingest.ray import Cluster
 
     model = Cluster(ray, bundle, device, workers) if ray else Embedder(bundle, device)
-    return model, partial(ingest_tracks, tracks, model, workers=workers, limits=limits)
+    return model, lambda tracks: partial(ingest_tracks, tracks, model, workers=workers, limits=limits)
 
 
 @contextmanager

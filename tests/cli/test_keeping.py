@@ -7,8 +7,10 @@ import fcntl
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from click.testing import CliRunner, Result
 
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.errors import CollectionLocked
+from bytecover2_milvus.ingest.watch import Watch
+from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.connection import connected
 from bytecover2_milvus.milvus.read_only import stand_in
@@ -150,6 +154,41 @@ def test_what_was_found_goes_back_as_manifest_and_playlist(call, music: Path, tm
     assert ".csv or .m3u8" in call("query", music / "a.wav", "--out", "found.txt").stderr
 
 
+def test_what_arrives_changes_and_goes_is_followed_until_ctrl_c(
+    call, music: Path, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    options = ["--uri", "c.db", "--bundle", str(tiny_bundle), "--workers", "0"]
+    command = ["ingest", "music", "--watch", "--interval", "0.3", "--prune", "--yes", *options]
+    with subprocess.Popen(
+        [sys.executable, "-m", "bytecover2_milvus", *command], stderr=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stderr is not None
+
+        def told(words: str) -> None:
+            """Wait for a line with these words."""
+            assert process.stderr is not None
+            assert any(words in line for line in process.stderr), words
+
+        try:
+            told("3 added; 3 rows")
+            told("watching")
+            write_melody(tmp_path / "d.wav", 9, 6.0).rename(music / "d.wav")
+            told("1 added; 4 rows")
+            (music / "b.wav").rename(music / "e.wav")
+            told("1 updated; 4 rows")  # and not pruned before its new name is known
+            (music / "e.wav").unlink()
+            told("1 tracks pruned")
+            told("3 rows")
+            process.send_signal(signal.SIGINT)
+            told("no longer watching")
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    with connected(tmp_path / "c.db") as client:
+        rows = TrackCollection.open(client, "tracks").rows_of(["a", "c", "d", "e"])
+    assert {row.track_id: round(row.duration_s, 1) for row in rows} == {"a": 6.0, "c": 3.4, "d": 6.0}
+
+
 def test_a_catalogue_on_a_read_only_mount_is_read_and_stays_as_it_is(call, music: Path, tmp_path: Path) -> None:
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     try:
@@ -196,3 +235,26 @@ def test_a_stand_in_answers_and_nothing_of_it_reaches_the_folder(call, music: Pa
         fcntl.flock(lock, fcntl.LOCK_EX)  # as one who writes holds it
         with pytest.raises(CollectionLocked, match="open in another process"), stand_in(folder):
             pass
+
+
+def test_a_file_is_taken_when_it_is_the_same_in_two_looks(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    track = Track(path, "a")
+    watch = Watch([track])
+    for size in (1, 2, 3):  # it is being written
+        path.write_bytes(bytes(size))
+        assert watch.look([track]) == ([], False)
+    assert watch.look([track]) == ([track], False)
+    assert watch.look([track]) == ([], False)  # once
+    watch.again([track])  # it could not be stored
+    assert watch.look([track]) == ([track], False)
+    renamed = replace(track, title="A title")  # in a manifest
+    assert watch.look([renamed]) == ([], False) and watch.look([renamed]) == ([renamed], False)
+    path.unlink()
+    assert watch.look([renamed]) == ([], True) and watch.look([]) == ([], False)
+    path.write_bytes(b"1")
+    watch = Watch([track])
+    path.rename(tmp_path / "b.wav")
+    moved = Track(tmp_path / "b.wav", "b")
+    assert watch.look([moved]) == ([], False)  # nothing is pruned before the new name is known
+    assert watch.look([moved]) == ([moved], True)
