@@ -59,4 +59,4 @@ $(DEVELOP)/.ready: pyproject.toml
 	touch $@
 
 clean:  ## what `make` made; .cache holds the features of training tracks
-	rm -rf $(SERVE) $(DEVELOP) demo build dist site *.egg-info .mypy_cache coverage.xml .coverage
+	rm -rf $(SERVE) $(DEVELOP) demo build dist site *.egg-info .mypy_cache .pytest_cache coverage.xml .coverage

@@ -52,22 +52,14 @@ SLOW = set().union(
     ["export", "hostile_checkpoint", "network_input", "note_map", "quantize"],  # export
     ["bulk", "chroma_rows", "collection", "collections_by_hand", "embedding_function", "faults"],  # start servers
     ["groups", "promotion", "rerank", "rest", "segments", "tokens", "parquet", "verdict"],  # too
-    [
-        "cli",
-        "cluster",
-        "consumers",
-        "decoding",
-        "docker_compose",
-        "endings",
-        "examples",
-        "installed",
-    ],  # start other processes
-    ["layers", "processes", "service", "telemetry", "terminal", "verify"],  # too
+    ["cli", "cluster", "consumers", "decoding", "docker_compose", "endings", "examples"],  # start other processes
+    ["installed", "layers", "processes", "service", "telemetry", "terminal", "verify"],  # too
     ["evaluation_page", "explain", "groups_page", "page"],  # browsers
     ["audio_fuzz", "audio_oddities", "degrade", "fourier", "performing", "qmax"],  # compute
     ["recordings", "soundfont", "spectral"],  # too
     ["benchmarks_of_speed", "groups_benchmark", "rerank_benchmark", "retrieval", "robustness"],  # benchmarks
     ["segments_benchmark", "serve_benchmark", "table1", "table2", "throughput", "validation"],  # too
+    ["chroma_benchmark", "excerpts", "jingles"],  # too
 )
 
 # One thread of torch in each process, as pytest-xdist runs one on every core: networks are so small that threads only
