@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,13 @@ def run(out: Path, manifest: Path, *options: str) -> Result:
     return CliRunner().invoke(main, [*LEARN, *sets, "--workers", "1", "--out", str(out), *options])
 
 
+def _not_banks(names: list[str]) -> list[str]:
+    return [name for name in names if not name.startswith("tones-")]
+
+
 @pytest.fixture(scope="module")
-def table(manifest, tmp_path_factory) -> tuple[Path, Result]:
+def table(manifest, tone_folder, tmp_path_factory) -> tuple[Path, Result]:
+    shutil.copytree(tone_folder, manifest.parent / "cache" / "cqt", ignore=lambda _, names: _not_banks(names))
     out = tmp_path_factory.mktemp("table1")
     return out, run(out, manifest, "--manifest", str(manifest))
 
