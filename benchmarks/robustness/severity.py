@@ -335,3 +335,7 @@ def main(
     publish(scores, markdown(scores), table)
     if plot_path:
         plot(plot_path, scores)
+
+
+if __name__ == "__main__":
+    main()

@@ -34,6 +34,15 @@ def test_every_file_in_the_picture_of_the_architecture_is_there() -> None:
     assert len(named) > 60 and not named - {Path(name).name for name in tracked()}
 
 
+def test_benchmarks_that_pages_name_can_be_run() -> None:
+    """A module that only defines its command does nothing, without a word."""
+    named = {name for page in PAGES for name in re.findall(r"python -m (benchmarks[\w.]+\w)", page.read_text("utf-8"))}
+    assert len(named) > 20
+    for name in named:
+        module = REPOSITORY / f"{name.replace('.', '/')}.py"
+        assert 'if __name__ == "__main__":' in module.read_text(encoding="utf-8"), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
