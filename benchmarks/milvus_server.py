@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar
@@ -50,19 +51,9 @@ class MilvusServer:
     binaries: ClassVar[Path | None] = None  # the folder that keeps the unpacked binaries of all servers
 
     def __init__(self, folder: Path, authorization: bool = False, *, quick: bool = False) -> None:
-        import milvus
-
-        port, etcd, etcd_peer, self._health_port, internal, *others = _free_ports(5 + len(PARTS))
-        config = milvus.MilvusServerConfig(data_dir=str(folder), proxy_port=port, etcd_port=etcd)
-        config.set("log.level", "warn")
-        config.set("authorization_enabled", authorization)
-        for key, interval_ms in POLLS_MS.items() if quick else ():
-            config.set(key, interval_ms // QUICKER)
-        for part, own in zip(PARTS, others, strict=True):  # at their usual ports two servers that start at once meet
-            config.set(f"{part}.ip", "127.0.0.1")
-            config.set(f"{part}.port", port if part == "proxy" else own)
-        config.set("proxy.internalPort", internal)
-        config.resolve()  # writes its configuration
+        settings = {"log.level": "warn", "authorization_enabled": authorization}
+        settings |= {key: interval_ms // QUICKER for key, interval_ms in POLLS_MS.items()} if quick else {}
+        port, etcd, etcd_peer, self._health_port = _configure(folder, settings)
         unpack(self.binaries or folder)
         # Its etcd takes fixed ports otherwise, which another Milvus may hold.
         (folder / "etcd.yaml").write_text(
@@ -178,11 +169,37 @@ def unpack(folder: Path) -> None:
     milvus._initialize_data_files(str(folder))
 
 
+def _configure(folder: Path, settings: Mapping[str, object]) -> tuple[int, int, int, int]:
+    """Write a configuration; the ports of the server, of its etcd for clients and for peers, and of its health.
+
+    Another process may take a port before the package looks at it: then there are others.
+    """
+    import milvus
+
+    for attempt in range(1, START_ATTEMPTS + 1):
+        port, etcd, etcd_peer, health, internal, *others = _free_ports(5 + len(PARTS))
+        config = milvus.MilvusServerConfig(data_dir=str(folder), proxy_port=port, etcd_port=etcd)
+        for key, value in settings.items():
+            config.set(key, value)
+        for part, own in zip(PARTS, others, strict=True):  # at their usual ports two servers that start at once meet
+            config.set(f"{part}.ip", "127.0.0.1")
+            config.set(f"{part}.port", port if part == "proxy" else own)
+        config.set("proxy.internalPort", internal)
+        try:
+            config.resolve()
+        except RuntimeError:
+            if attempt == START_ATTEMPTS:
+                raise
+        else:
+            break
+    return port, etcd, etcd_peer, health
+
+
 def _free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, held until all are found, so that no two are one."""
     found: list[int] = []
     with ExitStack() as held:
-        for port in random.sample(PORTS, len(PORTS)):
+        for port in random.SystemRandom().sample(PORTS, len(PORTS)):  # no seed gives two processes the same ones
             with suppress(OSError):
                 held.enter_context(socket.create_server(("127.0.0.1", port)))
                 found.append(port)

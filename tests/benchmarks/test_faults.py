@@ -58,7 +58,7 @@ def test_milvus_lite(lite: Scene, trial: Callable[[Scene], Run | None], message:
     [
         (faults.disk_full, "Error: .*No space left on device.*; make room, then run again"),
         (faults.no_room_for_waveforms, r"failed: .*: no room for its waveform in .* \(.+\); make room, or set TMPDIR"),
-        (faults.read_only, r"Error: URI: cannot be opened \(Read-only file system\)"),
+        (faults.read_only, "Error: URI: read-only; copy it to where you may write, or mend its permissions"),
     ],
 )
 def test_a_file_system_without_room(lite: Scene, trial: Callable[[Scene], Run | None], message: str) -> None:
