@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .system import Learned, Objective, cqt_frames, scaled
+from .system import ByOutput, Objective, cqt_frames, scaled
 
 # Channels, kernel and padding in pitch, dilation in time, halving of time behind it.
 _LAYERS = (
@@ -32,7 +32,7 @@ _LAYERS = (
 )
 
 
-class CQTNet(Learned):
+class CQTNet(ByOutput):
     """CQT-Net with a share of the published channels, (B, n_bins, T) -> (B, 300)."""
 
     name = "CQT-Net"
@@ -55,13 +55,6 @@ class CQTNet(Learned):
             before = after
         self.features = nn.Sequential(*layers)
         self.output = nn.Linear(before, scaled(300, share))
-
-    @property
-    def dim(self) -> int:
-        return self.output.out_features
-
-    def head(self) -> list[nn.Module]:
-        return [self.output]
 
     def forward(self, magnitude: Tensor) -> tuple[Tensor, Tensor]:
         x = self.features(cqt_frames(self.long_enough(magnitude), self.frame))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -123,6 +124,19 @@ class Learned(nn.Module, ABC):
         return np.asarray(tracks) @ query
 
 
+class ByOutput(Learned):
+    """A system whose head is one linear layer, `output`."""
+
+    output: nn.Linear
+
+    @property
+    def dim(self) -> int:
+        return self.output.out_features
+
+    def head(self) -> list[nn.Module]:
+        return [self.output]
+
+
 def scaled(channels: int, share: float) -> int:
     """A number of channels at a share of the published width."""
     return max(1, round(channels * share))
@@ -137,14 +151,9 @@ def cqt_frames(magnitude: Tensor, frame: int) -> Tensor:
 @torch.inference_mode()
 def magnitude_of(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """The magnitude (n_bins, T) that systems hear, of a waveform at 22 050 Hz."""
-    front_end = _front_end()
-    return front_end(torch.from_numpy(np.ascontiguousarray(waveform))[None])[0].numpy()
+    return _front_end()(torch.from_numpy(np.ascontiguousarray(waveform))[None])[0].numpy()
 
 
+@cache
 def _front_end() -> WaveformToCQT:
-    if not _MADE:
-        _MADE.append(WaveformToCQT(FRONT_END).eval())
-    return _MADE[0]
-
-
-_MADE: list[WaveformToCQT] = []
+    return WaveformToCQT(FRONT_END).eval()

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .system import Learned, Objective, cqt_frames, scaled
+from .system import ByOutput, Objective, cqt_frames, scaled
 
 PYRAMID = (4, 3, 2, 1)  # parts of the time
 
 
-class TPPNet(Learned):
+class TPPNet(ByOutput):
     """TPPNet with a share of the published channels, (B, n_bins, T) -> (B, 300)."""
 
     name = "TPPNet"
@@ -44,13 +44,6 @@ class TPPNet(Learned):
             *(module for before, after in itertools.pairwise(widths[2:]) for module in _layer(before, after, (1, 3), 2))
         )
         self.output = nn.Linear(sum(PYRAMID) * widths[-1], scaled(300, share))
-
-    @property
-    def dim(self) -> int:
-        return self.output.out_features
-
-    def head(self) -> list[nn.Module]:
-        return [self.output]
 
     def forward(self, magnitude: Tensor) -> tuple[Tensor, Tensor]:
         x = self.pitch(cqt_frames(self.long_enough(magnitude), self.frame))
