@@ -147,12 +147,14 @@ def serve(function: Callable[..., Any], fd: int, folder: str) -> None:
             time.sleep(0.01)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
     connection = Connection(fd)
-    connection.send(_READY)
     with contextlib.suppress(EOFError, OSError):
+        connection.send(_READY)
         while True:
             connection.send(function(*connection.recv()))
+    watching.join()  # the connection is closed because the other process has ended: its folder is to go first
 
 
 @contextmanager
