@@ -10,7 +10,7 @@ layer that is to be compared, and a step costs a matrix product.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bytecover2_milvus.config import Training
+from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.model.network_input import NetworkInput
 from bytecover2_milvus.training.checkpoint import Checkpoint
 from bytecover2_milvus.training.data.batches import TrainingBatches
@@ -69,9 +70,10 @@ def pooled_batches(
 def train_head(
     start: Checkpoint,
     training: Training,
-    batches: Sequence[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Tensor]],
     works: Sequence[str],
     device: torch.device | str = "cpu",
+    watch: Callable[[int, ByteCover2], object] = lambda step, network: None,
 ) -> Checkpoint:
     """The checkpoint that `train` makes of `start` in phase "frozen", from the pooled embeddings of its batches.
 
@@ -80,11 +82,13 @@ def train_head(
     start : Checkpoint
     training : Training
         Of phase "frozen", with as many steps as there are batches.
-    batches : sequence of (Tensor [shape=(B, 2048)], Tensor of int [shape=(B,)])
-        Of `pooled_batches`.
+    batches : iterable of (Tensor [shape=(B, 2048)], Tensor of int [shape=(B,)])
+        As those of `pooled_batches`.
     works : sequence of str
         Names of the corpus' works, in its order.
     device : torch.device or str
+    watch : callable
+        Called before the first step and after each, with the steps made and the network.
     """
     config = replace(start.config, training=training)
     network = copy.deepcopy(start.network).to(device)
@@ -93,6 +97,7 @@ def train_head(
     set_phase(network, "frozen")
     learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = make_optimizer([*learned, classifier.weight], training)
+    watch(0, network)
     for step, (pooled, work) in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
@@ -101,5 +106,6 @@ def train_head(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        watch(step + 1, network)
     weight = classifier.weight.detach().cpu()
     return Checkpoint(config, network.cpu().eval(), start.note_map, classifier=weight, works=digest, facts=start.facts)

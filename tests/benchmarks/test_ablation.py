@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 from conftest import tiny_network
 
+from benchmarks.quality import head_convergence
 from benchmarks.quality.ablation import main, systems
 from benchmarks.quality.frozen_head import insert_random_fc, pooled_batches, train_head
 from bytecover2_milvus.config import Training
@@ -212,6 +213,25 @@ class TestCommand:
         result = CliRunner().invoke(main, [*arguments, "--steps-joint", "3"])
         assert result.exit_code == 1
         assert "an ablation with another joint; choose an empty folder with --out" in result.stderr
+
+    def test_heads_are_trained_on_what_the_resting_backbone_gave_once(self, arguments, tmp_path):
+        given = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+        options = [text for name in ("--songs", "--validation-songs", "--cache") for text in (name, given[name])]
+        options += ["--arrangements", "2", "--dim", "4", "--steps", "120", "--out", str(tmp_path)]
+        options += ["--device", "cpu", "--set", "training.label_smoothing=0.0"]
+        runs = [CliRunner().invoke(head_convergence.main, [arguments[0], *options]) for _ in range(2)]
+        assert runs[0].exit_code == 0, runs[0].output
+        assert runs[0].stdout == runs[1].stdout  # the second one from what the first one kept
+        rows = {(row["system"], row["steps"]): row["map"] for row in map(json.loads, runs[0].stdout.splitlines())}
+        assert set(rows) == {
+            *((system, 0) for system in head_convergence.FIXED),
+            *((system, steps) for system in head_convergence.LEARNS for steps in (0, 100, 120)),
+        }
+        assert rows["FC", 120] > rows["FC", 0]  # it is scored on the songs that it learns
+        assert rows["whitened PCA-FC", 0] == rows["whitened PCA", 0]
+        table = (tmp_path / "heads-paper.md").read_text()
+        assert f"| FC | {rows['FC', 0]:.3f} | {rows['FC', 100]:.3f} | {rows['FC', 120]:.3f} |" in table
+        assert "| whitened PCA-FC minus FC | " in table
 
     def test_what_cannot_be_compared_is_refused_before_anything_is_prepared(self, bytecover, pooled, tmp_path):
         path = tmp_path / "reduced.safetensors"
