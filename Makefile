@@ -4,10 +4,10 @@ SERVE := .venv
 DEVELOP := .venv-dev
 # One torch for everything: installed first, so that nothing else chooses another build.
 TORCH := torch==2.13.0
-# Processes that test: one more than two cores, as one of them mostly waits for a Milvus server.
-JOBS ?= 3
-# A file to a process, in the order of tests/conftest.py.
-PYTEST := pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# Processes that test: two more than two cores, as one waits for a Milvus server, and others for processes they start.
+JOBS ?= 4
+# Groups of tests to processes, in the order of tests/conftest.py.
+PYTEST := pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test coverage docs dist format clean

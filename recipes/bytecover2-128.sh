@@ -17,6 +17,7 @@
 #   SONGS         the songs in place of those named here, as --songs takes them, with blanks between; HELD_OUT for validation
 #   FROZEN_STEPS, JOINT_STEPS   length of the last two phases
 #   ARRANGEMENTS  tracks of each song
+#   WORKERS       processes that make tracks, one for each core unless given
 #   PYTHON        the interpreter
 set -euo pipefail
 scores=${1:?"folder with pop909, cre and lieder"}
@@ -30,7 +31,7 @@ validation=(composed@1000000-1000020 "$scores/pop909@850-865" "$scores/cre@1100-
 [ -z "${HELD_OUT:-}" ] || read -ra validation <<< "${HELD_OUT//$'\n'/ }"
 songs=(
   "${sources[@]/#/--songs=}" --arrangements "${ARRANGEMENTS:-18}" --spectral 0.995 --degraded 0.8
-  ${SOUND_FONT:+--sound-font "$SOUND_FONT"} --cache "$run/cache"
+  ${SOUND_FONT:+--sound-font "$SOUND_FONT"} --cache "$run/cache" --workers "${WORKERS:-$(nproc)}"
 )
 held_out=("${validation[@]/#/--validation-songs=}")
 settings=(--config "$config")

@@ -78,10 +78,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if slow and config.option.markexpr == "not slow" else None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests, and tell pytest-xdist which of them one process runs: a file's, or those of the server."""
     order = {file: rank for rank, file in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(_file(item.path), len(order)))
+    items.sort(key=lambda item: (not _asks_server(item), order.get(_file(item.path), len(order))))
     for item in items:
+        item.add_marker(pytest.mark.xdist_group("server" if _asks_server(item) else _file(item.path)))
         if _file(item.path) in SLOW or item.get_closest_marker("milvus"):
             item.add_marker(pytest.mark.slow)
 
@@ -94,6 +97,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         with FileLock(folder.with_suffix(".lock")):
             unpack(folder)
         MilvusServer.binaries = folder
+
+
+def _asks_server(item: pytest.Item) -> bool:
+    """True for a test of the server that all share: one process starts it, and waits for it while others compute."""
+    fixtures = {"milvus_server", "milvus_uri"} & set(getattr(item, "fixturenames", ()))
+    return bool(fixtures) and item.get_closest_marker("milvus") is not None
 
 
 def _file(path: Path) -> str:

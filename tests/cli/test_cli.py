@@ -417,7 +417,7 @@ def test_the_recipe_from_songs_to_a_bundle_that_embeds(catalogue, tone_folder, t
     )
     shutil.copytree(tone_folder, tmp_path / "run" / "cache")  # else they would be measured again
     small = {"SONGS": "composed@0-3", "HELD_OUT": "traditional@0-2 composed@8-9", "ARRANGEMENTS": "2", "DIM": "4"}
-    small |= {"FROZEN_STEPS": "2", "JOINT_STEPS": "2", "PYTHON": sys.executable}
+    small |= {"FROZEN_STEPS": "2", "JOINT_STEPS": "2", "WORKERS": "1", "PYTHON": sys.executable}
     bare = {name: value for name, value in os.environ.items() if name not in ("INIT", "SOUND_FONT", "COMPOSED")}
     command = [RECIPE, tmp_path / "no scores", tmp_path / "run", config]
     done = subprocess.run(command, capture_output=True, text=True, env=bare | small, check=False)

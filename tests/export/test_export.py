@@ -22,11 +22,9 @@ import pytest
 import soundfile
 import soxr
 import torch
-from click.testing import CliRunner
 from conftest import EXPORT, lively_note_map, tiny_network
 from packaging.requirements import Requirement
 
-from bytecover2_milvus.cli import main
 from bytecover2_milvus.config import SAMPLE_RATE, Config, Notes
 from bytecover2_milvus.embedding.bundle import Bundle, make_model_id, open_bundle
 from bytecover2_milvus.embedding.embedder import Embedder
@@ -46,10 +44,10 @@ def graph(tiny_bundle: Path) -> onnx.GraphProto:
 
 
 @pytest.fixture(scope="module")
-def exported_again(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle with ``model_cqt.onnx``, exported from what it carries by a process of its own."""
+def exported_again(tiny_notes_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle of two stages with ``model_cqt.onnx``, exported from what it carries by a process of its own."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    command = [sys.executable, "-m", "bytecover2_milvus", "export", tiny_bundle, "--out", "again", "--cqt"]
+    command = [sys.executable, "-m", "bytecover2_milvus", "export", tiny_notes_bundle, "--out", "again", "--cqt"]
     subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONHASHSEED": "1"}, check=True)
     return folder / "again"
 
@@ -212,26 +210,13 @@ def test_a_weight_beyond_half_precision_is_not_written_as_infinity():
 # What is written, and what is refused
 
 
-def test_a_bundle_exported_again_in_another_process_has_the_same_bytes(tiny_bundle, exported_again):
+def test_a_bundle_exported_again_in_another_process_has_the_same_bytes(tiny_notes_bundle, exported_again):
     """Though its checkpoint is rounded, and folding rounds once more: it stays the model that it is."""
     for name in ("model.onnx", "contract.json", "checkpoint.safetensors", "embed.py"):
-        assert (exported_again / name).read_bytes() == (tiny_bundle / name).read_bytes(), name
-    ours, theirs = (np.load(folder / "golden.npz") for folder in (tiny_bundle, exported_again))
+        assert (exported_again / name).read_bytes() == (tiny_notes_bundle / name).read_bytes(), name
+    ours, theirs = (np.load(folder / "golden.npz") for folder in (tiny_notes_bundle, exported_again))
     for name in ours.files:
         np.testing.assert_array_equal(ours[name], theirs[name])
-
-
-def test_a_bundle_with_a_note_map_gets_the_cqt_form_and_keeps_its_chroma(tmp_path):
-    source = Path(__file__).parents[1] / "golden" / "contract-2"
-    result = CliRunner().invoke(main, ["export", str(source), "--cqt", "--out", str(tmp_path / "again")])
-    assert result.exit_code == 0, result.output
-    before, after = (Embedder(path, device="cpu", threads=1) for path in (source, tmp_path / "again"))
-    assert (after.model_id, after.contract.chroma) == (before.model_id, before.contract.chroma)
-    waveform = melody(10 * SAMPLE_RATE, seed=1)
-    np.testing.assert_allclose(after.hear(waveform).chroma, before.hear(waveform).chroma, atol=1e-6)
-    np.testing.assert_allclose(after.hear(waveform).embedding, before.hear(waveform).embedding, atol=1e-6)
-    found = {finding.check: finding.status for finding in verify(tmp_path / "again", "cpu")}
-    assert found["cqt form"] == "ok" and "failed" not in found.values()
 
 
 def test_bytecover_without_pca_fc_exports_too(skipping):
