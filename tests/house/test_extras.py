@@ -11,7 +11,7 @@ import pytest
 from bytecover2_milvus.extras import DISTRIBUTION, how_to_get, why_not_imported
 
 REPOSITORY = Path(__file__).parents[2]
-EXTRAS = ("cpu", "cuda", "lite", "parquet", "bulk", "ray", "serve", "notebook", "train")
+EXTRAS = ("cpu", "cuda", "lite", "parquet", "bulk", "ray", "serve", "notebook", "train", "mirdata")
 
 
 def declared(extra: str) -> list[str]:
