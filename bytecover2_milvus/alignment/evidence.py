@@ -51,7 +51,8 @@ def evidence(
     ChromaError
         As `qmax_scores`; or if the recurrence matrix would have more than `MOST_CELLS` cells.
     """
-    from .kernel import recurrence_of, trace
+    from .kernel.paths import recurrence_of
+    from .kernel.trace import trace
 
     parameters = parameters or Qmax()
     query = checked_query(query, parameters)

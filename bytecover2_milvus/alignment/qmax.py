@@ -115,7 +115,7 @@ def qmax_scores(
     if not scores.size:
         return scores
 
-    from .kernel import longest_paths
+    from .kernel.paths import longest_paths
 
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     units = parameters.units()

@@ -235,7 +235,7 @@ def test_impossible_parameters_are_refused(wrong):
 ALIGN = """
 import sys
 import numpy as np
-from bytecover2_milvus.alignment.kernel import trace
+from bytecover2_milvus.alignment.kernel.trace import trace
 from pathlib import Path
 n = 12
 path, moves = np.empty((n, 2), np.int32), np.empty((n, n), np.uint8)
@@ -259,6 +259,26 @@ def test_a_damaged_cache_of_compiled_code_is_compiled_again(tmp_path):
     assert code.read_bytes()[1000:].strip(b"\0")  # written anew
     index.write_bytes(b"")
     assert run(tmp_path) == "24 12 False\n"
+
+
+def test_compiled_code_is_compiled_again_when_a_function_in_another_file_has_changed(tmp_path):
+    """Numba by itself looks at the file of the function that is called from Python alone."""
+    (tmp_path / "called.py").write_text(
+        "from bytecover2_milvus.alignment.kernel.compiled import entry\nfrom inside import one\n\n\n"
+        "@entry\ndef two():\n    return 2 * one()\n"
+    )
+
+    def run(one: int) -> str:
+        (tmp_path / "inside.py").write_text(
+            f"from bytecover2_milvus.alignment.kernel.compiled import inner\n\n\n@inner\ndef one():\n    return {one}\n"
+        )
+        environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+        code = "from called import two; print(two())"
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert [run(1), run(1), run(3)] == ["2\n", "2\n", "6\n"]
 
 
 def test_some_groups_are_aligned_in_the_better_transposition_for_them():
