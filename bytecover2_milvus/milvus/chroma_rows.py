@@ -6,7 +6,7 @@ filled, has none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,9 @@ from .cohort import SIZE, CohortTrack, StoredChroma, cohort_tracks
 from .connection import and_filter, quote
 from .properties import CHROMA_CHANNELS, CHROMA_ID, FULL_COHORT
 from .schema import FEATURES, SECOND_STAGE, WHOLE_TRACKS, Features, read_features
+from .stored_rows import StoredRows
 
 if TYPE_CHECKING:
-    from pymilvus import MilvusClient
-
     from .properties import SecondStage
 
 HAS_CHROMA = 'chroma != ""'  # as filters
@@ -30,14 +29,10 @@ ROWS_PER_READ = 250  # at most 64 kB each; messages are of 64 MiB at most
 _KEY_DIGITS = 12  # hexadecimal, which tell where an id stands among all
 
 
-class ChromaRows:
+class ChromaRows(StoredRows):
     """The part of `TrackCollection` that holds the second stage."""
 
-    client: MilvusClient
-    name: str
-    _opened_as: str
-    count: Callable[..., int]
-    _query: Callable[..., list[dict[str, Any]]]
+    _opened_as: str  # the name or alias that it was opened by
 
     def _read_second_stage(self, description: Mapping[str, Any]) -> None:
         self.fields = [entry["name"] for entry in description["fields"]]

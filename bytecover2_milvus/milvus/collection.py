@@ -7,34 +7,27 @@ One row per segment of a track; a whole track is the segment from 0 to its durat
 collection of another model is refused. How tracks are cut into segments stands there too. The fields are those of
 ``schemas/tracks.collection.json``; collections of older versions lack the last two (`chroma_rows`).
 
-The name that users know is an alias (`naming`). Whoever opens ``tracks`` keeps the collection that it stands for, also
-when the alias moves on to another model's.
+The name that users know is an alias (`alias`). A `TrackCollection` that was opened as ``tracks`` keeps the collection
+that ``tracks`` stood for then, also when the alias moves on to another model's.
 """
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio.decode_pool import hash_content
-from ..audio.limits import open_regular
 from ..audio.segments import Segments
 from ..embedding.query import Query
 from ..errors import CollectionError, CollectionMismatch
 from .alias import aliases_of, collection_behind, describe_ours, has_collection, name_for, set_property
 from .chroma_rows import ChromaRows
 from .connection import and_filter, call_with_retry, is_embedded, quote
-from .evaluate import StoredTracks
 from .index import ensure_index, ensure_loaded, index_progress, load_state, memory_bytes
 from .properties import (
     CONTRACT_VERSION,
@@ -59,25 +52,24 @@ from .schema import (
     check_row,
     collection_schema,
     features_of,
-    is_whole,
-    read_row,
 )
 from .search import MAX_HITS, Match, find_matches
+from .stored_rows import KEYS_PER_CALL, batches
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 ROWS_PER_UPSERT = 1_000
 BYTES_PER_UPSERT = 16 << 20  # of chroma
-PAGE_BYTES = 32 << 20  # Milvus refuses messages above 64 MiB
-SAMPLE_ROWS = 100  # whose mean size stands for all
 FLUSH_TIMEOUT_S = 600
-
-_Item = TypeVar("_Item")
 
 
 class TrackCollection(ChromaRows):
-    """A collection of ours; `open`, `create` and `open_or_create` make it. `name` is its own, not that of an alias."""
+    """A collection of tracks with the embeddings of one model, and its second stage where the model has one.
+
+    `open`, `create` and `open_or_create` make it. Its `name` is its own, not that of an alias. Rows are read by the
+    methods of `StoredRows`, chroma and statistics by those of `ChromaRows`.
+    """
 
     def __init__(self, client: MilvusClient, opened_as: str, description: Mapping[str, Any], load: bool) -> None:
         self.client = client
@@ -93,11 +85,6 @@ class TrackCollection(ChromaRows):
             ensure_loaded(client, self.name)
         self._wrote = False
 
-    @property
-    def consistency(self) -> dict[str, Any]:
-        """Options of a read that has to see what this object wrote; other reads may be a few seconds behind."""
-        return {"consistency_level": "Session"} if self._wrote else {}
-
     @classmethod
     def open(
         cls, client: MilvusClient, name: str, model_id: str | None = None, *, load: bool = True
@@ -111,7 +98,7 @@ class TrackCollection(ChromaRows):
         model_id : str, optional
             Of the model whose embeddings will be stored or searched; None takes a collection of any model.
         load : bool
-            False leaves a server's memory as it is, for who only looks: `describe` and `stored_rows`.
+            False does not load it into a server's memory; `describe` and `stored_rows` need no more.
 
         Raises
         ------
@@ -280,77 +267,6 @@ class TrackCollection(ChromaRows):
             )
         return Query(embeddings / norms, query.times_s)
 
-    def rows_of(self, track_ids: Sequence[str]) -> list[Row]:
-        """The rows of these tracks, as they are at this moment."""
-        filter = f"track_id in {quote(track_ids)}"
-        return [read_row(entity) for page in self.pages(STORED, filter) for entity in page]
-
-    def rows_at(self, paths: Sequence[str]) -> list[Row]:
-        """All rows of the tracks that a file at one of these absolute paths has a row of, at this moment."""
-        track_ids = self.tracks_with(f"path in {quote(paths)}") if paths else []
-        return self.rows_of(track_ids) if track_ids else []
-
-    def tracks_of(self, path: Path) -> list[str]:
-        """The track_ids of a file: of the one that is stored from its path, and of those with the same bytes.
-
-        Raises
-        ------
-        UnreadableAudio, OSError
-            As `open_regular`.
-        """
-        with open_regular(path) as file:
-            content = hash_content(file)
-        rows = [*self.rows_at([os.path.abspath(path)]), *self.rows_with([content])]
-        return list(dict.fromkeys(row.track_id for row in rows))
-
-    def tracks_with(self, filter: str) -> list[str]:
-        """The track_ids with a row that passes `filter`, as they are at this moment."""
-        found = (entity["track_id"] for page in self.pages(["track_id"], filter) for entity in page)
-        return list(dict.fromkeys(found))
-
-    def problems(self) -> list[Row]:
-        """The rows of whole tracks with a warning, as they are at this moment, by path."""
-        found = (read_row(entity) for page in self.pages(STORED, f"({DAMAGED}) and {WHOLE_TRACKS}") for entity in page)
-        return sorted(found, key=lambda row: (row.path, row.track_id))
-
-    def rows_per_track(self, track_ids: Sequence[str]) -> Counter[str]:
-        """The number of rows of each of these tracks at this moment."""
-        rows: Counter[str] = Counter()
-        for some in _batches(track_ids, ROWS_PER_UPSERT):
-            found = self._query(f"track_id in {quote(some)}", ["track_id"], consistency_level="Strong")
-            rows.update(entity["track_id"] for entity in found)
-        return rows
-
-    def rows_with(self, ids: Sequence[str], *, fresh: bool = False) -> list[Row]:
-        """The rows with these primary keys: this moment, or if not `fresh`, faster, perhaps as of some seconds ago."""
-        consistency = {"consistency_level": "Strong"} if fresh else self.consistency
-        found = self._query(f"id in {quote(ids)}", STORED, **consistency)
-        return [read_row(entity) for entity in found]
-
-    def embeddings_of(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """The embeddings (D,) of rows by primary key, as they are at this moment."""
-        return {
-            entity["id"]: np.asarray(entity["embedding"], dtype=np.float32)
-            for some in _batches(ids, ROWS_PER_UPSERT)
-            for entity in self._query(f"id in {quote(some)}", ["id", "embedding"], consistency_level="Strong")
-        }
-
-    def fetch(self, filter: str = "") -> StoredTracks:
-        """All rows that pass `filter`, read page by page."""
-        track_ids: list[str] = []
-        work_ids: list[str] = []
-        paths: list[str] = []
-        whole: list[bool] = []
-        embeddings = [np.empty((0, self.dim), dtype=np.float32)]
-        for page in self.pages(["track_id", "work_id", "path", "start_s", "end_s", "duration_s", "embedding"], filter):
-            track_ids += [entity["track_id"] for entity in page]
-            work_ids += [entity["work_id"] for entity in page]
-            paths += [entity["path"] for entity in page]
-            whole += [is_whole(entity["start_s"], entity["end_s"], entity["duration_s"]) for entity in page]
-            if page:
-                embeddings.append(np.asarray([entity["embedding"] for entity in page], dtype=np.float32))
-        return StoredTracks(track_ids, work_ids, paths, np.concatenate(embeddings), np.array(whole, dtype=bool))
-
     def delete_tracks(self, track_ids: Sequence[str], *, keep: Sequence[str] = ()) -> int:
         """Delete the rows of these tracks, but those with an id in `keep`; how many there were.
 
@@ -360,23 +276,18 @@ class TrackCollection(ChromaRows):
             As `check_alias`, when they are deleted.
         """
         n_deleted = 0
-        for some in _batches(track_ids, ROWS_PER_UPSERT):
+        for some in batches(track_ids, KEYS_PER_CALL):
             filter = f"track_id in {quote(some)}"
             if keep:
                 filter += f" and id not in {quote(keep)}"
             ids = [entity["id"] for entity in self._query(filter, ["id"], consistency_level="Strong")]
-            for batch in _batches(ids, ROWS_PER_UPSERT):
+            for batch in batches(ids, KEYS_PER_CALL):
                 call_with_retry(self.client.delete, collection_name=self.name, filter=f"id in {quote(batch)}")
                 self._wrote = True
             n_deleted += len(ids)
         if n_deleted:
             self.check_alias(f"{n_deleted} rows were deleted from {self.name}. Run it again")
         return n_deleted
-
-    def count(self, filter: str = "", *, fresh: bool = True) -> int:
-        """The number of rows that pass `filter`: now, or as `search` sees them if not `fresh`, which is faster."""
-        consistency = {"consistency_level": "Strong"} if fresh else self.consistency
-        return int(self._query(and_filter(filter, ""), ["count(*)"], **consistency)[0]["count(*)"])
 
     def stored_rows(self) -> int:
         """The number of rows; if they are not loaded, by Milvus' statistics, in which deleted ones may linger."""
@@ -423,36 +334,9 @@ class TrackCollection(ChromaRows):
             "last_ingest": description["properties"].get(LAST_INGEST),
         }
 
-    def _text_bytes(self, fields: Sequence[str]) -> int:
-        """The mean bytes that a row holds in `fields`, from a sample."""
-        some: dict[str, Any] = {"filter": "", "limit": SAMPLE_ROWS, "output_fields": ["id", *fields]}
-        sample = call_with_retry(self.client.query, collection_name=self.name, **some)
-        size = sum(len(str(value).encode()) for entity in sample for value in entity.values())
-        return size // max(1, len(sample))
-
-    def _query(self, filter: str, output_fields: list[str], **consistency: Any) -> list[dict[str, Any]]:
-        rows = call_with_retry(
-            self.client.query, collection_name=self.name, filter=filter, output_fields=output_fields, **consistency
-        )
-        return list(rows)  # pymilvus completes each row when it is read, by its place: sorted first, JSON would be lost
-
-    def pages(self, output_fields: list[str], filter: str = "") -> Iterator[list[dict[str, Any]]]:
-        """The rows that pass `filter` as entities, page by page; every key of a page is below those of the next.
-
-        Keys are hashes, so equal ranges of them hold about as many rows; a query iterator would miss the latest rows.
-        """
-        text_bytes = self._text_bytes([name for name in output_fields if name != "embedding"])
-        row_bytes = 4 * self.dim + max(1024, 2 * text_bytes)  # twice, as others may be longer
-        rows_per_page = min(MAX_HITS, max(1, PAGE_BYTES // row_bytes))
-        n_pages = -(-self.count(filter) // rows_per_page)
-        edges = [f"{65_536 * page // n_pages:04x}" for page in range(n_pages)] + ["g"]  # which is above every digit
-        for low, high in pairwise(edges):
-            where = and_filter(filter, f'id >= "{low}" and id < "{high}"')
-            yield self._query(where, output_fields, consistency_level="Strong")
-
 
 def _unless_there(make: Callable[[], object], client: MilvusClient, name: str) -> None:
-    """Make what goes by a name; another process may be faster."""
+    """Call `make`; ignore its error if another process has made the collection or alias `name` meanwhile."""
     try:
         make()
     except CollectionError:
@@ -486,7 +370,3 @@ def _upserts(entities: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> It
         batch.append({name: entity[name] for name in fields})
     if batch:
         yield batch
-
-
-def _batches(items: Sequence[_Item], size: int) -> Iterator[list[_Item]]:
-    return (list(items[start : start + size]) for start in range(0, len(items), size))
