@@ -44,7 +44,8 @@ import soundfile
 from bytecover2_milvus.cpu import usable_cores
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.ingest.pipeline import ingest
-from bytecover2_milvus.ingest.ray import OBJECT_STORE, Cluster
+from bytecover2_milvus.ingest.ray import Cluster
+from bytecover2_milvus.ingest.ray_connection import OBJECT_STORE
 from bytecover2_milvus.ingest.reader import LocalReader, Reader
 from bytecover2_milvus.manifest import tracks_in
 from bytecover2_milvus.milvus.collection import TrackCollection

@@ -5,111 +5,43 @@ kilobyte per part, and about 5 kB of chroma. Waveforms stay where they were deco
 object store. Files, and a bundle that is named, are read under the same path on every machine; this package has to be
 installed on all.
 
-A worker that dies, alone or with its machine, is replaced as soon as the cluster has room, and what it had not sent
-goes to the others. A file over which `DEATHS` workers died is given up. These are actors and not Ray Data because that
-hands results on in blocks of many files, which are lost together, and retries a file that kills its worker for ever.
+A worker that dies, alone or with its machine, is replaced as soon as the cluster has room, and the files that it had
+not sent back go to the others. A file over which `DEATHS` workers died is given up. Ray Data would not do: it returns
+results in blocks of many files, which are lost together, and retries for ever a file that kills its worker.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import platform
-import signal
-import socket
-import threading
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from ..alignment.verdict import Verdict
-from ..audio.decode_pool import Decoded, decode
-from ..audio.limits import Limits
+from ..audio.decode_pool import Decoded
 from ..audio.segments import Segments, Span
-from ..cpu import usable_cores
 from ..embedding.bundle import default_bundle, open_bundle
-from ..embedding.embedder import DEVICES, Embedder
-from ..errors import AudioError, BytecoverError, ChromaError, ClusterError, DeviceError, UnreadableAudio
-from ..extras import why_not_imported
-from ..milvus.properties import EmbeddingModel
+from ..embedding.embedder import DEVICES
+from ..errors import AudioError, BytecoverError, ClusterError, DeviceError, UnreadableAudio
 from ..milvus.schema import Features
 from .listing import ListedTrack
-from .reader import hear
+from .ray_connection import connect
+from .ray_worker import Embedded, Worker, describe_model
 
-LOCAL = "local"  # the address of a cluster of this machine alone, which ends with the run
-AHEAD = 2  # files that a worker has: one under way, and one that waits so that it need not
-DEATHS = 3  # of workers over one file; a machine that goes takes a worker from files that are innocent
-PATIENCE_S = 300.0  # without any worker; an autoscaler takes minutes to bring a machine
-KNOCK_S = 10.0  # for the connection to an address
-LOOPBACK = "127.0.0.1"
-OBJECT_STORE = 80 << 20  # bytes, of a local cluster: about the least that Ray takes
-
-
-@dataclass(frozen=True)
-class _Embedded(Decoded):
-    """A file as a worker read it: without the waveform, with what that gave."""
-
-    features: Mapping[Span, Features] | BytecoverError = field(default_factory=dict)  # of spans that are not stored
-
-
-class Worker:
-    """One session on one machine of the cluster; lives in an actor."""
-
-    def start(self, bundle: Path | None, device: str, model: str, folder: str) -> None:
-        """Open the session; relative paths are relative to `folder`.
-
-        Raises
-        ------
-        BytecoverError
-            If this machine lacks the bundle or the device, or has another model.
-        """
-        with suppress(OSError):  # then relative paths fail, each with its name
-            os.chdir(folder)
-        try:
-            self._embedder = Embedder(bundle, device, threads=1)
-        except BytecoverError as error:
-            raise type(error)(f"on {platform.node()}: {error}") from error
-        if (own := _model(self._embedder)) != model:
-            raise ClusterError(
-                f"on {platform.node()}: model {own}, not {model}; install the same"
-                " bytecover2-milvus on every machine, or name a --bundle that all can read"
-            )
-
-    def read(
-        self,
-        path: Path,
-        known: Sequence[str],
-        stored: Mapping[str, Sequence[Span]],
-        segments: Segments,
-        limits: Limits | None,
-    ) -> _Embedded | AudioError:
-        """Decode a file, unless its content is `known`, and embed what is not `stored` of it."""
-        try:
-            decoded = decode(path, known, limits=limits)
-        except AudioError as error:
-            return error
-        facts = {entry.name: getattr(decoded, entry.name) for entry in fields(decoded)} | {"waveform": None}
-        if decoded.waveform is None:
-            return _Embedded(**facts)
-        spans = segments.audible_spans(decoded.waveform)
-        missing = [span for span in spans if span not in set(stored.get(decoded.content_hash, ()))]
-        features: Mapping[Span, Features] | BytecoverError
-        try:
-            features = dict(zip(missing, hear(self._embedder, decoded.waveform, missing), strict=True))
-        except (AudioError, ChromaError, DeviceError) as error:
-            features = error
-        return _Embedded(**(facts | {"spans": spans}), features=features)
+AHEAD = 2  # files that a worker is given at once: while it reads one, the next is there already
+DEATHS = 3  # workers that may die over one file; more than one, as they also die with their machine
+PATIENCE_S = 300.0  # longest wait while there is no worker; an autoscaler takes minutes to bring a machine
 
 
 @dataclass(eq=False)
 class _Started:
-    """A worker that has its session, and the answers that it owes, the oldest first."""
+    """A worker that has its session, and the files that it has not sent back, the oldest first."""
 
     actor: Any
     owes: deque[tuple[Any, ListedTrack]] = field(default_factory=deque)  # reference to the answer, track
@@ -118,7 +50,7 @@ class _Started:
 class Cluster:
     """A Ray cluster that decodes and embeds, for `ingest`; leave its ``with`` block to end its workers.
 
-    A file that is stored under another name is embedded in vain, because that is found out only afterwards.
+    A file whose content is stored from another path is embedded too, as that is found out only afterwards.
 
     Parameters
     ----------
@@ -151,7 +83,7 @@ class Cluster:
         opened = open_bundle(self._bundle or default_bundle())
         self._contract, self._verdict = opened.contract, opened.calibration
         self._address = address
-        self._ray = _connected(address, workers)
+        self._ray = connect(address, workers)
         resources = self._ray.cluster_resources()
         n_gpus = 0 if device == "cpu" else int(resources.get("GPU", 0))
         if device == "cuda" and not n_gpus:
@@ -231,13 +163,13 @@ class Cluster:
 
     def hear(self, decoded: Decoded, spans: Sequence[Span]) -> list[Features]:
         """The features of the spans, which a worker has embedded already."""
-        assert isinstance(decoded, _Embedded)
+        assert isinstance(decoded, Embedded)
         if isinstance(decoded.features, BytecoverError):
             raise decoded.features
         return [decoded.features[span] for span in spans]
 
     def _hand_out(self, todo: deque[ListedTrack], segments: Segments) -> None:
-        """Give each worker enough to do, those first that have least."""
+        """Give files to the workers that have the fewest, up to `AHEAD` each."""
         while todo and self._started:
             worker = min(self._started, key=lambda worker: len(worker.owes))
             if len(worker.owes) >= AHEAD:
@@ -272,10 +204,10 @@ class Cluster:
     def _add_worker(self) -> None:
         """Ask for a worker; it starts when the cluster has room."""
         actor = self._actor.remote()
-        self._starting[actor.start.remote(self._bundle, self._device, _model(self), os.getcwd())] = actor
+        self._starting[actor.start.remote(self._bundle, self._device, describe_model(self), os.getcwd())] = actor
 
     def _take_in(self, ref: Any) -> None:
-        """Count a worker among the started. One that died instead is not replaced, lest that go on for ever."""
+        """Move a worker to the started ones. One that died instead is not replaced: the next might die as well."""
         actor = self._starting.pop(ref)
         try:
             with self._one_line_errors():
@@ -310,76 +242,6 @@ class Cluster:
 
 class _WorkerDied(Exception):
     """A worker died, alone or with its machine."""
-
-
-def _model(model: EmbeddingModel) -> str:
-    """The model in words."""
-    return f"{model.model_id} with note map {model.chroma_id}" if model.chroma_id else model.model_id
-
-
-def _connected(address: str, workers: int | None) -> ModuleType:
-    """The module `ray`, connected."""
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")  # it tells of deaths on stdout, where the records go
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is started here
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise ClusterError(why_not_imported(error, "ray")) from error
-
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == LOCAL:
-        options |= {"num_cpus": workers or usable_cores(), "object_store_memory": OBJECT_STORE}
-        options |= {"include_dashboard": False}
-    try:
-        _probe(address)
-        with _sigterm_kept(), _private() if address == LOCAL else nullcontext():
-            ray.init(address, **options)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:  # nobody, other versions, no token
-        raise ClusterError(f"no Ray cluster to be used at {address} ({' '.join(str(error).split())})") from error
-    return ray
-
-
-@contextmanager
-def _private() -> Iterator[None]:
-    """A cluster that is started here is for this user of this machine: nothing of it listens to others.
-
-    Ray listens everywhere unless its address is 127.0.0.1, which it takes only where it supports no clusters, and
-    writes its token to ``~/.ray/auth_token`` for whoever may read that.
-    """
-    import ray
-    from ray._private import ray_constants
-
-    token = Path.home() / ".ray" / "auth_token"
-    with suppress(OSError):
-        token.chmod(0o600)
-    supported, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    mask = os.umask(0o077)
-    try:
-        yield
-        own = ray.util.get_node_ip_address()
-        if own != LOOPBACK:
-            ray.shutdown()
-            raise RuntimeError(f"it would listen at {own}, where others reach it; start a cluster with ray start")
-    finally:
-        os.umask(mask)
-        ray_constants.ENABLE_RAY_CLUSTER = supported
-
-
-@contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Whoever handles SIGTERM goes on to: Ray would end this process in its own way."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread() and handler is not None:
-        signal.signal(signal.SIGTERM, handler)
-
-
-def _probe(address: str) -> None:
-    """Fail at once where nobody listens: Ray would try for minutes."""
-    host, _, port = address.rpartition("/")[2].rpartition(":")
-    if host:
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
 
 
 def _last_line(error: Exception) -> str:

@@ -28,7 +28,8 @@ from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.errors import ClusterError, CollectionMismatch, DeviceError
 from bytecover2_milvus.ingest.pipeline import IngestRecord, ingest
-from bytecover2_milvus.ingest.ray import DEATHS, OBJECT_STORE, Cluster
+from bytecover2_milvus.ingest.ray import DEATHS, Cluster
+from bytecover2_milvus.ingest.ray_connection import OBJECT_STORE
 from bytecover2_milvus.manifest import Track, tracks_in
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.connection import close, connect
