@@ -1,4 +1,4 @@
-"""The catalogue against itself: all pairs that may be one work, and the groups that they make."""
+"""Groups of tracks of a catalogue that are one work, found by comparing the tracks with each other."""
 
 import lazy_loader
 

@@ -178,8 +178,8 @@ def test_a_run_that_is_stopped_anywhere_goes_on_and_ends_the_same(stored, tmp_pa
     with found_in(stored, tmp_path / "whole") as groups:
         whole = told(groups)
     for size in ("TRACKS_PER_COPY", "TRACKS_PER_SEARCH"):
-        monkeypatch.setattr(f"bytecover2_milvus.groups.find.{size}", 6)
-    monkeypatch.setattr("bytecover2_milvus.groups.find.PAIRS_PER_BATCH", 40)
+        monkeypatch.setattr(f"bytecover2_milvus.groups.steps.{size}", 6)
+    monkeypatch.setattr("bytecover2_milvus.groups.steps.PAIRS_PER_BATCH", 40)
     steps: list[tuple[str, int, int]] = []
 
     def stop(*step: object) -> None:
@@ -207,18 +207,18 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
 from test_groups import FRAME_S, VERDICT
-from bytecover2_milvus.groups import find as groups
+from bytecover2_milvus.groups import find, steps
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.connection import connect
 
-groups.PAIRS_PER_BATCH = 40
+steps.PAIRS_PER_BATCH = 40
 
 def kill(step, done, total):
     if step == "align" and done == 80:
         os.kill(os.getpid(), signal.SIGKILL)
 
 collection = TrackCollection.open(connect(sys.argv[1]), "tracks")
-groups.find_groups(collection, VERDICT, FRAME_S, Path(sys.argv[2]), watch=kill)
+find.find_groups(collection, VERDICT, FRAME_S, Path(sys.argv[2]), watch=kill)
 """
 
 
