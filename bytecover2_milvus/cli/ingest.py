@@ -214,7 +214,8 @@ def _listed_or_none(listed: Callable[[], list[Track]]) -> list[Track]:
 
 def _of_vectors(vectors: Path) -> tuple[int, EmbeddingModel, StartIngest]:
     """The number of tracks in a file of embeddings, their model, and the function that ingests them into a store."""
-    from ..ingest.parquet import Vectors, ingest_vectors
+    from ..ingest.parquet import ingest_vectors
+    from ..ingest.vectors import Vectors
 
     source = Vectors(vectors)
     return source.count_tracks(), source, partial(ingest_vectors, source)

@@ -28,8 +28,9 @@ from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedding.embedder import Embedder
 from bytecover2_milvus.embedding.query import Query, embed_query
 from bytecover2_milvus.errors import ConfigError
-from bytecover2_milvus.ingest.parquet import Vectors, ingest_vectors, write_vectors
+from bytecover2_milvus.ingest.parquet import ingest_vectors, write_vectors
 from bytecover2_milvus.ingest.pipeline import IngestRecord, ingest
+from bytecover2_milvus.ingest.vectors import Vectors
 from bytecover2_milvus.manifest import Track, tracks_in
 from bytecover2_milvus.metrics import evaluate
 from bytecover2_milvus.milvus.collection import TrackCollection

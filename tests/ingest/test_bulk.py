@@ -24,10 +24,11 @@ from bytecover2_milvus.cli import main
 from bytecover2_milvus.errors import CollectionMismatch, OutputError
 from bytecover2_milvus.ingest import bulk
 from bytecover2_milvus.ingest.bulk import BulkFolder
-from bytecover2_milvus.ingest.parquet import Vectors, ingest_vectors, staging_for, write_vectors
+from bytecover2_milvus.ingest.parquet import ingest_vectors, staging_for, write_vectors
 from bytecover2_milvus.ingest.pipeline import ingest
 from bytecover2_milvus.ingest.sqlite import Staging
 from bytecover2_milvus.ingest.store import Store
+from bytecover2_milvus.ingest.vectors import Vectors
 from bytecover2_milvus.manifest import tracks_in
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.connection import close, connect

@@ -17,7 +17,8 @@ from pyarrow import parquet
 from stored_rows import EMBEDDINGS, MODEL, NASTY, a_model, row
 
 from bytecover2_milvus.errors import CollectionError, CollectionMismatch, OutputError, VectorsError
-from bytecover2_milvus.ingest.parquet import Vectors, ingest_vectors, staging_for, write_vectors
+from bytecover2_milvus.ingest.parquet import ingest_vectors, staging_for, write_vectors
+from bytecover2_milvus.ingest.vectors import Vectors
 from bytecover2_milvus.milvus.alias import drop_collection
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.schema import FIELDS

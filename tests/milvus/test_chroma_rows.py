@@ -27,11 +27,12 @@ from bytecover2_milvus.config import CHROMA_GROUPS, SAMPLE_RATE
 from bytecover2_milvus.embedding.embedder import Heard
 from bytecover2_milvus.errors import ChromaError, CollectionMismatch, InputRefused, VectorsError
 from bytecover2_milvus.ingest.bulk import BulkFolder
-from bytecover2_milvus.ingest.parquet import Vectors, ingest_vectors, staging_for, write_vectors
+from bytecover2_milvus.ingest.parquet import ingest_vectors, staging_for, write_vectors
 from bytecover2_milvus.ingest.pipeline import ingest
 from bytecover2_milvus.ingest.promote import promote, roll_back
 from bytecover2_milvus.ingest.sqlite import Staging
 from bytecover2_milvus.ingest.store import Store
+from bytecover2_milvus.ingest.vectors import Vectors
 from bytecover2_milvus.manifest import Track, tracks_in
 from bytecover2_milvus.milvus.alias import drop_collection, name_for
 from bytecover2_milvus.milvus.cohort import BACKGROUNDS
