@@ -7,18 +7,9 @@ import pytest
 from strangers_and_covers import chroma, near_query
 from written_tune import slower, tune
 
-from benchmarks.quality.calibration import (
-    Catalogue,
-    Judged,
-    Pairs,
-    Sound,
-    backgrounds_of,
-    by_size,
-    fitted,
-    pairs_of,
-    plot,
-    told_of,
-)
+from benchmarks.quality.calibration import fitted
+from benchmarks.quality.calibration_figures import Judged, by_size, plot, told_of
+from benchmarks.quality.calibration_pairs import Catalogue, Pairs, Sound, backgrounds_of, pairs_of
 from bytecover2_milvus.alignment.chroma import to_levels
 from bytecover2_milvus.alignment.qmax import qmax_scores
 from bytecover2_milvus.alignment.score import reliability
