@@ -49,7 +49,9 @@ def test_sizes_are_those_of_the_public_code(note_map):
     assert (tpp_net.size(), tpp_net.dim) == (3_010_796, 300)
     assert (move.size(), move.dim) == (6_288_902, 16_000)
     assert (ReMOVE.of(move).size(), ReMOVE.of(move).dim) == (2_258_438, 256)
-    assert ByteCover.new().dim == 2048
+    # ResNet-50 without its classifier has 23 508 032, with kernels of three channels in the first layer.
+    bytecover = ByteCover.new()
+    assert (bytecover.size(), bytecover.dim) == (23_508_032 - 2 * 64 * 7 * 7 + 1 + 2 * 2048, 2048)  # GeM, BNNeck
 
 
 def test_a_classifier_of_ten_thousand_works_has_the_size_of_the_public_one():
