@@ -198,11 +198,11 @@ class Ablation:
             If it holds an ablation of another checkpoint, other songs or other settings.
         """
         mine = {
-            "network": _digest(value.numpy().tobytes() for value in self.checkpoint.network.state_dict().values()),
+            "network": network_digest(self.checkpoint.network),
             "frozen": asdict(self.frozen),
             "joint": asdict(self.joint),
-            "songs": _corpus_digest(self.corpus),
-            "validation": _corpus_digest(self.validation),
+            "songs": corpus_digest(self.corpus),
+            "validation": corpus_digest(self.validation),
         }
         mine = json.loads(json.dumps(mine))
         path = self.out / "settings.json"
@@ -224,15 +224,22 @@ def systems(pooled_dim: int, dims: Sequence[int]) -> list[System]:
     return lines
 
 
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
+def digest(parts: Iterable[bytes]) -> str:
+    """SHA-256 of the parts one after the other, hexadecimal."""
+    found = hashlib.sha256()
     for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+        found.update(part)
+    return found.hexdigest()
 
 
-def _corpus_digest(corpus: Corpus) -> str:
-    return _digest(f"{work} {track.track_id} {track.source.fingerprint}\n".encode() for work, track in corpus.tracks())
+def network_digest(network: ByteCover2) -> str:
+    """Of all weights."""
+    return digest(value.numpy().tobytes() for value in network.state_dict().values())
+
+
+def corpus_digest(corpus: Corpus) -> str:
+    """Of what all tracks are made from."""
+    return digest(f"{work} {track.track_id} {track.source.fingerprint}\n".encode() for work, track in corpus.tracks())
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,12 +3,12 @@
 The ablation trains everything, which is dear, and so for few steps. With the backbone at rest a step costs a matrix
 product, and the heads converge in minutes: this benchmark says which findings of the paper's ablation depend on that.
 
-Every track of the training is heard ``--hearings`` times, in other excerpts and with other augmentation; the pooled
-embeddings are kept in ``--out`` and batches of ``training.works_per_batch`` works are drawn from them, the same ones
-for every system. Systems are those of `benchmarks.quality.ablation`; "ByteCover" learns BNNeck alone. Scores after 0,
-100, 300, 1 000 ... steps are of one run, whose learning rate falls until its end. ``--loss paper`` is that of the
-paper, the cross-entropy over all works and the triplet loss; ``own`` is that of the checkpoint. Run from the
-repository::
+Every track of the training is heard ``--hearings`` times, in other excerpts and with other augmentation. The pooled
+embeddings are kept in ``--out``; the principal axes are theirs, and batches of ``training.works_per_batch`` works are
+drawn from them, the same ones for every system. Systems are those of `benchmarks.quality.ablation`; "ByteCover" learns
+BNNeck alone. Scores after 0, 100, 300, 1 000 ... steps are of one run, whose learning rate falls until its end.
+``--loss paper`` is that of the paper, the cross-entropy over all works and the triplet loss; ``own`` is that of the
+checkpoint. Run from the repository::
 
     python -m benchmarks.quality.head_convergence runs/bytecover/best.safetensors --songs composed@0-500 \\
         --validation-songs traditional --out runs/heads
@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.quality.ablation import corpus_digest, digest, network_digest
 from benchmarks.quality.frozen_head import insert_random_fc, pooled_batches, train_head
 from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.config import WHITENING, Training
@@ -57,10 +58,9 @@ LOSSES: dict[str, dict[str, float]] = {
 class Pooled:
     """Pooled embeddings, whose width P is the backbone's."""
 
-    whole: Tensor  # (N, P), the training tracks whole: what principal axes are fitted on
-    excerpts: Tensor  # (N * hearings, P)
-    works: Tensor  # (N * hearings,) of the excerpts
-    validation: Tensor  # (M, P)
+    excerpts: Tensor  # (N, P) of the training tracks
+    works: Tensor  # (N,)
+    validation: Tensor  # (M, P) of whole tracks
 
 
 @dataclass(frozen=True)
@@ -81,23 +81,20 @@ def pool(
     corpus: Corpus,
     validation: Corpus,
     cache: FeatureCache,
-    hearings: int,
-    path: Path,
+    folder: Path,
     device: torch.device,
 ) -> Pooled:
-    """The output of the resting backbone, computed once and kept at `path`."""
+    """The output of the resting backbone for the batches of `training`, computed once and kept in `folder`."""
+    parts = (network_digest(checkpoint.network), corpus_digest(corpus), corpus_digest(validation), repr(training))
+    path = folder / f"pooled-{digest(part.encode() for part in parts)[:16]}.safetensors"
     if not path.exists():
-        steps = -(-hearings * len(corpus.works) // training.works_per_batch)
-        batches = pooled_batches(checkpoint, corpus, cache, replace(training, steps=steps), device)
+        batches = pooled_batches(checkpoint, corpus, cache, training, device)
         network, note_map = checkpoint.network.to(device), checkpoint.note_map
-        whole = {
-            name: torch.from_numpy(pooled_embeddings(network, checkpoint.config, of, cache, device, note_map=note_map))
-            for name, of in (("whole", corpus), ("validation", validation))
-        }
+        whole = pooled_embeddings(network, checkpoint.config, validation, cache, device, note_map=note_map)
         network.cpu()
         excerpts, works = (torch.cat(parts) for parts in zip(*batches, strict=True))
         with atomic_write(path) as part:
-            save_file(whole | {"excerpts": excerpts, "works": works}, part)
+            save_file({"excerpts": excerpts, "works": works, "validation": torch.from_numpy(whole)}, part)
     return Pooled(**load_file(path))
 
 
@@ -119,16 +116,16 @@ def batches_of(pooled: Pooled, training: Training) -> Iterator[tuple[Tensor, Ten
 
 def start_of(system: str, checkpoint: Checkpoint, pooled: Pooled, dim: int, seed: int) -> Checkpoint:
     """The checkpoint with the layer of a system, nothing trained yet."""
-    whole = pooled.whole.numpy()
+    excerpts = pooled.excerpts.numpy()
     match system:
         case "FC":
-            return insert_random_fc(checkpoint, whole, dim, seed)
+            return insert_random_fc(checkpoint, excerpts, dim, seed)
         case "PCA":
-            return insert_embedding_pca(checkpoint, whole, dim)
+            return insert_embedding_pca(checkpoint, excerpts, dim)
         case "PCA-FC":
-            return insert_pca_fc(checkpoint, whole, dim)
+            return insert_pca_fc(checkpoint, excerpts, dim)
         case "whitened PCA" | "whitened PCA-FC":
-            return insert_embedding_pca(checkpoint, whole, dim, WHITENING)
+            return insert_embedding_pca(checkpoint, excerpts, dim, WHITENING)
         case _:
             return checkpoint
 
@@ -190,11 +187,11 @@ def main(
         held_out = DataSources(validation_songs, arrangements=sources.arrangements).corpus(features, workers)
         validation = prepare(held_out, features, workers)
         out.mkdir(parents=True, exist_ok=True)
-        training = replace(config.training, phase="frozen", hearings=0.0)
+        heard = -(-hearings * len(corpus.works) // config.training.works_per_batch)
+        training = replace(config.training, phase="frozen", hearings=0.0, steps=heard)
         where = torch_device(device)
         with progress_bar("pool", None):
-            path = out / f"pooled-{hearings}.safetensors"
-            pooled = pool(start, training, corpus, validation, features, hearings, path, where)
+            pooled = pool(start, training, corpus, validation, features, out, where)
         training = replace(training, steps=steps, learning_rate=rate, **LOSSES[loss])  # type: ignore[arg-type]
         tracks = list(validation.tracks())
 
