@@ -49,14 +49,14 @@ LONG += ["recordings", "service", "decoding", "bulk", "cluster", "retrieval", "t
 # Files that `make check` leaves out, and what they do that takes long.
 SLOW = set().union(
     ["ablation", "adaptation", "calibration", "choices", "continue", "precision", "training", "unlabelled"],  # train
-    ["export", "hostile_checkpoint", "network_input", "note_map", "quantize"],  # export
+    ["export", "hostile_checkpoint", "keeping", "network_input", "note_map", "quantize", "query_command"],  # export
     ["bulk", "chroma_rows", "collection", "collections_by_hand", "embedding_function", "faults"],  # start servers
     ["groups", "promotion", "rerank", "rest", "segments", "tokens", "parquet", "verdict"],  # too
     ["cli", "cluster", "consumers", "decoding", "docker_compose", "endings", "examples"],  # start other processes
     ["installed", "layers", "processes", "service", "telemetry", "terminal", "verify"],  # too
     ["evaluation_page", "explain", "groups_page", "page"],  # browsers
     ["audio_fuzz", "audio_oddities", "degrade", "fourier", "performing", "qmax"],  # compute
-    ["recordings", "soundfont", "spectral"],  # too
+    ["recordings", "soundfont", "spectral", "syllables"],  # too
     ["benchmarks_of_speed", "groups_benchmark", "rerank_benchmark", "retrieval", "robustness"],  # benchmarks
     ["segments_benchmark", "serve_benchmark", "table1", "table2", "throughput", "validation"],  # too
     ["chroma_benchmark", "excerpts", "jingles"],  # too
