@@ -106,21 +106,48 @@ def qmax_scores(
     ChromaError
         If chroma holds NaN, is longer than `LONGEST_FRAMES`, or has another number of channels than the query.
     """
+    maxima = qmax_maxima(query, candidates, parameters, groups)
+    return scores_of(maxima, len(query), [len(candidate) for candidate in candidates])
+
+
+def qmax_maxima(
+    query: NDArray[np.generic],
+    candidates: Sequence[NDArray[np.generic]],
+    parameters: Qmax | None = None,
+    groups: Sequence[int] | None = None,
+) -> NDArray[np.float32]:
+    """The maxima of Q in both of the best two transpositions, before the better one is taken: see `scores_of`.
+
+    Groups that are aligned by several calls may be put beside each other: the two transpositions are the same.
+
+    Parameters, Raises
+        As `qmax_scores`.
+
+    Returns
+    -------
+    maxima : np.ndarray [shape=(n_candidates, groups, 2)] of float32
+        In recurrences.
+    """
     parameters = parameters or Qmax()
     query = checked_query(query, parameters)
     levels = [checked_candidate(candidate, query, f"candidate {i}") for i, candidate in enumerate(candidates)]
     chosen = np.arange(query.shape[1] // PITCH_CLASSES) if groups is None else np.asarray(groups, dtype=np.int64)
-    lengths = np.array([len(candidate) for candidate in levels], dtype=np.int64)
-    scores = np.zeros((len(levels), len(chosen)), dtype=np.float32)
-    if not scores.size:
-        return scores
-
-    from .kernel.paths import longest_paths
-
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
     units = parameters.units()
-    longest_paths(query, np.concatenate(levels), offsets, chosen, parameters.embedding, parameters.kappa, units, scores)
-    return scores / (units[0] * normaliser(len(query), lengths))[:, None]
+    maxima = np.zeros((len(levels), len(chosen), 2), units.dtype)
+    if maxima.size:
+        from .kernel.paths import longest_paths
+
+        offsets = np.concatenate([[0], np.cumsum([len(candidate) for candidate in levels])])
+        frames = np.concatenate(levels)
+        longest_paths(query, frames, offsets, chosen, parameters.embedding, parameters.kappa, units, maxima)
+    return maxima.astype(np.float32) / np.float32(units[0])
+
+
+def scores_of(maxima: NDArray[np.float32], query_frames: int, candidate_frames: Sequence[int]) -> NDArray[np.float32]:
+    """The scores (n_candidates, groups) of `qmax_maxima`, in the transposition whose maxima have the larger sum."""
+    better = maxima.sum(axis=1).argmax(axis=1)  # the first one of two that are equal
+    longest = np.take_along_axis(maxima, better[:, None, None], axis=2)[..., 0]
+    return longest / normaliser(query_frames, np.asarray(candidate_frames, dtype=np.int64))[:, None]
 
 
 def normaliser(query_frames: int, candidate_frames: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..alignment.chroma import decode, to_levels
 from ..alignment.evidence import evidence
-from ..alignment.qmax import Qmax, qmax_scores
+from ..alignment.qmax import Qmax, qmax_maxima, scores_of
 from ..alignment.recording import same_recording
 from ..alignment.score import s_norm
 from ..alignment.verdict import SAME_RECORDING, SHORTEST, Verdict, probability
@@ -228,7 +228,7 @@ class Reranker:
         found.align(query, found.alignable, FIRST_GROUP)
         scores = found.scores()
         best = sorted(found.alignable, key=lambda i: -scores[i])[:ALL_GROUPS]
-        found.align(query, best, range(found.aligned.shape[1]))  # anew, as all are in one transposition
+        found.align(query, best, [group for group in range(len(self._verdict.groups)) if group not in FIRST_GROUP])
         found.find_recordings(query)
         return found
 
@@ -289,6 +289,7 @@ class _Found:
         # Without chroma nobody knows; it is taken for long.
         self._frames = np.array([min(len(candidate) or n_frames, n_frames) for candidate in levels])
         self.alignable = [i for i, candidate in enumerate(levels) if len(candidate) >= Qmax().embedding]
+        self._maxima = np.full((len(levels), len(verdict.groups), 2), np.nan, dtype=np.float32)
         self.aligned = np.full((len(levels), len(verdict.groups)), np.nan)  # NaN where it is not
         self._recordings: list[int] = []  # what is the same recording as the query
 
@@ -304,9 +305,12 @@ class _Found:
         self._recordings = [i for i in self.alignable if same_recording(float(self._wholes[i]), query, self.levels[i])]
 
     def align(self, query: Levels, some: Sequence[int], groups: Sequence[int]) -> None:
+        """Align some candidates by these groups; all groups by which one is aligned are in one transposition."""
         if some:
-            scores = qmax_scores(query, [self.levels[i] for i in some], groups=groups)
-            self.aligned[np.ix_(some, groups)] = scores
+            levels, rows = [self.levels[i] for i in some], np.array(some)
+            self._maxima[np.ix_(rows, np.array(groups, dtype=int))] = qmax_maxima(query, levels, groups=groups)
+            aligned = np.ix_(rows, np.flatnonzero(~np.isnan(self._maxima[some[0], :, 0])))
+            self.aligned[aligned] = scores_of(self._maxima[aligned], len(query), [len(level) for level in levels])
 
     def order(self, scores: NDArray[np.float64]) -> list[int]:
         """Candidates by score; improbable tracks of a few seconds come last, as all of a short query resembles them."""

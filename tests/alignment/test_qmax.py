@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from bytecover2_milvus.alignment.chroma import TOP, to_levels
 from bytecover2_milvus.alignment.evidence import evidence
-from bytecover2_milvus.alignment.qmax import ALIGNMENT, LONGEST_FRAMES, Qmax, qmax_scores
+from bytecover2_milvus.alignment.qmax import ALIGNMENT, LONGEST_FRAMES, Qmax, qmax_maxima, qmax_scores, scores_of
 from bytecover2_milvus.errors import ChromaError, ConfigError, ShortChroma
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -279,6 +279,16 @@ def test_compiled_code_is_compiled_again_when_a_function_in_another_file_has_cha
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     assert [run(1), run(1), run(3)] == ["2\n", "2\n", "6\n"]
+
+
+def test_groups_that_are_aligned_one_after_the_other_are_those_aligned_together():
+    rng = np.random.default_rng(5)
+    query, *candidates = (rng.integers(0, 16, (n, 36)).astype(np.uint8) for n in (60, 50, 80, 2))
+    parts = [qmax_maxima(query, candidates, groups=groups) for groups in ([1], [0, 2])]
+    lengths = [len(candidate) for candidate in candidates]
+    scores = scores_of(np.concatenate(parts, axis=1), len(query), lengths)
+    np.testing.assert_array_equal(scores, qmax_scores(query, candidates, groups=[1, 0, 2]))
+    assert (scores_of(parts[0], len(query), lengths)[:2] > 0).all() and not scores[2].any()
 
 
 def test_some_groups_are_aligned_in_the_better_transposition_for_them():

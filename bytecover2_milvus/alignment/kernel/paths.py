@@ -20,9 +20,9 @@ _int16, _u = np.int16, np.uint64
 
 @entry
 def longest_paths(query, candidates, offsets, groups, embedding, kappa, units, out):
-    """Fill `out` (candidates, len(groups)) with the maxima of Q; 0 for candidates shorter than the embedding.
+    """Fill `out` (candidates, len(groups), 2) with the maxima of Q in the two best transpositions of all channels.
 
-    All groups of a candidate are in one of two transpositions, that in which their maxima have the larger sum.
+    They are 0 for candidates shorter than the embedding.
 
     `query` (n, channels) and `candidates` (all frames, channels) are uint8 levels; `offsets` say where each candidate
     begins, and where the last one ends; `groups` which twelve channels are aligned. `units` are what a recurrence
@@ -33,7 +33,6 @@ def longest_paths(query, candidates, offsets, groups, embedding, kappa, units, o
     for c in range(n_candidates):
         transpositions[c] = _two_best_transpositions(profile, _profile(candidates[offsets[c] : offsets[c + 1]]))
     nowhere = np.zeros(0, np.bool_)
-    maxima = np.zeros((n_candidates, groups.shape[0], 2), units.dtype)
     for g in range(groups.shape[0]):
         channels = slice(12 * groups[g], 12 * groups[g] + 12)
         x = _prepared(query[:, channels])
@@ -41,16 +40,12 @@ def longest_paths(query, candidates, offsets, groups, embedding, kappa, units, o
             if offsets[c + 1] - offsets[c] >= embedding:
                 y = _prepared(candidates[offsets[c] : offsets[c + 1], channels])
                 first, second = transpositions[c]
-                maxima[c, g, 0], maxima[c, g, 1] = _pair(x, y, first, second, embedding, kappa, units, nowhere)
-    for c in range(n_candidates):
-        better = int(maxima[c, :, 1].sum() > maxima[c, :, 0].sum())
-        for g in range(groups.shape[0]):
-            out[c, g] = maxima[c, g, better]
+                out[c, g, 0], out[c, g, 1] = _pair(x, y, first, second, embedding, kappa, units, nowhere)
 
 
 @entry
 def recurrence_of(query, candidate, group, embedding, kappa, units, recurrence):
-    """The transposition of the query that `longest_paths` takes for all groups, and the maximum of Q of one in it.
+    """The better transposition of the query for all groups together, and the maximum of Q of one in it.
 
     Fills `recurrence` (windows of both) of that group.
     """
