@@ -6,9 +6,7 @@ import ctypes
 import math
 import mmap
 import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,19 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cpu import usable_cores
-from ..errors import AudioError, BundleError, DeviceError, EmptyAudio, ShortAudio, SilentAudio
+from ..errors import AudioError, BundleError, DeviceError, SilentAudio
 from ..untrusted import shorten
 from .bundle import default_bundle, open_bundle
 from .contract import COPY_AGAIN, INPUT, OUTPUT, OUTPUT_CHROMA, check_graph, check_metadata
 from .onnx_file import OnnxFile
-from .session import onnx_runtime_errors, open_session
+from .session import onnx_runtime_errors, open_session, run_interruptibly
+from .waveform import prepare
 
 if TYPE_CHECKING:
     import onnxruntime
 
 DEVICES = ("auto", "cpu", "cuda")
-BATCH_SAMPLES = 8 << 20  # of all waveforms of one call of the session, which bounds its memory; 6.3 min
-LONGEST_S = 1800.0  # of a waveform in one call: more is no recording of a work, but a concert or a radio programme
+BATCH_SAMPLES = 8 << 20  # samples of all waveforms in one call of the session, 6.3 min; they bound its memory
+LONGEST_S = 1800.0  # seconds of a waveform in one call; what is longer is a concert or a programme, not one work
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +86,7 @@ class Embedder:
 
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:
-        """The session of a process that was forked."""
+        """The session, opened again in a process that was forked."""
         return _reopen(self.model_id, *self._made_with)._session
 
     @property
@@ -187,7 +186,7 @@ class Embedder:
         DeviceError
             As `embed`.
         """
-        prepared = [waveform if self._is_long(waveform) else self._prepare(waveform) for waveform in waveforms]
+        prepared = [waveform if self._is_long(waveform) else prepare(waveform, self.contract) for waveform in waveforms]
         indices_of: dict[int, list[int]] = {}  # length -> where such waveforms stand
         for index, waveform in enumerate(prepared):
             indices_of.setdefault(len(waveform), []).append(index)
@@ -245,8 +244,9 @@ class Embedder:
         """(B, n_samples) -> embeddings (B, D), and chroma (B, n_frames, channels) where the bundle has it."""
         from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
+        outputs = [OUTPUT, OUTPUT_CHROMA] if self.contract.chroma else [OUTPUT]
         try:
-            embeddings, *chroma = self._run_interruptibly(waveforms)
+            embeddings, *chroma = run_interruptibly(self._session, outputs, {INPUT: waveforms})
         except (EPFail, Fail, RuntimeException, MemoryError) as error:
             seconds = waveforms.size / self.contract.sample_rate
             raise DeviceError(
@@ -261,61 +261,14 @@ class Embedder:
             raise AudioError("waveform too loud for float32: its embedding is not finite; export it again")
         return embeddings, chroma[0] if chroma else None
 
-    def _run_interruptibly(self, waveforms: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """As the session's `run`; Ctrl-C ends it between two nodes of the graph, and half an hour takes seconds."""
-        from onnxruntime import RunOptions
-
-        options = RunOptions()
-        outputs = [OUTPUT, OUTPUT_CHROMA] if self.contract.chroma else [OUTPUT]
-        if threading.current_thread() is not threading.main_thread():  # where no signal is handled
-            return self._session.run(outputs, {INPUT: waveforms}, options)
-        answer: Future[list[NDArray[np.float32]]] = Future()
-
-        def run() -> None:
-            try:
-                answer.set_result(self._session.run(outputs, {INPUT: waveforms}, options))
-            except Exception as error:
-                answer.set_exception(error)
-
-        try:
-            threading.Thread(target=run).start()
-            return answer.result()
-        except BaseException:
-            options.terminate = True
-            raise
-
-    def _prepare(self, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`waveform`, checked, and repeated if it is short."""
-        contract = self.contract
-        if waveform.ndim != 1 or waveform.dtype != np.float32:
-            raise AudioError(
-                f"waveform of {waveform.dtype}, shape {waveform.shape}: one dimension of float32 is needed, mono at "
-                f"{contract.sample_rate} Hz; load_audio gives that"
-            )
-        if not waveform.size:
-            raise EmptyAudio("waveform of 0 samples: nothing to embed")
-        peak = max(waveform.max(), -waveform.min())
-        if not np.isfinite(peak):
-            raise AudioError("waveform with NaN or infinite samples: decode the file again")
-        if waveform.size < contract.shortest_samples:
-            raise ShortAudio(
-                f"waveform of {waveform.size} samples: at least {contract.shortest_samples} are needed "
-                f"({contract.shortest_samples / contract.sample_rate:g} s at {contract.sample_rate} Hz)"
-            )
-        if peak < contract.silence_peak:
-            raise SilentAudio(f"silent waveform: its peak {peak:.1e} is below {contract.silence_peak:g} of full scale")
-        if waveform.size >= contract.minimum_samples:
-            return waveform
-        return np.tile(waveform, -(-contract.minimum_samples // waveform.size))  # whole copies, rounded up
-
 
 _embedders: WeakSet[Embedder] = WeakSet()
 
 
 def _leave_sessions() -> None:
-    """In a process that was just forked: leave the sessions, whose threads are not there, and never free them.
+    """Take the sessions from all embedders, in a process that was just forked: their threads are not there.
 
-    To free one is to wait for its threads, and so a process that has one would not end.
+    They are never freed: that would wait for their threads, for ever.
     """
     for embedder in list(_embedders):
         if session := vars(embedder).pop("_session", None):
@@ -327,6 +280,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 
 
 def _reopen(model_id: str, bundle: str | None, device: str, threads: int | None) -> Embedder:
+    """An embedder with the settings of another, of a bundle that must hold the same model still."""
     embedder = Embedder(bundle, device, threads)
     if embedder.model_id != model_id:
         raise BundleError(
