@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any, cast
 
 import numpy as np
@@ -22,11 +20,13 @@ from .. import __version__
 from ..alignment.verdict import Verdict
 from ..audio.load import MINIMUM_S
 from ..audio.mixdown import SILENCE
-from ..config import CHROMA_GROUPS, SAMPLE_RATE, SHORTEST_FRAMES, Config, FrontEnd, Network
+from ..config import CHROMA_GROUPS, SAMPLE_RATE, Config, FrontEnd
 from ..embedding.bundle import (
     CALIBRATION,
+    CARD,
     CHECKPOINT,
     CONTRACT,
+    EMBED,
     GOLDEN,
     MODEL,
     MODEL_CQT,
@@ -37,25 +37,19 @@ from ..embedding.bundle import (
     open_bundle,
     write_sums,
 )
-from ..embedding.contract import FIRST_STAGE, INPUT, SECOND_STAGE, ChromaFacts, Contract
+from ..embedding.contract import FIRST_STAGE, SECOND_STAGE, ChromaFacts, Contract
 from ..embedding.onnx_file import OnnxFile, is_int8
 from ..errors import ExportError
 from ..model.network import ByteCover2
 from ..model.network_input import NetworkInput
 from ..model.note_map import CHROMA_FRAME_HOPS, NoteMap
 from ..training.checkpoint import Checkpoint
-from ..verify import CHROMA_TOLERANCE
+from .card import model_card
 from .fold import FromCQT, InferenceModel
+from .golden import golden_cqts, golden_vectors
 from .graph import OPSET, export_cqt_onnx, export_onnx, to_file
-from .parity import TOLERANCE, Parity, check_cqt_parity, check_parity, melody, probes, reference_session
-from .quantize import INT8_TOLERANCE, LARGEST_LOSS, CalibrationSet, Int8Cost, check_int8, quantize
-
-PROCESSOR_ROW = (
-    "| processor | int8 gains on x86-64 with VNNI (AVX-512 VNNI or AVX-VNNI in the CPU's flags) and on Arm with dot "
-    "product instructions (asimddp); elsewhere the embeddings are the same, but may come no faster than in float. For "
-    "GPUs take the float bundle |\n"
-)
-GOLDEN_S = {"long": 20.0, "short": 3.0}  # seconds; the short one is repeated before it is embedded
+from .parity import TOLERANCE, check_cqt_parity, check_parity, probes
+from .quantize import INT8_TOLERANCE, CalibrationSet, Int8Cost, check_int8, quantize
 
 
 def write_bundle(
@@ -102,19 +96,12 @@ def write_bundle(
     Raises
     ------
     ExportError
-        If ONNX Runtime does not reproduce the network, half precision cannot hold a weight, int8 costs too much or is
-        asked for together with `cqt`, `cqt` is asked for where silence is skipped, either is where the network takes
-        maps, `folded` are those of an int8 form, whose checkpoint makes neither its own model nor the float one's, or
-        `out_dir` cannot be written or holds something else.
+        If ONNX Runtime does not reproduce the network; if half precision cannot hold a weight of the checkpoint; if
+        int8 costs too much; if `cqt` is combined with `int8` or with skipped silence, or either with a network that
+        takes maps; if `folded` are weights of an int8 bundle, from whose checkpoint neither its own model nor the float
+        one can be made again; or if `out_dir` holds something else or cannot be written.
     """
-    if cqt and int8:
-        raise ExportError(f"{MODEL_CQT} comes in float only: export int8 without it")
-    if config.network.maps and (cqt or int8):
-        raise ExportError(
-            f"a network that takes maps comes as a float {MODEL} only: export it without --int8 and --cqt"
-        )
-    if cqt and config.front_end.silence == "skipped":
-        raise ExportError(f"{MODEL_CQT} takes a CQT in which no silence was skipped: export it with silence kept")
+    _check_forms(config, cqt, bool(int8))
     out_dir = Path(out_dir).absolute()
     check_possible(out_dir, folded)
     shipped = InferenceModel(config.front_end, network, note_map)
@@ -152,11 +139,9 @@ def write_bundle(
                 (folder / CALIBRATION).write_text(verdict.to_json(), encoding="utf-8")
             if checkpoint:
                 (folder / CHECKPOINT).write_bytes(half_checkpoint(config, network, note_map, facts))
-            (folder / "MODEL_CARD.md").write_text(
-                model_card(contract, config.network, parity, facts, cqt, cost), encoding="utf-8"
-            )
+            (folder / CARD).write_text(model_card(contract, config.network, parity, facts, cqt, cost), encoding="utf-8")
             np.savez(folder / GOLDEN, **cast(dict[str, Any], golden))
-            shutil.copyfile(_template("embed.py"), folder / "embed.py")
+            (folder / EMBED).write_bytes((resources.files("bytecover2_milvus.export") / EMBED).read_bytes())
             write_sums(folder)
             if out_dir.exists():
                 os.replace(out_dir, Path(temporary, "old"))
@@ -164,6 +149,23 @@ def write_bundle(
     except OSError as error:
         raise ExportError(f"{out_dir}: cannot be written ({error}); check the disk and its permissions") from error
     return open_bundle(out_dir)
+
+
+def _check_forms(config: Config, cqt: bool, int8: bool) -> None:
+    """Refuse forms of the network that do not exist.
+
+    Raises
+    ------
+    ExportError
+    """
+    if cqt and int8:
+        raise ExportError(f"{MODEL_CQT} comes in float only: export int8 without it")
+    if config.network.maps and (cqt or int8):
+        raise ExportError(
+            f"a network that takes maps comes as a float {MODEL} only: export it without --int8 and --cqt"
+        )
+    if cqt and config.front_end.silence == "skipped":
+        raise ExportError(f"{MODEL_CQT} takes a CQT in which no silence was skipped: export it with silence kept")
 
 
 def check_possible(out_dir: Path, folded: Mapping[str, np.ndarray] | None) -> None:
@@ -264,116 +266,3 @@ def vector_weights(shipped: InferenceModel) -> dict[str, torch.Tensor]:
 
 def as_arrays(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return {name: weight.numpy() for name, weight in weights.items()}
-
-
-def golden_vectors(model: bytes, contract: Contract) -> dict[str, np.ndarray]:
-    """Waveforms as int16 (full scale 32768), and embeddings and chroma as ONNX Runtime gives them on the CPU."""
-    session = reference_session(model)
-    golden = {}
-    for seed, (name, duration_s) in enumerate(GOLDEN_S.items()):
-        pcm = np.round(melody(round(duration_s * SAMPLE_RATE), seed) * 32767).astype(np.int16)
-        waveform = _long_enough(pcm, contract.minimum_samples)
-        golden[f"{name}_waveform"] = pcm
-        golden[f"{name}_embedding"], *chroma = (rows[0] for rows in session.run(None, {INPUT: waveform[None]}))
-        for frames in chroma:  # one array with a second stage, else none
-            n_frames = (1 + len(pcm) // contract.front_end.hop_length) // CHROMA_FRAME_HOPS
-            golden[f"{name}_chroma"] = frames[:n_frames]
-    return golden
-
-
-def golden_cqts(shipped: InferenceModel, golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The pooled CQT (n_bins, T) of every golden waveform: ``model_cqt.onnx`` gives the same embeddings for them."""
-    cqts = {}
-    for name in GOLDEN_S:
-        waveform = _long_enough(golden[f"{name}_waveform"], shipped.config.minimum_samples)
-        with torch.inference_mode():
-            cqts[f"{name}_cqt"] = shipped.pool_cqt(torch.from_numpy(waveform)[None])[0].numpy()
-    return cqts
-
-
-def _long_enough(pcm: np.ndarray, minimum_samples: int) -> np.ndarray:
-    """A waveform of int16 as float32, repeated in whole copies if it is short."""
-    return np.tile(pcm.astype(np.float32) / 32768, -(-minimum_samples // len(pcm)))
-
-
-def model_card(
-    contract: Contract, network: Network, parity: Parity, facts: Mapping[str, str], cqt: bool, int8: Int8Cost | None
-) -> str:
-    front_end = contract.front_end
-    moved = [f"{bins * 12 / front_end.bins_per_octave:g}" for bins in network.transpositions]
-    listed = " and ".join(filter(None, (", ".join(moved[:-1]), moved[-1])))
-    averaged = "" if network.transpositions == (0,) else f" (mean over transpositions by {listed} semitones)"
-    full = Network()
-    reduced = (network.stage_blocks, network.base_width) != (full.stage_blocks, full.base_width)
-    size = f"{', '.join(map(str, network.stage_blocks))} blocks, {network.base_width} channels wide"
-    cqt_row = (
-        f"| `{MODEL_CQT}` | the same network from `cqt`, float32, (batch, {front_end.n_bins}, frames), frames at least "
-        f"{SHORTEST_FRAMES}: magnitude as `abs(librosa.cqt(..., hop_length={front_end.hop_length}))`, mean over whole "
-        f"blocks of {front_end.time_pooling}, at any level |\n"
-    )
-    chroma = contract.chroma
-    chroma_row = chroma and (
-        f"| output | `chroma`, float32, (batch, frames, {chroma.channels}), in [0, 1], one frame per "
-        f"{chroma.frame_samples} samples: groups of twelve pitch classes, C first, of {', '.join(chroma.groups)}. A "
-        "second stage aligns it. Of a waveform that was repeated, only the frames of its own length count |\n"
-        f"| chroma_id | `{chroma.chroma_id}` |\n"
-    )
-    chroma_use = "This bundle has no second stage: it gives no chroma."
-    if chroma:
-        hop, frame = front_end.hop_length, chroma.frame_samples
-        chroma_use = (
-            "Chroma is for a second stage, which aligns two recordings; whoever compares embeddings alone may ignore "
-            "it. It\ncompares only within one `chroma_id`. Keep its first "
-            f"(1 + samples // {hop}) * {hop} // {frame} frames, counting the\nsamples of the recording before it was "
-            "repeated. That of `golden.npz` comes back within "
-            f"{CHROMA_TOLERANCE:g}."
-        )
-    return Template(_template("MODEL_CARD.md").read_text(encoding="utf-8")).substitute(
-        name=contract.name,
-        model_id=contract.model_id,
-        licence=contract.licence,
-        contract_version=contract.contract_version,
-        dim=contract.embedding_dim,
-        sample_rate=contract.sample_rate,
-        minimum_s=f"{contract.minimum_samples / contract.sample_rate:.1f}",
-        shortest_s=f"{contract.shortest_samples / contract.sample_rate:g}",
-        silence_peak=f"{contract.silence_peak:g}",
-        n_bins=front_end.n_bins,
-        hop_length=front_end.hop_length,
-        frame_s=f"{front_end.frame_s:.2f}",
-        scale=front_end.scale,
-        silence=", silence at both ends skipped" if front_end.silence == "skipped" else "",
-        transpositions=averaged,
-        backbone=f"ResNet-IBN of {size} (the paper: 3, 4, 6, 3 and 64)" if reduced else "ResNet50-IBN",
-        final="no further layer" if network.feature_dim is None else "one linear layer",
-        cqt_row=cqt_row if cqt else "",
-        chroma_row=chroma_row or "",
-        chroma_use=chroma_use,
-        opset=contract.opset,
-        arithmetic=(
-            "convolutions in int8 (activations of 8 bits, weights of 7), all else in float32"
-            if int8
-            else "weights in half precision, arithmetic in float32"
-        ),
-        processor_row=PROCESSOR_ROW if int8 else "",
-        tolerance=f"{contract.parity_tolerance:g}",
-        parity_tolerance=f"{TOLERANCE:g}",
-        int8_cost=_int8_cost(int8) if int8 else "",
-        difference=f"{parity.largest_difference:.1e}",
-        rounding_cosine=f"{parity.rounding_cosine:.6f}",
-        facts="\n".join(f"| {key} | {value} |" for key, value in (facts or {"Weights": "not stated"}).items()),
-        packages=", ".join(f"{name} {version}" for name, version in contract.packages.items()),
-    )
-
-
-def _int8_cost(cost: Int8Cost) -> str:
-    return (
-        f"* int8 against the network in float on {cost.source}: MAP {cost.map_float:.4f} in float, {cost.map_int8:.4f} "
-        f"in int8; smallest\n  cosine between the two embeddings of a track: {cost.smallest_cosine:.4f}. The bundle is "
-        f"written only if MAP falls by at most {LARGEST_LOSS:g}.\n"
-        f"* Largest difference between int8 kernels and the same arithmetic in float: {cost.largest_difference:.1e}.\n"
-    )
-
-
-def _template(name: str) -> Path:
-    return Path(str(resources.files("bytecover2_milvus.export") / name))
