@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -206,39 +206,17 @@ def evaluate(
     -----
     Memory is a float64 copy of the embeddings, a block of 64 MiB, and at most one query's segments times n_rows.
     """
-    embeddings = np.asarray(embeddings)
-    asking = embeddings if queries is None else np.asarray(queries)
-    track_id, work_id = np.asarray(track_ids, dtype=np.str_), np.asarray(work_ids, dtype=np.str_)  # (n_rows,)
-    if embeddings.ndim != 2 or not len(embeddings) == len(track_id) == len(work_id):
-        raise ValueError(
-            f"embeddings {embeddings.shape}, {len(work_id)} work_ids, {len(track_id)} track_ids: one of each per row"
-        )
-    if asking.shape != embeddings.shape:
-        raise ValueError(f"queries {asking.shape}, embeddings {embeddings.shape}: a query for every row needed")
-    for name, unit in (("embeddings", embeddings), ("queries", asking)):
-        if not np.all(np.abs(np.linalg.norm(unit, axis=1) - 1) < 1e-3):  # NaN is not below either
-            raise ValueError(f"{name}: every row must be finite and of unit norm")
-
-    order = np.argsort(track_id, kind="stable")  # segments of a track side by side, tracks as they rank in a tie
-    rows = embeddings[order].astype(np.float64)  # (n_rows, D)
-    asking = rows if queries is None else asking[order].astype(np.float64)  # (n_rows, D)
-    tracks, first_row, n_segments = np.unique(track_id[order], return_index=True, return_counts=True)  # (n_tracks,)
-    works, work = np.unique(work_id[order][first_row], return_inverse=True)  # (n_works,), (n_tracks,)
-    mixed = np.repeat(works[work], n_segments) != work_id[order]
-    if mixed.any():
-        raise ValueError(f"track {str(track_id[order][mixed][0])!r} has segments of two works; a track belongs to one")
-    role = np.asarray([""] * len(rows) if roles is None else roles, dtype=np.str_)
-    if len(role) != len(rows) or not np.isin(role, ("", "query", "gallery")).all():
-        raise ValueError(f"{len(role)} roles of {len(rows)} rows: each is query, gallery or empty")
-    role = role[order][first_row]  # (n_tracks,)
-    ranked = role != "query"  # is a candidate
+    arranged = _arrange(embeddings, work_ids, track_ids, queries, roles)
+    tracks, works, work = arranged.tracks, arranged.works, arranged.work
+    ranked = arranged.role != "query"  # is a candidate
     n_relevant = np.bincount(work, weights=ranked)[work] - ranked
-    has_cover = np.flatnonzero((n_relevant > 0) & (works[work] != "") & (role != "gallery"))
+    has_cover = np.flatnonzero((n_relevant > 0) & (works[work] != "") & (arranged.role != "gallery"))
     if has_cover.size == 0:
         raise ValueError("no query: no work has two tracks; give the work_id of at least two tracks of a work")
 
     ranks: list[NDArray[np.int64]] = []
-    for query, similarity in zip(has_cover, _similarities(asking, rows, n_segments, has_cover), strict=True):
+    similarities = _similarities(arranged.asking, arranged.rows, arranged.n_segments, has_cover)
+    for query, similarity in zip(has_cover, similarities, strict=True):
         ranked[query], was_ranked = True, ranked[query]
         here = np.flatnonzero(ranked)  # the candidates, and the query
         ranked[query] = was_ranked
@@ -263,6 +241,53 @@ def evaluate(
         first_ranks=first_ranks,
         query_track_ids=tracks[has_cover],
     )
+
+
+class _Arranged(NamedTuple):
+    """Rows by track: segments of a track side by side, tracks as they rank in a tie."""
+
+    rows: NDArray[np.float64]  # (n_rows, D), of candidates
+    asking: NDArray[np.float64]  # (n_rows, D), of queries
+    n_segments: NDArray[np.int64]  # (n_tracks,)
+    tracks: NDArray[np.str_]  # (n_tracks,): track_ids, ascending
+    works: NDArray[np.str_]  # (n_works,): work_ids, ascending
+    work: NDArray[np.int64]  # (n_tracks,): the place in `works` of each track's work
+    role: NDArray[np.str_]  # (n_tracks,)
+
+
+def _arrange(
+    embeddings: NDArray[np.floating],
+    work_ids: Sequence[str],
+    track_ids: Sequence[str],
+    queries: NDArray[np.floating] | None,
+    roles: Sequence[str] | None,
+) -> _Arranged:
+    """The rows that `evaluate` is given, checked and sorted; raises as `evaluate`."""
+    embeddings = np.asarray(embeddings)
+    asking = embeddings if queries is None else np.asarray(queries)
+    track_id, work_id = np.asarray(track_ids, dtype=np.str_), np.asarray(work_ids, dtype=np.str_)  # (n_rows,)
+    if embeddings.ndim != 2 or not len(embeddings) == len(track_id) == len(work_id):
+        raise ValueError(
+            f"embeddings {embeddings.shape}, {len(work_id)} work_ids, {len(track_id)} track_ids: one of each per row"
+        )
+    if asking.shape != embeddings.shape:
+        raise ValueError(f"queries {asking.shape}, embeddings {embeddings.shape}: a query for every row needed")
+    for name, unit in (("embeddings", embeddings), ("queries", asking)):
+        if not np.all(np.abs(np.linalg.norm(unit, axis=1) - 1) < 1e-3):  # NaN is not below either
+            raise ValueError(f"{name}: every row must be finite and of unit norm")
+    role = np.asarray([""] * len(embeddings) if roles is None else roles, dtype=np.str_)  # (n_rows,)
+    if len(role) != len(embeddings) or not np.isin(role, ("", "query", "gallery")).all():
+        raise ValueError(f"{len(role)} roles of {len(embeddings)} rows: each is query, gallery or empty")
+
+    order = np.argsort(track_id, kind="stable")
+    tracks, first_row, n_segments = np.unique(track_id[order], return_index=True, return_counts=True)
+    works, work = np.unique(work_id[order][first_row], return_inverse=True)
+    mixed = np.repeat(works[work], n_segments) != work_id[order]
+    if mixed.any():
+        raise ValueError(f"track {str(track_id[order][mixed][0])!r} has segments of two works; a track belongs to one")
+    rows = embeddings[order].astype(np.float64)
+    asking = rows if queries is None else asking[order].astype(np.float64)
+    return _Arranged(rows, asking, n_segments, tracks, works, work, role[order][first_row])
 
 
 def bootstrap_interval(
