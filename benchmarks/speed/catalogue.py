@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from benchmarks.quality.neighbourhood import Embeddings, Neighbourhood, compare
 from bytecover2_milvus.embedding.bundle import default_bundle, open_bundle
 from bytecover2_milvus.embedding.embedder import Embedder
+from bytecover2_milvus.milvus.calls import call_with_retry
 from bytecover2_milvus.milvus.collection import TrackCollection
-from bytecover2_milvus.milvus.connection import call_with_retry, close, connect
+from bytecover2_milvus.milvus.connection import close, connect
 from bytecover2_milvus.milvus.index import LOAD_TIMEOUT_S, await_index
 from bytecover2_milvus.milvus.schema import BODY, Features, Row
 from bytecover2_milvus.songs.arrange.arrangement import arrange

@@ -121,7 +121,7 @@ def query(
     from ..embedding.query import embed_query
     from ..errors import AudioError, ChromaError
     from ..milvus.collection import TrackCollection
-    from ..milvus.connection import and_filter
+    from ..milvus.filters import and_filter
     from ..milvus.schema import WHOLE_TRACKS
     from ..pages.match_files import WRITERS
     from ..pages.matches import Asked, matches_page

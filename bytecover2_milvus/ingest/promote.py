@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 from ..errors import CollectionError, CollectionMissing
 from ..manifest import Track
 from ..milvus.alias import aliases_of, collection_behind, has_collection, list_collections, name_for, set_property
+from ..milvus.calls import call_with_retry
 from ..milvus.collection import TrackCollection
-from ..milvus.connection import call_with_retry
 from ..milvus.properties import CHROMA_ID, MODEL_ID, PREVIOUS
 from ..milvus.schema import STORED, Row, read_row
 from .batch import IngestRecord

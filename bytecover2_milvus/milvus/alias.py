@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CollectionError, CollectionMismatch, CollectionMissing
-from .connection import call_with_retry, collections_of, is_embedded
+from .calls import call_with_retry
+from .connection import collections_of, is_embedded
 from .properties import MODEL_ID
 from .schema import FIELDS, SECOND_STAGE
 

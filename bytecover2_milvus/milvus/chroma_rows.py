@@ -14,7 +14,7 @@ from ..alignment.qmax import ALIGNMENT
 from ..errors import CollectionError, CollectionMismatch
 from .alias import set_property
 from .cohort import SIZE, CohortTrack, StoredChroma, cohort_tracks
-from .connection import and_filter, quote
+from .filters import and_filter, quote
 from .properties import CHROMA_CHANNELS, CHROMA_ID, FULL_COHORT
 from .schema import FEATURES, SECOND_STAGE, WHOLE_TRACKS, Features, read_features
 from .stored_rows import StoredRows

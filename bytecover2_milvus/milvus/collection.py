@@ -26,8 +26,10 @@ from ..audio.segments import Segments
 from ..embedding.query import Query
 from ..errors import CollectionError, CollectionMismatch
 from .alias import aliases_of, collection_behind, describe_ours, has_collection, name_for, set_property
+from .calls import call_with_retry
 from .chroma_rows import ChromaRows
-from .connection import and_filter, call_with_retry, is_embedded, quote
+from .connection import is_embedded
+from .filters import and_filter, quote
 from .index import ensure_index, ensure_loaded, index_progress, load_state, memory_bytes
 from .properties import (
     CONTRACT_VERSION,

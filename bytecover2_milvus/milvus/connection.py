@@ -1,4 +1,4 @@
-"""Milvus as this package talks to it: connections, a time limit on every call, every failure as a `CollectionError`.
+"""Connections to Milvus: to a server, or to an embedded Milvus Lite in this process.
 
 An embedded Milvus Lite is a folder whose name ends in ``.db``; a server is an ``http://`` or ``https://`` address.
 """
@@ -6,45 +6,26 @@ An embedded Milvus Lite is a folder whose name ends in ``.db``; a server is an `
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-import re
 import socket
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 from weakref import WeakKeyDictionary
 
-from ..errors import CollectionError, CollectionLocked, CollectionMissing, InputRefused, MilvusUnavailable
+from ..errors import CollectionError, CollectionLocked, MilvusUnavailable
 from ..extras import why_not_imported
+from .calls import call_with_retry
+from .filters import and_filter as and_filter  # public here, too
+from .filters import quote as quote
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 CONNECT_TIMEOUT_S = 5.0
-CALL_TIMEOUT_S = 30  # whole seconds: pymilvus waits for an index without limit if it is given a float
 DEFAULT_PORTS = {"http": 19530, "https": 443}  # what pymilvus takes where the address names none
-
-# Milvus' own error codes.
-CONNECT_FAILED = 2
-COLLECTION_NOT_FOUND = 100
-INVALID_INPUT = frozenset({6, 1100})  # of Milvus Lite, of a server
-NOT_LOADED = 101
-# Of a server in its first seconds: a replica, channel, segment or node is not there yet (merr/errors.go in Milvus).
-NOT_READY = frozenset({NOT_LOADED, 401, 500, 501, 503, 601, 602, 901, 902, 903, 905})
-PAUSE_S = 0.5
-
-_Answer = TypeVar("_Answer")
-
-# What opens, closes or quotes in a filter. Strings end as in Milvus' own grammar (internal/parser/planparserv2/Plan.g4)
-# and in Milvus Lite's, neither of which has comments; a quote by itself opens a string that does not end.
-_BRACKETS = {"(": ")", "[": "]", "{": "}"}
-_DELIMITERS = re.compile(r"""(?s)"(?:[^"\\\r\n]|\\.)*"|'(?:[^'\\\r\n]|\\.)*'|["'()\[\]{}]""")
-
-_ESCAPES = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
 class _Opened(NamedTuple):
@@ -52,9 +33,9 @@ class _Opened(NamedTuple):
     database: str
 
 
-# What each client of `connect` holds open of embedded folders: closing a client leaves its Milvus Lite running.
+# The embedded folder of each client of `connect`; closing a client leaves its Milvus Lite running.
 _opened: WeakKeyDictionary[MilvusClient, _Opened] = WeakKeyDictionary()
-_started: set[Path] = set()  # whose Milvus Lite runs because of `connect`
+_started: set[Path] = set()  # folders whose Milvus Lite was started by `connect`
 
 
 def connect(
@@ -175,82 +156,6 @@ def collections_of(client: MilvusClient) -> list[str]:
         return names
     except MilvusLiteError as error:
         raise CollectionError(f"list_collections: {error}") from error
-
-
-def quote(value: str | Iterable[str]) -> str:
-    """A string, or a list of strings, as a literal of Milvus' filter language.
-
-    Only what would end the literal is escaped: Milvus Lite and the server know few other escapes in common.
-    """
-    if isinstance(value, str):
-        return '"' + value.translate(_ESCAPES) + '"'
-    return f"[{', '.join(map(quote, value))}]"
-
-
-def and_filter(filter: str, condition: str) -> str:
-    """Rows that pass a user's filter and also a condition of ours, which the filter cannot get around.
-
-    Raises
-    ------
-    CollectionError
-        If a bracket or a string of `filter` does not end, or ends what it did not begin. A server reads such a filter
-        up to there and ignores the rest, so ``size > 0) or (id != ""`` would lift the condition.
-    """
-    if not filter.strip():
-        return condition
-    expected: list[str] = []
-    for delimiter in _DELIMITERS.findall(filter):
-        if delimiter in _BRACKETS:
-            expected.append(_BRACKETS[delimiter])
-        elif len(delimiter) == 1 and (not expected or delimiter != expected.pop()):
-            raise CollectionError(f"filter {filter!r}: a {delimiter} too many; write texts in double quotes")
-    if expected:
-        raise CollectionError(f"filter {filter!r}: a {expected[-1]} is missing at the end")
-    return f"({filter}) and {condition}" if condition else f"({filter})"
-
-
-def call_with_retry(method: Callable[..., _Answer], /, *, timeout_s: int = CALL_TIMEOUT_S, **kwargs: Any) -> _Answer:
-    """The answer of a method of `MilvusClient` within a time limit.
-
-    A server that went away, or is back and not ready yet, is waited for, at most `CALL_TIMEOUT_S`.
-
-    Raises
-    ------
-    MilvusUnavailable, CollectionMissing, InputRefused, CollectionError
-        In one line, with Milvus' reason.
-    """
-    import grpc
-    from pymilvus import MilvusException
-    from pymilvus.exceptions import DataNotMatchException, ParamError
-
-    give_up = time.monotonic() + min(timeout_s, CALL_TIMEOUT_S)
-    while True:
-        try:
-            return method(timeout=timeout_s, **kwargs)
-        except MilvusException as error:
-            code, text, cause = error.code, error.message, error
-        except grpc.RpcError as error:
-            code, text, cause = error.code(), error.details(), error
-        if code not in NOT_READY | {CONNECT_FAILED} or time.monotonic() > give_up:
-            break
-        time.sleep(PAUSE_S)
-        if code == NOT_LOADED:  # a server that was killed may have forgotten that it was
-            with contextlib.suppress(MilvusException, grpc.RpcError):
-                client: MilvusClient = getattr(method, "__self__")  # noqa: B009 (a callable need not have one)
-                client.load_collection(kwargs["collection_name"], timeout=timeout_s)
-    name = kwargs.get("collection_name", "")
-    what = f"{method.__name__} in collection {name}" if name else method.__name__
-    reason = "; ".join(line.strip() for line in (text or f"error {code}").splitlines() if line.strip(" ^"))
-    if code in NOT_READY:
-        raise MilvusUnavailable(f"{what}: Milvus is not ready ({reason}); run again when it is") from cause
-    if code in (CONNECT_FAILED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        raise MilvusUnavailable(f"{what}: Milvus does not answer ({reason}); run again when it is back") from cause
-    if code == COLLECTION_NOT_FOUND:
-        raise CollectionMissing(f"{name}: no collection of that name, or no more") from cause
-    if code in INVALID_INPUT or isinstance(cause, (DataNotMatchException, ParamError)):
-        raise InputRefused(f"{what}: {reason}") from cause
-    advice = "; make room, then run again" if os.strerror(errno.ENOSPC) in reason else ""
-    raise CollectionError(f"{what}: {reason}{advice}") from cause
 
 
 def without_password(uri: str) -> str:

@@ -10,7 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CollectionError
-from .connection import call_with_retry, embedded_folder, is_embedded
+from .calls import call_with_retry
+from .connection import embedded_folder, is_embedded
 from .schema import BODY
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ import numpy as np
 from ..embedding.milvus_function import ByteCover2EmbeddingFunction, Recording
 from ..errors import CollectionError, CollectionMismatch, CollectionMissing
 from .alias import has_collection
-from .connection import and_filter, call_with_retry
+from .calls import call_with_retry
+from .filters import and_filter
 from .index import ensure_loaded, search_params
 from .properties import MODEL_ID
 from .search import MAX_HITS

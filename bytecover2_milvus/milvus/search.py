@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..audio.segments import Segments
 from ..embedding.query import Query
-from .connection import call_with_retry
+from .calls import call_with_retry
 from .index import EXACT, search_params
 from .schema import FIELDS
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ..audio.decode_pool import hash_content
 from ..audio.limits import open_regular
-from .connection import and_filter, call_with_retry, quote
+from .calls import call_with_retry
 from .evaluate import StoredTracks
+from .filters import and_filter, quote
 from .schema import DAMAGED, STORED, WHOLE_TRACKS, Row, is_whole, read_row
 from .search import MAX_HITS
 

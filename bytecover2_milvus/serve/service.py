@@ -22,7 +22,7 @@ from ..config import SAMPLE_RATE
 from ..embedding.query import Query, embed_query
 from ..errors import BytecoverError, CollectionError
 from ..labels import LabelsFile
-from ..milvus.connection import and_filter
+from ..milvus.filters import and_filter
 from ..parallel import uninterrupted
 from ..second_stage.answer import Answer, Question
 from .decoders import Decoders, TooSlow

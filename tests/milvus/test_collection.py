@@ -28,8 +28,9 @@ from bytecover2_milvus.errors import (
 from bytecover2_milvus.manifest import Track
 from bytecover2_milvus.milvus.alias import drop_collection, has_collection, list_collections
 from bytecover2_milvus.milvus.collection import TrackCollection
-from bytecover2_milvus.milvus.connection import close, connect, connected, embedded_folder, is_embedded, quote
+from bytecover2_milvus.milvus.connection import close, connect, connected, embedded_folder, is_embedded
 from bytecover2_milvus.milvus.evaluate import StoredTracks
+from bytecover2_milvus.milvus.filters import quote
 from bytecover2_milvus.milvus.index import await_index
 from bytecover2_milvus.milvus.properties import CONTRACT_VERSION, MODEL_ID
 from bytecover2_milvus.milvus.schema import (
