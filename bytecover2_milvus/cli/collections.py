@@ -11,7 +11,8 @@ import click
 
 from ..options import device_option
 from ..terminal import printable, progress_bar, say
-from .options import MilvusTarget, bundle_option, milvus_options, open_milvus, segment_options
+from .milvus_target import MilvusTarget, milvus_options, open_milvus
+from .options import bundle_option, segment_options
 from .output import InOrder, print_json
 from .tables import for_programs, listing_options, print_table
 

@@ -13,7 +13,8 @@ import click
 
 from ..options import device_option
 from ..terminal import printable, progress_bar
-from .options import MilvusTarget, bundle_option, open_milvus
+from .milvus_target import MilvusTarget, open_milvus
+from .options import bundle_option
 from .output import verdict_cells
 from .tables import print_table
 

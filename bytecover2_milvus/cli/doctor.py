@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 import click
 
 from ..check import Check
-from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
+from .milvus_target import MilvusTarget, collection_option, milvus_options, open_milvus
+from .options import bundle_option
 from .output import print_json
 from .tables import listing_options, print_table
 

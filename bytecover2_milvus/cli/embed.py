@@ -12,7 +12,8 @@ import click
 
 from ..options import device_option
 from ..terminal import progress_bar, say
-from .options import bundle_option, limits_options, manifest_options, segment_options, tracks_at
+from .inputs import tracks_at
+from .options import bundle_option, limits_options, manifest_options, segment_options
 from .output import about
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..terminal import progress_bar, say
-from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
+from .milvus_target import MilvusTarget, collection_option, milvus_options, open_milvus
+from .options import bundle_option
 from .output import print_json
 from .tables import listing_options, print_table
 

@@ -9,7 +9,8 @@ import click
 
 from ..options import device_option
 from ..terminal import say
-from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
+from .milvus_target import MilvusTarget, collection_option, milvus_options, open_milvus
+from .options import bundle_option
 
 if TYPE_CHECKING:
     from ..embedding.embedder import Embedder

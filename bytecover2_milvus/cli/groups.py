@@ -11,7 +11,8 @@ import click
 
 from ..terminal import progress_bar, say
 from .collections import confirm, yes_option
-from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
+from .milvus_target import MilvusTarget, collection_option, milvus_options, open_milvus
+from .options import bundle_option
 from .output import print_json
 from .tables import listing_options, print_table
 

@@ -18,16 +18,9 @@ from ..terminal import say
 from .collections import yes_option
 from .ingest_checks import check_options
 from .ingest_pass import Destination, IngestPass, reported_when_cut_off
-from .options import (
-    MilvusTarget,
-    bundle_option,
-    collection_option,
-    limits_options,
-    manifest_options,
-    milvus_options,
-    segment_options,
-    tracks_at,
-)
+from .inputs import tracks_at
+from .milvus_target import MilvusTarget, collection_option, milvus_options
+from .options import bundle_option, limits_options, manifest_options, segment_options
 
 if TYPE_CHECKING:
     from ..audio.limits import Limits

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import STANDARD_INPUT
+from .inputs import STANDARD_INPUT
 
 
 def check_options(

@@ -15,7 +15,7 @@ import click
 
 from ..terminal import progress_bar, say
 from .collections import confirm
-from .options import MilvusTarget, open_milvus
+from .milvus_target import MilvusTarget, open_milvus
 from .output import print_json
 
 if TYPE_CHECKING:

@@ -12,17 +12,9 @@ import click
 
 from ..options import device_option
 from ..terminal import printable, progress_bar
-from .options import (
-    STANDARD_INPUT,
-    MilvusTarget,
-    audio_at,
-    bundle_option,
-    collection_option,
-    limits_options,
-    milvus_options,
-    open_milvus,
-    segment_options,
-)
+from .inputs import STANDARD_INPUT, audio_at
+from .milvus_target import MilvusTarget, collection_option, milvus_options, open_milvus
+from .options import bundle_option, limits_options, segment_options
 from .output import STRETCH_CELLS, VERDICT_CELLS, about, print_json, verdict_cells
 from .tables import for_programs, listing_options, print_table
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from ..options import device_option
-from .options import MilvusTarget, bundle_option, collection_option, milvus_options, open_milvus
+from .milvus_target import MilvusTarget, collection_option, milvus_options, open_milvus
+from .options import bundle_option
 
 _MIB = 2**20
 

@@ -22,7 +22,7 @@ from pymilvus import MilvusClient
 
 from benchmarks.milvus_server import MilvusServer
 from bytecover2_milvus.cli import main
-from bytecover2_milvus.cli.options import MilvusTarget
+from bytecover2_milvus.cli.milvus_target import MilvusTarget
 from bytecover2_milvus.errors import MilvusUnavailable
 from bytecover2_milvus.milvus.connection import close, connect, without_password
 

@@ -24,7 +24,7 @@ from bytecover2_milvus.alignment.chroma import fold, to_levels
 from bytecover2_milvus.audio.load import load_audio
 from bytecover2_milvus.cli import main
 from bytecover2_milvus.cli.explain import stored_track
-from bytecover2_milvus.cli.options import MilvusTarget
+from bytecover2_milvus.cli.milvus_target import MilvusTarget
 from bytecover2_milvus.config import SAMPLE_RATE, FrontEnd
 from bytecover2_milvus.embedding.contract import ChromaFacts
 from bytecover2_milvus.embedding.embedder import Embedder, Heard
