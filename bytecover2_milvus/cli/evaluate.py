@@ -134,7 +134,8 @@ def _write_page(
     verdicts: Thresholds | None,
 ) -> None:
     from ..atomic import atomic_write
-    from ..pages.evaluation import MOST_QUERIES, Report, evaluation_page, shown
+    from ..pages.evaluation import MOST_QUERIES, Report, evaluation_page
+    from ..pages.mistakes import shown
 
     worst = shown(survey.worst(both or first, MOST_QUERIES), covers, survey)
     text = evaluation_page(Report(first, both, survey, verdicts, worst), name, page.parent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,36 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alignment.score import expected_calibration_error, reliability
-from ..alignment.verdict import probability
-from ..second_stage.explain import Stretch, clock
-from ..second_stage.survey import BINS, Candidate, Mistake, Survey, precision_and_recall, works_found
-from .cards import card, card_row, cards_page
+from ..second_stage.survey import BINS, Survey, precision_and_recall, works_found
+from .cards import cards_page
 from .charts import Tick, area, chart, dots, key, line
 from .document import escape
-from .pair import Named, Shared, address_of, compare_button, play_button, shared_in_words, verdict_of
+from .mistakes import Shown, mistake_card
 
 if TYPE_CHECKING:
     from ..metrics import Evaluation
-    from ..milvus.collection import TrackCollection
-    from ..milvus.schema import Row
     from ..second_stage.judgements import Thresholds
 
-MOST_QUERIES = 50  # of the page, the worst
+MOST_QUERIES = 50  # on the page: the worst
 MOST_WORKS = 200
-LOG_ODDS = 10.0  # of the charts, to both sides: 1 in 20 000
+LOG_ODDS = 10.0  # at both ends of the charts: 1 in 20 000
 SCORE_BINS = 200
 ODDS_TICKS = (0.0001, 0.01, 0.5, 0.99, 0.9999)
-BARS = 40  # of a distribution at most, each of several bins
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A mistake with what a page needs to show it; rows and stretches may be missing."""
-
-    mistake: Mistake
-    rows: Mapping[str, Row]  # by track_id
-    wrong: Stretch | None = None  # where the query runs in the track that was ranked above
-    right: Stretch | None = None
+BARS = 40  # of a distribution at most; each has several bins
 
 
 @dataclass(frozen=True)
@@ -57,21 +43,6 @@ class Report:
     def result(self) -> Evaluation:
         """The evaluation that the report is of."""
         return self.both or self.first
-
-
-def shown(mistakes: Sequence[Mistake], collection: TrackCollection, survey: Survey) -> list[Shown]:
-    """Mistakes with the names of their tracks, and with where the query runs in both of them where it was aligned."""
-    ids = {name for one in mistakes for name in (one.track_id, one.wrong.track_id, one.right.track_id)}
-    rows = {row.track_id: row for row in collection.rows_of(sorted(ids))} if ids else {}
-    found = []
-    for one in mistakes:
-        pair = (one.wrong, one.right)
-        stretches: list[Stretch | None] = [None, None]
-        if survey.judge:
-            names, similarities = [of.track_id for of in pair], [of.similarity for of in pair]
-            stretches = survey.judge.reranker.stored_stretches(one.track_id, names, similarities)
-        found.append(Shown(one, rows, *stretches))
-    return found
 
 
 def evaluation_page(report: Report, name: str, folder: Path) -> str:
@@ -92,7 +63,7 @@ def evaluation_page(report: Report, name: str, folder: Path) -> str:
     return cards_page(
         "Evaluation",
         name,
-        (_card(one, number, folder) for number, one in enumerate(report.worst, 1)),
+        (mistake_card(one, number, folder) for number, one in enumerate(report.worst, 1)),
         title=f"{name}: evaluation",
         summary=f"MAP {result.map:.3f} by {stages}: {result.queries:,} queries of {_number(_n_works(result), 'work')}"
         f" among {result.tracks:,} tracks",
@@ -289,54 +260,6 @@ def _even_ticks(low: float, high: float) -> list[Tick]:
     first = int(np.ceil(low / step - 1e-9))
     last = int(np.floor(high / step + 1e-9))
     return [((i * step - low) / (high - low), f"{i * step:.2g}") for i in range(first, last + 1)]
-
-
-def _card(one: Shown, number: int, folder: Path) -> str:
-    mistake = one.mistake
-    query = _named(mistake.track_id, one.rows, folder)
-    facts = [f"average precision {mistake.average_precision:.2f}", f"work {mistake.work_id}"]
-    heading = card_row(
-        '<span class="query">The query</span>', *_about(mistake.track_id, "", one.rows), "", play_button(query)
-    )
-    kind = "Another work" if mistake.wrong.work_id else "A track of unknown work"
-    rows = [
-        heading,
-        _row(mistake.wrong, f'<b class="other-work">{kind}</b>, ranked for', query, one.wrong, one.rows, folder),
-        _row(mistake.right, '<b class="same">The same work</b> as', query, one.right, one.rows, folder),
-    ]
-    return card(number, query.name, " · ".join(facts), rows, unsettled=mistake.wrong.rank == 1)
-
-
-def _row(
-    candidate: Candidate, kind: str, query: Named, stretch: Stretch | None, rows: Mapping[str, Row], folder: Path
-) -> str:
-    this = _named(candidate.track_id, rows, folder)
-    share = None if candidate.score is None else probability(candidate.score)
-    verdict = verdict_of(kind, query.name, share, candidate.score, candidate.similarity)
-    buttons = play_button(this)
-    if stretch is not None:
-        there = (stretch.query_start_s, stretch.query_end_s)
-        shared = Shared(stretch.start_s, stretch.end_s, *there, stretch.transposition, stretch.tempo_ratio)
-        verdict += shared_in_words(shared)
-        buttons = compare_button(this, query, shared) + buttons
-    about, path = _about(candidate.track_id, candidate.work_id, rows)
-    return card_row(f"{candidate.rank:,}. {escape(this.name)}", about, path, verdict, buttons)
-
-
-def _named(track_id: str, rows: Mapping[str, Row], folder: Path) -> Named:
-    row = rows.get(track_id)
-    return (
-        Named(row.title or Path(row.path).name or track_id, address_of(row.path, folder))
-        if row
-        else Named(track_id, "")
-    )
-
-
-def _about(track_id: str, work_id: str, rows: Mapping[str, Row]) -> tuple[str, str]:
-    """Words beside a name, and the path."""
-    row = rows.get(track_id)
-    known = [row.artist, clock(row.duration_s)] if row else []
-    return " · ".join(filter(None, (*known, work_id and f"work {work_id}"))), row.path if row else ""
 
 
 def _n_works(result: Evaluation) -> int:

@@ -14,7 +14,8 @@ from written_tune import played, tune
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.metrics import evaluate
 from bytecover2_milvus.milvus.schema import Row
-from bytecover2_milvus.pages.evaluation import MOST_QUERIES, MOST_WORKS, Report, Shown, evaluation_page
+from bytecover2_milvus.pages.evaluation import MOST_QUERIES, MOST_WORKS, Report, evaluation_page
+from bytecover2_milvus.pages.mistakes import Shown
 from bytecover2_milvus.second_stage.explain import Stretch
 from bytecover2_milvus.second_stage.survey import Survey
 
