@@ -12,11 +12,9 @@ what it had acknowledged before.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CollectionError, CollectionMissing
@@ -25,10 +23,10 @@ from ..milvus.alias import aliases_of, collection_behind, has_collection, list_c
 from ..milvus.calls import call_with_retry
 from ..milvus.collection import TrackCollection
 from ..milvus.properties import CHROMA_ID, MODEL_ID, PREVIOUS
-from ..milvus.schema import STORED, Row, read_row
 from .batch import IngestRecord
 from .check_index import check
-from .pipeline import BATCH_SIZE, TRACKS_PER_LOOKUP, ingest
+from .difference import lacking, pending, track_of
+from .pipeline import BATCH_SIZE, ingest
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -40,8 +38,6 @@ STAGE = "bytecover2.promotion"
 FILLING = "filling"  # no alias has ever stood for it
 MOVED = "moved"  # the alias stands for it, or did not get to; the old collection is to be looked at once more
 DONE = "done"
-
-_FACTS = ("path", "work_id", "title", "artist", "metadata")
 
 
 @dataclass(frozen=True)
@@ -141,7 +137,7 @@ def promote(
         set_property(client, target.name, STAGE, MOVED)
         set_property(client, source.name, STAGE, DONE)  # it was in use
         _move(client, alias, source.name, target.name)
-        left_out += _follow_up(_pending(source, target, tally.failed), target, embedder, workers, tally)
+        left_out += _follow_up(pending(source, target, tally.failed), target, embedder, workers, tally)
     return _report(alias, source, target, tally, deleted, left_out, recall, files_asked, moved=not hold)
 
 
@@ -168,11 +164,6 @@ def roll_back(client: MilvusClient, alias: str) -> Rollback:
     return Rollback(alias, current.name, current.model_id, back.name, back.model_id, n_lacking)
 
 
-def lacking(source: TrackCollection, target: TrackCollection) -> Iterator[Row]:
-    """One row of each track of `source` that `target` has no row of."""
-    return (rows[0] for rows, known in _pairs(source, target) if not known)
-
-
 def _put_behind_alias(client: MilvusClient, alias: str) -> TrackCollection:
     """The collection behind `alias`, which becomes one if it is a collection's own name."""
     if not has_collection(client, alias):
@@ -190,6 +181,12 @@ def _put_behind_alias(client: MilvusClient, alias: str) -> TrackCollection:
 
 
 def _refuse_aliased(client: MilvusClient, name: str) -> None:
+    """Refuse the own name of a collection that an alias stands for.
+
+    Raises
+    ------
+    CollectionError
+    """
     if behind := aliases_of(client, name):
         raise CollectionError(f"{name}: the collection behind the alias {behind[0]}; name {behind[0]} instead")
 
@@ -204,10 +201,18 @@ def _restore_alias(client: MilvusClient, alias: str) -> None:
 
 
 def _own_name(alias: str, properties: dict[str, str]) -> str:
+    """The name of the collection with these properties behind `alias`."""
     return name_for(alias, properties[MODEL_ID], properties.get(CHROMA_ID, ""))
 
 
 def _target(client: MilvusClient, alias: str, embedder: Embedder) -> TrackCollection:
+    """The collection of the new model: that of a run that was cut off, or a new one.
+
+    Raises
+    ------
+    CollectionError
+        If an alias stands for it.
+    """
     name = name_for(alias, embedder.model_id, embedder.chroma_id)
     if has_collection(client, name):
         target = TrackCollection.open(client, name, embedder.model_id)
@@ -220,15 +225,15 @@ def _target(client: MilvusClient, alias: str, embedder: Embedder) -> TrackCollec
 
 
 def _finish(live: TrackCollection, alias: str, embedder: Embedder, workers: int | None, tally: _Tally) -> Promotion:
-    """The promotion finished, where the alias has moved already: mostly nothing is left to do.
+    """Finish a promotion whose alias has moved already; mostly nothing is left to do.
 
-    The new collection has been in use since: what it has of a track stays as it is.
+    The new collection has been in use since then, so tracks that it has stay as they are.
     """
     properties = _properties(live.client, live.name)
     if properties.get(STAGE) != MOVED or not has_collection(live.client, properties[PREVIOUS]):
         return _report(alias, live, live, tally)
     source = TrackCollection.open(live.client, properties[PREVIOUS])
-    missing = (_track(row) for row in lacking(source, live) if row.path)
+    missing = (track_of(row) for row in lacking(source, live) if row.path)
     left_out = _follow_up(missing, live, embedder, workers, tally)
     return _report(alias, source, live, tally, left_out=left_out, moved=True)
 
@@ -236,7 +241,7 @@ def _finish(live: TrackCollection, alias: str, embedder: Embedder, workers: int 
 def _follow_up(
     tracks: Iterator[Track], target: TrackCollection, embedder: Embedder, workers: int | None, tally: _Tally
 ) -> int:
-    """Embed what an ingest stored in the old collection just before the alias moved; how many tracks failed."""
+    """Embed tracks that an ingest stored in the old collection just before the alias moved; the number that failed."""
     before = len(tally.failed)
     tally.follow(ingest(tracks, embedder, target, workers=workers))
     set_property(target.client, target.name, STAGE, DONE)
@@ -246,8 +251,8 @@ def _follow_up(
 def _catch_up(
     source: TrackCollection, target: TrackCollection, embedder: Embedder, workers: int | None, tally: _Tally
 ) -> int:
-    """Embed what `target` lacks; how many tracks were stored."""
-    return tally.follow(ingest(_pending(source, target, tally.failed), embedder, target, workers=workers))
+    """Embed the tracks that `target` lacks or stores differently; the number that were stored."""
+    return tally.follow(ingest(pending(source, target, tally.failed), embedder, target, workers=workers))
 
 
 def _report(
@@ -267,7 +272,7 @@ def _report(
 
 
 class _Tally:
-    """The records of several passes, counted."""
+    """The number of tracks that several passes have stored, and the reasons of those that failed."""
 
     def __init__(self, watch: Callable[[IngestRecord], object]) -> None:
         self._watch = watch
@@ -288,44 +293,10 @@ class _Tally:
         return n_stored
 
 
-def _pairs(source: TrackCollection, target: TrackCollection) -> Iterator[tuple[list[Row], list[Row]]]:
-    """The rows of each track of `source`, and those that `target` has of it."""
-    for page in source.pages(STORED):
-        # The keys of a track's rows begin with the same hash: no other page has more of them.
-        tracks = iter(_by_track(map(read_row, page)).items())
-        while some := dict(islice(tracks, TRACKS_PER_LOOKUP)):
-            known = _by_track(target.rows_of(list(some)))
-            yield from ((rows, known.get(track_id, [])) for track_id, rows in some.items())
-
-
-def _by_track(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    tracks: dict[str, list[Row]] = {}
-    for row in rows:
-        tracks.setdefault(row.track_id, []).append(row)
-    return tracks
-
-
-def _pending(source: TrackCollection, target: TrackCollection, failed: dict[str, str]) -> Iterator[Track]:
-    """The tracks of `source` that `target` lacks or stores differently, except those that failed."""
-    for rows, known in _pairs(source, target):
-        row = rows[0]
-        if row.track_id in failed or not row.path:
-            continue
-        same_rows = {other.id for other in known} == {other.id for other in rows}
-        if not same_rows or any(getattr(row, fact) != getattr(other, fact) for other in known for fact in _FACTS):
-            yield _track(row)
-
-
-def _track(row: Row) -> Track:
-    """The track that `ingest` made the row of."""
-    names = (row.work_id, row.title, row.artist)
-    return Track(Path(row.path), row.track_id, *names, metadata=dict(row.metadata), from_file=row.from_file)
-
-
 def _delete_what_left(source: TrackCollection, target: TrackCollection, alias: str) -> int:
-    """Delete the tracks of `target` that were deleted from `source` meanwhile; how many rows there were.
+    """Delete the tracks of `target` that were deleted from `source` meanwhile; the number of rows.
 
-    Where an alias has stood for `target` before, they may have been ingested then: it is not for us to delete them.
+    If an alias has ever stood for `target`, they may have been ingested into it, so this is refused.
     """
     gone = [row.track_id for row in lacking(target, source)]
     stage = _properties(target.client, target.name).get(STAGE)  # asked only now: others promote too
@@ -338,6 +309,13 @@ def _delete_what_left(source: TrackCollection, target: TrackCollection, alias: s
 
 
 def _move(client: MilvusClient, alias: str, old: str, new: str) -> None:
+    """Let `alias` stand for the collection `new`.
+
+    Raises
+    ------
+    CollectionError
+        If it does not stand for `old` any more.
+    """
     live = collection_behind(client, alias)
     if live != old:
         raise CollectionError(
