@@ -29,13 +29,13 @@ AUTO = "auto"  # precision: the fastest that works where the training runs
 PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need a loss scaler, which a checkpoint does not hold
 
 # Bounds beyond which a configuration is a mistake, or made to exhaust memory.
-LOWEST_HZ = 8.0  # of the CQT: an octave below that of 16 Hz, the lowest of organs
-LONGEST_MINIMUM_S = 60.0  # that a recording may have to be repeated to
+LOWEST_HZ = 8.0  # of the CQT: an octave below 16 Hz, the lowest note of organs
+LONGEST_MINIMUM_S = 60.0  # seconds below which shorter recordings are repeated, at most
 WIDEST = 256  # channels of the stem: four times the paper's
 MOST_BLOCKS = 64  # of a group; ResNet-152 has 36
 TOML_BYTES = 1 << 16
 
-ENDLESS = 1 << 40  # steps that no run gets to
+ENDLESS = 1 << 40  # more steps than any run makes
 
 
 def _require(condition: bool, message: str) -> None:
@@ -53,7 +53,7 @@ class FrontEnd:
     fmin: float = 32.70319566257483  # Hz, C1
     time_pooling: int = 100  # CQT frames per input frame, section 3.1: 2.32 s
     scale: str = "linear"  # of the magnitude after division by the track's maximum
-    silence: str = "kept"  # at both ends of a recording; what is skipped is not embedded, chroma keeps it
+    silence: str = "kept"  # at both ends of a recording; skipped silence is not embedded, but stays in chroma
 
     def __post_init__(self) -> None:
         _require(self.time_pooling >= 1, f"time_pooling = {self.time_pooling}: must be at least 1 frame")
@@ -75,7 +75,7 @@ class FrontEnd:
         )
 
     def facts(self) -> dict[str, Any]:
-        """The settings as a contract names them: `silence` only where it is skipped, as none did once."""
+        """The settings as a contract names them; without `silence` where it is kept, as contracts were at first."""
         settings = dataclasses.asdict(self)
         if self.silence == "kept":
             del settings["silence"]
@@ -105,7 +105,7 @@ class Network:
     base_width: int = 64  # channels of the stem; the backbone ends with 32 times as many
     gem_exponent: float = 3.0  # initial value of the learned exponent
     gem_eps: float = 1e-6
-    transpositions: tuple[int, ...] = (0,)  # bins; what is embedded is the mean of a track's pooled embeddings in these
+    transpositions: tuple[int, ...] = (0,)  # bins; the pooled embeddings of a track in these are averaged
     maps: bool = False  # the note map's two maps are channels of the input beside the CQT; the paper has none
 
     def __post_init__(self) -> None:
@@ -133,7 +133,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Notes:
-    """The note map, which hears notes for the second stage; the paper has none."""
+    """The note map, which finds the notes that sound, for the second stage; the paper has none."""
 
     width: int = 0  # channels between its blocks; 0 is no note map
     blocks: int = 4  # residual blocks, each of which sees two octaves further either way
@@ -149,11 +149,11 @@ class Training:
     """One run of the training loop; the phases of the paper are three runs of it (section 3.3)."""
 
     phase: str = "bytecover"  # bytecover: all without PCA-FC; frozen: PCA-FC and head only; joint: all; notes: note map
-    steps: int = 20_000  # 0: for as long as it is let, at a constant rate
+    steps: int = 20_000  # 0: until the run is stopped, at a constant learning rate
     works_per_batch: int = 16  # P of P x K
     tracks_per_work: int = 4  # K
-    parts: int = 1  # in which a batch goes through the backbone: memory holds one of them, the losses see all
-    hearings: float = 0.0  # of a track, on average, before another of its work takes its place; 0: none ever does
+    parts: int = 1  # of a batch, which go through the backbone one by one, to save memory; the losses see all of it
+    hearings: float = 0.0  # of a track, on average, before another of its work replaces it; 0: it is never replaced
     crop_s: tuple[float, ...] = (100.0, 150.0, 200.0)  # seconds; one length per batch
     optimizer: str = "adam"  # muon: kernels by Muon, at Adam's learning rates
     learning_rate: float = 1e-4
@@ -265,11 +265,11 @@ class Config:
 
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> Config:
-        """The paper's configuration but for what the tables name."""
+        """The paper's configuration with the values that the tables name in place of its own; raises as `changed`."""
         return cls().changed(table)
 
     def changed(self, table: dict[str, Any]) -> Config:
-        """This configuration but for what the tables name.
+        """This configuration with the values that the tables name in place of its own.
 
         Raises
         ------
@@ -324,7 +324,7 @@ _Part = TypeVar("_Part", FrontEnd, Network, Notes, Training)
 
 
 def _parse_toml(text: str) -> dict[str, Any]:
-    """The tables of a TOML text; a `ValueError` if it is none, or tables are nested too deeply."""
+    """The tables of a TOML text; a `ValueError` if the text is no TOML or is nested too deeply."""
     try:
         table = tomllib.loads(text)
     except RecursionError as error:
@@ -334,6 +334,7 @@ def _parse_toml(text: str) -> dict[str, Any]:
 
 
 def _changed(part: _Part, name: str, values: dict[str, Any]) -> _Part:
+    """A part of the configuration with some values changed; `name` is its table; raises as `Config.changed`."""
     _require(isinstance(values, dict), f"{name} = {shorten(repr(values))}: a table is needed")
     defaults = {field.name: field.default for field in dataclasses.fields(part)}
     for key in values:
@@ -344,7 +345,13 @@ def _changed(part: _Part, name: str, values: dict[str, Any]) -> _Part:
 
 
 def _coerce(key: str, value: Any, default: Any) -> Any:
-    """`value` in the type of `default`; TOML has no tuple and no null ("none" stands for it)."""
+    """`value` in the type of `default`; TOML has no tuples, and no null, for which "none" stands.
+
+    Raises
+    ------
+    ConfigError
+        If it is of another type, infinite or too large.
+    """
     if key == "network.feature_dim" and value in ("none", None):
         return None
     if isinstance(default, tuple):
