@@ -1,4 +1,4 @@
-"""``groups``: all works of a collection, the catalogue against itself."""
+"""``groups``: the tracks of a collection that are one work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from .output import print_json
 from .tables import listing_options, print_table
 
 if TYPE_CHECKING:
+    from ..alignment.verdict import Verdict
+    from ..embedding.contract import Contract
     from ..groups.find import Groups
+    from ..milvus.collection import TrackCollection
 
 SHOWN = 20  # groups of the table on stdout
 WORDS = {
@@ -88,11 +91,8 @@ def groups(
       bytecover2-milvus groups --out works.jsonl --out works.html --uri bytecover2.db
     """
     from ..atomic import check_writable
-    from ..embedding.bundle import default_bundle, open_bundle
-    from ..errors import BundleError, CollectionError
+    from ..errors import CollectionError
     from ..groups.find import find_groups
-    from ..groups.work_ids import count_changes
-    from ..groups.work_ids import write_work_ids as write
     from ..milvus.collection import TrackCollection
     from ..pages.group_files import WRITERS, lines_of
 
@@ -103,16 +103,7 @@ def groups(
             raise click.UsageError(f"--out {out}: its name must end in {', '.join(WRITERS)}")
         check_writable(out)
     state = state or (outs[0].parent if outs else Path()) / f"{collection}.groups.sqlite"
-    opened = open_bundle(bundle or default_bundle())
-    contract, verdict = opened.contract, opened.calibration
-    if contract.chroma is None or verdict is None:
-        lacks = (
-            "no calibration for this alignment, and so no verdict"
-            if contract.chroma
-            else "no note map, and so no second stage"
-        )
-        raise BundleError(f"{opened.path}: it has {lacks}; name another bundle with --bundle")
-    frame_s = contract.chroma.frame_samples / contract.sample_rate
+    contract, verdict = _second_stage(bundle)
     with open_milvus(milvus, reads=not write_work_ids) as client, progress_bar("groups", None) as bar:
         covers = TrackCollection.open(client, collection, contract.model_id)
         if lack := covers.why_no_second_stage(contract):
@@ -122,7 +113,13 @@ def groups(
             bar.update(completed=done, total=total, note=WORDS[step])
 
         with find_groups(
-            covers, verdict, frame_s, state, candidates=candidates, min_probability=min_probability, watch=watch
+            covers,
+            verdict,
+            contract.frame_s,
+            state,
+            candidates=candidates,
+            min_probability=min_probability,
+            watch=watch,
         ) as found:
             for out in outs:
                 WRITERS[out.suffix](found, out, collection)
@@ -133,18 +130,48 @@ def groups(
                 _print(found)
             _tell(found, collection)
             if write_work_ids:
-                changes = count_changes(covers, found, overwrite=overwrite)
-                kept = f"; {changes.kept} tracks keep another work_id than their group's" if changes.kept else ""
-                if changes.rows and not yes:
-                    confirm(f"Write work_ids into {changes.rows} rows of {changes.tracks} tracks{kept}?")
-                say(f"{write(covers, found, overwrite=overwrite)} rows have a new work_id{kept}")
+                _write_work_ids(covers, found, overwrite=overwrite, ask=not yes)
             say(f"{state} has what was compared; delete it if you do not want to go on from it")
     if found.damaged:
         sys.exit(1)
 
 
+def _second_stage(bundle: Path | None) -> tuple[Contract, Verdict]:
+    """Contract and verdict of a bundle.
+
+    Raises
+    ------
+    BundleError
+        If it has no note map or no calibration.
+    """
+    from ..embedding.bundle import default_bundle, open_bundle
+    from ..errors import BundleError
+
+    opened = open_bundle(bundle or default_bundle())
+    contract, verdict = opened.contract, opened.calibration
+    if contract.chroma is None or verdict is None:
+        lacks = (
+            "no calibration for this alignment, and so no verdict"
+            if contract.chroma
+            else "no note map, and so no second stage"
+        )
+        raise BundleError(f"{opened.path}: it has {lacks}; name another bundle with --bundle")
+    return contract, verdict
+
+
+def _write_work_ids(covers: TrackCollection, found: Groups, *, overwrite: bool, ask: bool) -> None:
+    """Give tracks the work_id of their group, and tell how many rows have changed; the user may be asked first."""
+    from ..groups.work_ids import count_changes, write_work_ids
+
+    changes = count_changes(covers, found, overwrite=overwrite)
+    kept = f"; {changes.kept} tracks keep another work_id than their group's" if changes.kept else ""
+    if changes.rows and ask:
+        confirm(f"Write work_ids into {changes.rows} rows of {changes.tracks} tracks{kept}?")
+    say(f"{write_work_ids(covers, found, overwrite=overwrite)} rows have a new work_id{kept}")
+
+
 def _tell(found: Groups, collection: str) -> None:
-    """Prints what was compared, what could not be, and what came of it."""
+    """Print how many tracks were compared, which were not and why, and how many works were found."""
     say(f"{found.compared} tracks of {collection} compared in {found.pairs} pairs")
     if found.without_chroma:
         say(f"{found.without_chroma} tracks have no chroma and were not compared; `collections promote {collection}`")
