@@ -1,4 +1,4 @@
-"""The second stage of a query: what the first stage found is aligned, judged, and ordered by score.
+"""The second stage of a query: the matches of the first stage are aligned, judged, and ordered by score.
 
 A pair of four-minute tracks takes about a millisecond for each group of chroma channels, so not all is computed: the
 query is normalised by a part of the cohort, all candidates are aligned by one group, and the best of these by the
@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from ..alignment.chroma import decode, to_levels
 from ..alignment.evidence import evidence
-from ..alignment.qmax import Qmax, qmax_maxima, scores_of
-from ..alignment.recording import same_recording
-from ..alignment.score import s_norm
-from ..alignment.verdict import SAME_RECORDING, SHORTEST, Verdict, probability
+from ..alignment.qmax import Qmax
+from ..alignment.verdict import Verdict, probability
 from ..milvus.cohort import Cohort
+from .candidates import Candidates, Levels
 from .explain import Stretch
 
 if TYPE_CHECKING:
@@ -29,15 +28,11 @@ if TYPE_CHECKING:
     from ..milvus.properties import SecondStage
     from ..milvus.search import Match
 
-CANDIDATES = 100  # of the first stage that are aligned, unless the user says otherwise; more for a short query:
-MOST_CANDIDATES = 400
+CANDIDATES = 100  # of the first stage that are aligned, unless the user says otherwise
+MOST_CANDIDATES = 400  # that are, of a short query
 FULL_FRAMES = 200  # of a query, 93 s: one of half as many is aligned with twice as many candidates in the same time
 SHORT = 100  # frames of a query, 46 s, below which the closest segment of a track counts as much as the whole
 QUERY_COHORT = 20  # tracks that a query is normalised by
-FIRST_GROUP = [0]  # that all candidates are aligned by
-ALL_GROUPS = 50  # candidates that are aligned by all groups, those that are best by the first
-
-Levels = NDArray[np.uint8]  # (n_frames, channels)
 
 
 def why_no_verdict(collection: TrackCollection, model: SecondStage, verdict: Verdict | None) -> str:
@@ -101,14 +96,14 @@ class Reranker:
         heard : Heard
             The whole query.
         matches : sequence of Match
-            What the first stage found for it; `candidates_for` says how many are enough.
+            Matches of the first stage; `candidates_for` says how many are enough.
         limit : int
-            How many of the first of them get evidence: the stretches that run alike, the transposition and the tempo
-            ratio.
+            Number of the first of them that get evidence: the stretches that run alike, the transposition and the
+            tempo ratio.
         min_probability : float
-            Those below it get no evidence.
+            Matches below it get no evidence.
         distinct : bool
-            Leave out what is the same recording as a match before it, in another encoding.
+            Leave out matches that are the same recording as one before them, in another encoding.
 
         Returns
         -------
@@ -191,7 +186,7 @@ class Reranker:
 
     def _align_stored(
         self, track_id: str, others: Sequence[str], similarities: Sequence[float]
-    ) -> tuple[Levels, _Found] | None:
+    ) -> tuple[Levels, Candidates] | None:
         """The chroma of a stored track and others aligned with it; None if it has none, or less than a window of it."""
         asking = self._collection.stored_chroma([track_id]).get(track_id)
         if asking is None:
@@ -209,8 +204,8 @@ class Reranker:
         own: NDArray[np.float64],
         track_ids: Sequence[str],
         similarities: Sequence[float],
-    ) -> _Found:
-        """Candidates with all that is computed of them; levels without frames where there is no chroma."""
+    ) -> Candidates:
+        """The candidates with these track_ids, aligned with a query of which `own` are the statistics."""
         stored = self._collection.stored_chroma(track_ids)
         closest = np.array(similarities, dtype=np.float64)  # (n,); the first stage may have compared segments
         wholes = closest.copy()
@@ -224,15 +219,10 @@ class Reranker:
             statistics.append(self._verdict.statistics(known.statistics if known else {}, track_id))
             levels.append(decode(known.chroma, query.shape[1], track_id) if known else query[:0])
         vectors = (wholes + np.maximum(wholes, closest)) / 2 if len(query) < SHORT else wholes
-        found = _Found(self._verdict, vectors, wholes, embeddings, own, np.array(statistics), levels, len(query))
-        found.align(query, found.alignable, FIRST_GROUP)
-        scores = found.scores()
-        best = sorted(found.alignable, key=lambda i: -scores[i])[:ALL_GROUPS]
-        found.align(query, best, [group for group in range(len(self._verdict.groups)) if group not in FIRST_GROUP])
-        found.find_recordings(query)
-        return found
+        return Candidates(self._verdict, query, vectors, wholes, embeddings, own, np.array(statistics), levels)
 
     def _with_evidence(self, match: Match, query: Levels, candidate: Levels, group: int) -> Match:
+        """The match with the stretches, the transposition and the tempo ratio of its alignment, if anything recurs."""
         found = self._stretch(query, candidate, group)
         if found is None:
             return match
@@ -247,6 +237,7 @@ class Reranker:
         )
 
     def _stretch(self, query: Levels, candidate: Levels, group: int) -> Stretch | None:
+        """The stretches that run alike, in seconds; None where nothing recurs."""
         seen = evidence(query, candidate, group)
         if seen is None:
             return None
@@ -263,74 +254,6 @@ class Reranker:
 def covers_among(matches: Sequence[Match], min_probability: float) -> list[Match]:
     """Those matches whose score says that they are of the query's work with at least this probability.
 
-    The score of a track that cannot be aligned counts, too. What the second stage has not seen is none of them.
+    The score of a track that cannot be aligned counts, too. Matches that the second stage has not judged are left out.
     """
     return [match for match in matches if match.score is not None and probability(match.score) >= min_probability]
-
-
-class _Found:
-    """Candidates of one query, and what their alignment has given so far."""
-
-    def __init__(
-        self,
-        verdict: Verdict,
-        vectors: NDArray[np.float64],  # (n,): similarities that the verdict is told
-        wholes: NDArray[np.float64],  # (n,): those of whole tracks
-        embeddings: NDArray[np.float32],  # (n, D); 0 where there is no chroma
-        query: NDArray[np.float64],  # (kinds, 2): statistics
-        candidates: NDArray[np.float64],  # (n, kinds, 2)
-        levels: list[Levels],
-        n_frames: int,  # of the query
-    ) -> None:
-        self._verdict, self._query, self._candidates = verdict, query, candidates
-        self._vectors, self._wholes, self._embeddings = vectors, wholes, embeddings
-        self.levels = levels
-        self.known = np.any(embeddings, axis=1)  # what has chroma
-        # Without chroma nobody knows; it is taken for long.
-        self._frames = np.array([min(len(candidate) or n_frames, n_frames) for candidate in levels])
-        self.alignable = [i for i, candidate in enumerate(levels) if len(candidate) >= Qmax().embedding]
-        self._maxima = np.full((len(levels), len(verdict.groups), 2), np.nan, dtype=np.float32)
-        self.aligned = np.full((len(levels), len(verdict.groups)), np.nan)  # NaN where it is not
-        self._recordings: list[int] = []  # what is the same recording as the query
-
-    def scores(self) -> NDArray[np.float64]:
-        """(n,), by what is aligned of each."""
-        known = self._vectors, self.aligned, self._query, self._candidates
-        scores = self._verdict.scores(self._verdict.features(*known, self._frames))
-        scores[self._recordings] = np.maximum(scores[self._recordings], SAME_RECORDING)
-        return scores
-
-    def find_recordings(self, query: Levels) -> None:
-        """Note which of those that can be aligned are the same recording as the query."""
-        self._recordings = [i for i in self.alignable if same_recording(float(self._wholes[i]), query, self.levels[i])]
-
-    def align(self, query: Levels, some: Sequence[int], groups: Sequence[int]) -> None:
-        """Align some candidates by these groups; all groups by which one is aligned are in one transposition."""
-        if some:
-            levels, rows = [self.levels[i] for i in some], np.array(some)
-            self._maxima[np.ix_(rows, np.array(groups, dtype=int))] = qmax_maxima(query, levels, groups=groups)
-            aligned = np.ix_(rows, np.flatnonzero(~np.isnan(self._maxima[some[0], :, 0])))
-            self.aligned[aligned] = scores_of(self._maxima[aligned], len(query), [len(level) for level in levels])
-
-    def order(self, scores: NDArray[np.float64]) -> list[int]:
-        """Candidates by score; improbable tracks of a few seconds come last, as all of a short query resembles them."""
-        short = np.array([len(candidate) < SHORTEST for candidate in self.levels]) & self.known
-        order: list[int] = np.lexsort((-scores, short & (scores < 0))).tolist()
-        return order
-
-    def distinct(self, order: Sequence[int]) -> list[int]:
-        """Those in an order that are not the same recording as one before them."""
-        kept: list[int] = []
-        for i in order:
-            alike = (self._embeddings[i] @ self._embeddings[k] for k in kept)
-            if not any(
-                same_recording(float(similarity), self.levels[i], self.levels[k])
-                for similarity, k in zip(alike, kept, strict=True)
-            ):
-                kept.append(i)
-        return kept
-
-    def best_group(self, i: int) -> int:
-        """The group whose alignment with a candidate is the most remarkable."""
-        normalised = s_norm(self.aligned[i], self._query[1:], self._candidates[i, 1:])
-        return int(np.nanargmax(normalised))

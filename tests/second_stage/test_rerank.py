@@ -15,12 +15,13 @@ from written_tune import FRAME_S, slower, tune
 
 from bytecover2_milvus.alignment.chroma import encode, to_levels
 from bytecover2_milvus.alignment.qmax import ALIGNMENT, qmax_scores
-from bytecover2_milvus.alignment.verdict import probability
+from bytecover2_milvus.alignment.verdict import SAME_RECORDING, probability
 from bytecover2_milvus.embedding.embedder import Heard
 from bytecover2_milvus.errors import ChromaError
 from bytecover2_milvus.milvus.cohort import Cohort
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.search import Match
+from bytecover2_milvus.second_stage import candidates as candidates_module
 from bytecover2_milvus.second_stage import rerank
 from bytecover2_milvus.second_stage.rerank import Reranker, covers_among
 
@@ -195,7 +196,7 @@ def test_the_same_recording_is_certain_however_short_it_is(collection, second):
         other = second.rerank(Heard(HEARD.embedding, HEARD.chroma[:12]), collection.search(HEARD.embedding, 100)[0])
     finally:
         collection.delete_tracks(["again"])
-    assert again.track_id == "again" and again.score == rerank.SAME_RECORDING and again.probability > 0.99
+    assert again.track_id == "again" and again.score == SAME_RECORDING and again.probability > 0.99
     assert not covers_among(others, 0.5) and not covers_among(other, 0.5)
 
 
@@ -203,7 +204,7 @@ def test_all_are_aligned_by_one_group_and_the_best_by_the_others(collection, mon
     """What was left out changes the order of the first hardly, and of the cover not at all."""
     found = first_stage(collection)
     fully = {match.track_id: match for match in Reranker(collection, VERDICT, FRAME_S).rerank(HEARD, found)}
-    monkeypatch.setattr(rerank, "ALL_GROUPS", 3)
+    monkeypatch.setattr(candidates_module, "ALL_GROUPS", 3)
     partly = Reranker(collection, VERDICT, FRAME_S).rerank(HEARD, found)
     assert replace(partly[0], rank=1) == replace(fully["cover"], rank=1)
     same = [match.score == fully[match.track_id].score for match in partly]
