@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..options import device_option
-from ..terminal import printable, progress_bar, say
+from ..terminal import progress_bar, say
+from .confirm import confirm, yes_option
 from .milvus_target import MilvusTarget, milvus_options, open_milvus
 from .options import bundle_option, segment_options
 from .output import InOrder, print_json
@@ -26,20 +27,6 @@ def _shown(value: object) -> object:
     if isinstance(value, float):
         return f"{value:g}"
     return ", ".join(value) if isinstance(value, list) else "" if value is None else value
-
-
-def confirm(question: str) -> None:
-    try:
-        confirmed = click.confirm(printable(question), err=True)
-    except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        raise click.UsageError("nobody there to ask; --yes does without") from None
-    if not confirmed:
-        raise click.Abort
-
-
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @click.group("collections", cls=InOrder)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..terminal import progress_bar, say
-from .collections import confirm, yes_option
+from .confirm import confirm, yes_option
 from .milvus_target import MilvusTarget, collection_option, milvus_options, open_milvus
 from .options import bundle_option
 from .output import print_json

@@ -15,7 +15,7 @@ import click
 from ..errors import BytecoverError
 from ..options import device_option
 from ..terminal import say
-from .collections import yes_option
+from .confirm import yes_option
 from .ingest_checks import check_options
 from .ingest_pass import Destination, IngestPass, reported_when_cut_off
 from .inputs import tracks_at

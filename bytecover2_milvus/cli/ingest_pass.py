@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..terminal import progress_bar, say
-from .collections import confirm
+from .confirm import confirm
 from .milvus_target import MilvusTarget, open_milvus
 from .output import print_json
 
