@@ -28,8 +28,8 @@ from bytecover2_milvus.songs.arrange.drums import DRUM_SOUNDS
 from bytecover2_milvus.songs.arrange.performance import DRUM_DTYPE, NOTE_DTYPE
 from bytecover2_milvus.songs.instruments import INSTRUMENTS
 from bytecover2_milvus.songs.readers import read_song
+from bytecover2_milvus.songs.render.midi_events import midi_events
 from bytecover2_milvus.songs.render.renderer import render
-from bytecover2_milvus.songs.render.soundfont import midi_events
 from bytecover2_milvus.songs.score import SCALES, Chord, Note, Section, Song
 from bytecover2_milvus.training.data.rendering import analyse
 from bytecover2_milvus.training.data.spectral import SpectralRenderer

@@ -19,8 +19,9 @@ from bytecover2_milvus.songs.arrange.performance import DRUM_DTYPE, NOTE_DTYPE
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.songs.instruments import INSTRUMENTS
 from bytecover2_milvus.songs.render import soundfont as sf
+from bytecover2_milvus.songs.render.midi_events import DRUM_KEYS, PROGRAMS
 from bytecover2_milvus.songs.render.renderer import PEAK
-from bytecover2_milvus.songs.render.soundfont import DRUM_KEYS, PROGRAMS, find_soundfont, play, render_with_soundfont
+from bytecover2_milvus.songs.render.soundfont import find_soundfont, play, render_with_soundfont
 
 CAN_PLAY = shutil.which("fluidsynth") and any(sf.SOUNDFONTS.glob("*.sf2"))
 plays = pytest.mark.skipif(not CAN_PLAY, reason="needs apt-get install fluidsynth timgm6mb-soundfont")

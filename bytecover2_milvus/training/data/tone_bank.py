@@ -33,8 +33,9 @@ from ...songs.arrange.drums import DRUM_SOUNDS
 from ...songs.arrange.performance import HIGHEST_PITCH, LOWEST_PITCH
 from ...songs.instruments import INSTRUMENTS, Instrument
 from ...songs.read.midi import DRUM_CHANNEL
+from ...songs.render.midi_events import DRUM_KEYS, PROGRAMS
 from ...songs.render.renderer import DRUM_RECIPES, drum_strike
-from ...songs.render.soundfont import DRUM_KEYS, PROGRAMS, play
+from ...songs.render.soundfont import play
 from ...songs.version import ANALYSIS, DRAWING, PLAYING
 from ...untrusted import DAMAGED, read_npz
 
