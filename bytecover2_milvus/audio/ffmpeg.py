@@ -1,5 +1,9 @@
 """Whatever libsndfile does not read, and MP3, read by ffmpeg through PyAV.
 
+An MP3 is read, decoded and joined to blocks by filters of ffmpeg's, as Python would spend a quarter of the time on
+packets and frames of 26 ms. The filters end at the first damage or change of form. What comes then, and every other
+format, is decoded packet by packet, as a container may say less, or other things, than its frames do.
+
 Frames are taken by what each says of itself, since the stream may change its rate, channels and format on the way, and
 damaged packets do. Their samples are read plane by plane: PyAV's own arrays (``AudioFrame.planes``) end the process
 where there are eight channels or more.
@@ -10,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -102,9 +106,15 @@ class FfmpegReader:
             self.lossy = stream.codec_context.codec.lossy
             self.stated_s = 0.0 if "ignore_length" in self._options else _stated_s(container, stream)
             others = not self.stated_s and len(container.streams) > 1
+            n_given = 0
+            if container.format.name == "mp3" and not others and self._source is None:
+                n_given, ended = yield from self._filtered(stream.index)
+                if ended:
+                    return
             ends = _End(container)
             packets = container.demux() if others else container.demux(stream)
-            yield from _gather(self._frames(ends.watched(packets, stream) if others else packets))
+            frames = self._frames(ends.watched(packets, stream) if others else packets)
+            yield from _without(n_given, _gather(frames))
             self.cut = container.format.name == "mpegts" and any(self._corrupt)
             if others and ends.early():
                 self.stated_s = ends.stated_s
@@ -149,6 +159,27 @@ class FfmpegReader:
             raise UnreadableAudio(f"{self._path}: no {kind}; leave it out")
         best = container.streams.best("audio")
         return best if best in streams else streams[0]
+
+    def _filtered(self, index: int) -> Generator[Block, None, tuple[int, bool]]:
+        """Blocks of a stream up to damage or a change; the number of their sample frames, and True at its end."""
+        import av
+
+        graph, n_given = av.filter.Graph(), 0
+        options = ":".join(f"{name}={value}" for name, value in self._options.items())
+        try:
+            source = graph.add("amovie", filename=f"file:{self._path}", stream_index=str(index), format_opts=options)
+            joined, sink = graph.add("asetnsamples", nb_out_samples=str(_BLOCK), pad="0"), graph.add("abuffersink")
+            source.link_to(joined)
+            joined.link_to(sink)
+            graph.configure()
+            while True:
+                for block in _gather([cast("AudioFrame", sink.pull())]):
+                    n_given += len(block.samples)
+                    yield block
+        except av.error.EOFError:
+            return n_given, True
+        except (av.error.FFmpegError, ValueError):  # ValueError: a libavfilter without one of these
+            return n_given, False
 
     def _frames(self, packets: Iterator[Packet[Any]]) -> Iterator[AudioFrame]:
         import av
@@ -201,6 +232,14 @@ class _End:
     def early(self) -> bool:
         """True for a file that was cut off; one stream may well end before the others do."""
         return 0 < self._last_s < self.stated_s - _MARGIN_S
+
+
+def _without(n_frames: int, blocks: Iterable[Block]) -> Iterator[Block]:
+    """Blocks without their first sample frames."""
+    for rate, samples, full_scale in blocks:
+        if len(samples) > n_frames:
+            yield Block(rate, samples[n_frames:], full_scale)
+        n_frames = max(0, n_frames - len(samples))
 
 
 def _gather(frames: Iterable[AudioFrame]) -> Iterator[Block]:
