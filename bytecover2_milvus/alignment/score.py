@@ -39,9 +39,9 @@ class Background:
 def cohort_statistics(similarities: ArrayLike, background: Background) -> NDArray[np.float64]:
     """Mean and standard deviation of the similarities of tracks with their cohort, the background among them.
 
-    Covers of a track are no part of its cohort, but nobody knows them, and in a small collection they are many: what is
-    above the median by more than `_OUTLIERS` standard deviations, estimated from the median of the absolute deviations
-    and not below that of the background, is left out.
+    Covers of a track should not count, but are not known, and in a small collection they may be many. So similarities
+    are left out that are above the median by more than `_OUTLIERS` standard deviations, which are estimated from the
+    median of the absolute deviations and are at least that of the background.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ def confirm(question: str) -> None:
     click.Abort
         If the answer is no, or Ctrl-C.
     click.UsageError
-        If nobody can answer, as standard input is no terminal and has no answer.
+        If standard input is no terminal and holds no answer.
     """
     try:
         confirmed = click.confirm(printable(question), err=True)

@@ -138,7 +138,7 @@ def ingest(
             tracks = None
         else:
             tracks = _listed_or_none(listed) if watch else listed()
-            watched = Watch(tracks)  # before they are read, lest a change meanwhile be missed
+            watched = Watch(tracks)  # made before they are read, so that a change meanwhile is noticed
             model, start_with = _of_audio(bundle, device, workers, ray, limits)
             n_tracks, start = len(tracks), start_with(tracks)
     one = IngestPass(Destination(milvus, collection, bulk), model, paths, yes, segments, metrics, as_json)

@@ -44,10 +44,10 @@ class Heard:
 class Embedder:
     """The network of a bundle, ready to embed.
 
-    Threads may share it, and a call lets others run meanwhile, so that ``await asyncio.to_thread(embedder.embed,
-    waveform)`` keeps no event loop waiting. Pickled, it is its bundle's path and its settings: whoever unpickles it
-    opens the bundle that lies there, in a worker process, say, whatever starts it. A process that was forked opens the
-    bundle again when it first embeds, which takes as long as `Embedder` does; CUDA does not survive a fork, so start
+    Threads may share it, and a call lets other threads run meanwhile, so that ``await
+    asyncio.to_thread(embedder.embed, waveform)`` does not block an event loop. A pickle of it holds the path of its
+    bundle and its settings: the process that unpickles it opens that bundle again. A process that was forked opens the
+    bundle again when it first embeds, which takes as long as `Embedder` does. CUDA does not survive a fork, so start
     processes that use it by "spawn" or "forkserver".
 
     Parameters

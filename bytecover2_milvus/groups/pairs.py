@@ -63,16 +63,16 @@ Pair = tuple[int, int]  # numbers of two tracks, the lesser first
 
 
 class Pairs:
-    """The file. It is open to one process at a time.
+    """The file of pairs, which one process may have open at a time.
 
     Parameters
     ----------
     path : Path
-        It is made if it is not there.
+        It is made if it does not exist.
     facts : mapping of str to str
-        Whose pairs these are: a file of others is refused.
+        Collection, model and alignment of the pairs: a file with other facts is refused.
     channels : int
-        Of the chroma.
+        Channels of the chroma.
 
     Raises
     ------

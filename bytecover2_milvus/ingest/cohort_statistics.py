@@ -28,12 +28,21 @@ def with_statistics(rows: Sequence[Row], features: Sequence[Features], cohort: C
 def renew_statistics(
     store: Store, backgrounds: Mapping[str, Background] = BACKGROUNDS, *, imported: bool = False
 ) -> int:
-    """Compute the statistics again that fewer others gave than a cohort has today, or another version of the alignment.
+    """Compute outdated statistics again: those of a smaller cohort than there is now, or of another alignment version.
 
-    Returned is how many tracks had such. These are the first tracks of a collection, all of one that is smaller than a
-    cohort, and all that another version of this package ingested. Once there are `SIZE` tracks and none has such
-    statistics, the store remembers that, and nobody looks again but after rows were `imported` with the statistics that
-    they had elsewhere.
+    Outdated are the statistics of the first tracks of a collection, of all tracks of one that is smaller than a cohort,
+    and of all that were aligned by another version. Once there are `SIZE` tracks and none is outdated, the store
+    remembers that, and looks again only after rows were `imported` with the statistics of another collection.
+
+    Returns
+    -------
+    n_renewed : int
+        The number of tracks whose statistics were outdated.
+
+    Raises
+    ------
+    CollectionError
+        As the store.
     """
     if not store.has_chroma or (store.has_full_cohort and not imported):
         return 0

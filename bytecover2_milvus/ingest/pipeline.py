@@ -1,12 +1,12 @@
-"""Ingest: files in, rows of the collection out; what is there already is not done again.
+"""Ingest: files in, rows of the collection out; files that are stored already are not read, or not embedded, again.
 
 A track whose path, size and modification time are the stored ones is skipped without being read; one whose bytes have
 the stored hash is skipped without being decoded; audio that is stored under another name, or with other tags around it,
-is not embedded again. Of title, artist and metadata, an empty field of a manifest says nothing: what is stored stays,
-and what nobody has said is what the file's tags say when it is read (`ListedTrack.changes`).
+is not embedded again. Title, artist and metadata that a manifest leaves empty stay as they are stored; where none are
+stored, they are taken from the file's tags when it is read (`ListedTrack.changes`).
 
-A track_id that was made from the path gives way: a file that is stored keeps the track_id that it has, and where
-another file has taken that track_id, the path is the track_id.
+A track_id that was made from the path may be another than that of the row: a file that is stored keeps the track_id
+that it has, and where another file has taken that track_id, the path is the track_id.
 
 Beside the whole, a track has the segments that the collection asks for. If the stored segments differ, missing ones are
 embedded and surplus ones deleted. A silent segment cannot be embedded: a track with one is decoded again, to see that

@@ -2,11 +2,12 @@
 
 ``tracks`` is an alias. `promote` embeds the tracks of the collection behind it again, from the files that its rows
 name, into a collection of the new model beside it, compares the two, and moves the alias, which is one step of Milvus.
-What a run left is where the next one goes on. `roll_back` moves the alias back; the old collection is kept for that.
+A run that was cut off is continued by the next one. `roll_back` moves the alias back; the old collection is kept for
+that.
 
-Nobody sees a mixture: whoever has opened ``tracks`` keeps the collection that it stood for. An ingest that still stores
-into the old collection is told so when the alias moves (`TrackCollection.upsert`), and `promote` looks once more for
-what it had acknowledged before.
+No query sees a mixture of models: a `TrackCollection` that was opened as ``tracks`` keeps the collection that
+``tracks`` stood for. An ingest that still stores into the old collection fails when the alias has moved
+(`TrackCollection.upsert`), and `promote` ingests once more what was stored until then.
 """
 
 from __future__ import annotations

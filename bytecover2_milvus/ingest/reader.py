@@ -1,4 +1,4 @@
-"""Files in, embeddings of their parts out: what an ingest needs of whoever reads the files.
+"""Readers of an ingest: files in, embeddings of their parts out.
 
 `LocalReader` decodes and embeds on this machine; `bytecover2_milvus.ingest.ray.Cluster` has it done by others.
 """

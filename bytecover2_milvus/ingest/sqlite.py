@@ -233,10 +233,10 @@ class Staging:
             )
 
     def flush(self) -> None:
-        """Nothing: what was stored is on disk."""
+        """Do nothing: stored rows are on disk already."""
 
     def note_ingest(self) -> None:
-        """Nothing: nobody asks when the last ingest was."""
+        """Do nothing: only a collection tells when its last ingest was."""
 
     def pages(self, output_fields: Sequence[str], filter: str = "") -> Iterator[list[dict[str, Any]]]:
         """All rows as entities with these fields, page by page, in ascending order of their keys.

@@ -1,4 +1,4 @@
-"""A Parquet file of embeddings, read: it may be of others, so nothing in it is taken as true before it is checked."""
+"""A Parquet file of embeddings, read. It may come from anywhere, so all of its contents are checked."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A cohort: some tracks of a collection, and how much another track resembles each of them although they are not it.
+"""A cohort: some tracks of a collection, to which the similarity of any other track is compared.
 
-The mean and the standard deviation of these similarities are the track's *statistics*; `alignment.score` normalises by
-them. They are stored with the track. The cohort are the tracks with the smallest ids: ids are hashes of what the files
-hold, so this is a random sample, and it hardly changes while a collection grows.
+The mean and the standard deviation of a track's similarities to the cohort are its *statistics*, by which
+`alignment.score` normalises its scores. They are stored with the track. The cohort are the tracks with the smallest
+ids: ids are hashes of the files' contents, so this is a random sample, and it hardly changes while a collection grows.
 """
 
 from __future__ import annotations
