@@ -1,7 +1,8 @@
-"""``evaluate``: how well the works of a collection are told apart, by its own labels."""
+"""``evaluate``: metrics of a collection by its own labels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..manifest import Track
     from ..metrics import Evaluation
     from ..milvus.collection import TrackCollection
+    from ..milvus.evaluate import StoredTracks
     from ..second_stage.judgements import Judgements, Thresholds
     from ..second_stage.survey import Survey
 
@@ -72,7 +75,6 @@ def evaluate(
       bytecover2-milvus evaluate --uri bytecover2.db --collection tracks --rerank 100
     """
     from ..atomic import check_writable
-    from ..errors import ManifestError
     from ..manifest import read_manifest
     from ..milvus.collection import TrackCollection
     from ..milvus.schema import WHOLE_TRACKS
@@ -86,12 +88,7 @@ def evaluate(
         judge = _judgements(covers, bundle, rerank) if rerank else None
         stored = covers.fetch(WHOLE_TRACKS if whole else "")
         if tracks:
-            stored = stored.only(tracks)
-            missing = len(tracks) - len(set(stored.track_ids))
-            if missing == len(tracks):
-                raise ManifestError(f"{manifest}: none of its tracks is in {collection}; ingest it first")
-            if missing:
-                say(f"warning: {missing} of {len(tracks)} tracks of {manifest} are not in {collection}")
+            stored = _only(stored, tracks, str(manifest), collection)
         survey = Survey(judge)
         try:
             first = stored.evaluate(None if judge or not page else survey)
@@ -122,6 +119,25 @@ def evaluate(
     print_table(("metric", "vector alone", "both stages"), [(name, alone[name], together[name]) for name in alone])
     if verdicts:
         _print_verdicts(verdicts)
+
+
+def _only(stored: StoredTracks, tracks: Sequence[Track], manifest: str, collection: str) -> StoredTracks:
+    """The rows of the tracks of a manifest; the user is told how many of them are not stored.
+
+    Raises
+    ------
+    ManifestError
+        If none of them is.
+    """
+    from ..errors import ManifestError
+
+    found = stored.only(tracks)
+    missing = len(tracks) - len(set(found.track_ids))
+    if missing == len(tracks):
+        raise ManifestError(f"{manifest}: none of its tracks is in {collection}; ingest it first")
+    if missing:
+        say(f"warning: {missing} of {len(tracks)} tracks of {manifest} are not in {collection}")
+    return found
 
 
 def _write_page(

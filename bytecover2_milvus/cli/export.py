@@ -14,6 +14,7 @@ from ..options import cache_option, workers_option
 from ..terminal import say
 
 if TYPE_CHECKING:
+    from ..alignment.verdict import Verdict
     from ..config import FrontEnd
     from ..embedding.bundle import Bundle
     from ..export.quantize import CalibrationSet
@@ -93,9 +94,7 @@ def export(
       bytecover2-milvus export bundles/mine --int8 --out bundles/mine-int8
       bytecover2-milvus export bundles/mine --note-map runs/notes/best.safetensors --out bundles/with-second-stage
     """
-    from ..alignment.qmax import ALIGNMENT
-    from ..config import CHROMA_GROUPS
-    from ..embedding.bundle import open_bundle, read_calibration
+    from ..embedding.bundle import open_bundle
     from ..embedding.onnx_file import OnnxFile
     from ..export.exporter import check_possible, write_bundle
     from ..training.checkpoint import load_checkpoint
@@ -124,11 +123,7 @@ def export(
     if calibration:
         if notes.note_map is None:
             raise ConfigError(f"{calibration}: calibrates a second stage, but {checkpoint} has no note map")
-        verdict = read_calibration(calibration, CHROMA_GROUPS)
-        if verdict.alignment != ALIGNMENT:
-            raise BundleError(
-                f"{calibration}: of version {verdict.alignment} of the alignment, not {ALIGNMENT}; make it anew"
-            )
+        verdict = _verdict(calibration)
     material = None
     if int8:
         check_possible(out.absolute(), folded)
@@ -153,8 +148,28 @@ def export(
         say(f"warning: {bundle.path}: no second stage, query will rank by the vector alone: {lack}")
 
 
+def _verdict(calibration: Path) -> Verdict:
+    """The verdict in a file of `benchmarks.quality.calibration`.
+
+    Raises
+    ------
+    BundleError
+        If it cannot be read, or is of another version of the alignment.
+    """
+    from ..alignment.qmax import ALIGNMENT
+    from ..config import CHROMA_GROUPS
+    from ..embedding.bundle import read_calibration
+
+    verdict = read_calibration(calibration, CHROMA_GROUPS)
+    if verdict.alignment != ALIGNMENT:
+        raise BundleError(
+            f"{calibration}: of version {verdict.alignment} of the alignment, not {ALIGNMENT}; make it anew"
+        )
+    return verdict
+
+
 def _what_the_second_stage_lacks(bundle: Bundle) -> str:
-    """A line on what a bundle lacks to have a second stage, and how it gets that; "" where it has one."""
+    """The part that a bundle lacks to have a second stage, and the way to get it, in words; "" where it has one."""
     if bundle.contract.chroma is None:
         return 'it has no note map; export again with --note-map, a checkpoint of training.phase="notes"'
     if bundle.calibration is None:
