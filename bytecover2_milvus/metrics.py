@@ -25,14 +25,15 @@ They are exact: no list is cut off and no approximate index takes part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .frame import to_dataframe
+from .rows_by_track import rows_by_track, similarities_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 # The number of the query among the tracks, its similarities to all (n_tracks,), -inf to itself, and the track_ids and
 # work_ids of all; it returns other similarities, -inf to itself.
 Judge: TypeAlias = Callable[[int, NDArray[np.floating], NDArray[np.str_], NDArray[np.str_]], NDArray[np.floating]]
-
-_BLOCK = 2**23  # similarities computed at once, 64 MiB of float64
 
 
 @dataclass(frozen=True)
@@ -206,16 +205,16 @@ def evaluate(
     -----
     Memory is a float64 copy of the embeddings, a block of 64 MiB, and at most one query's segments times n_rows.
     """
-    arranged = _arrange(embeddings, work_ids, track_ids, queries, roles)
-    tracks, works, work = arranged.tracks, arranged.works, arranged.work
-    ranked = arranged.role != "query"  # is a candidate
+    rows = rows_by_track(embeddings, work_ids, track_ids, queries, roles)
+    tracks, works, work = rows.tracks, rows.works, rows.work
+    ranked = rows.role != "query"  # is a candidate
     n_relevant = np.bincount(work, weights=ranked)[work] - ranked
-    has_cover = np.flatnonzero((n_relevant > 0) & (works[work] != "") & (arranged.role != "gallery"))
+    has_cover = np.flatnonzero((n_relevant > 0) & (works[work] != "") & (rows.role != "gallery"))
     if has_cover.size == 0:
         raise ValueError("no query: no work has two tracks; give the work_id of at least two tracks of a work")
 
     ranks: list[NDArray[np.int64]] = []
-    similarities = _similarities(arranged.asking, arranged.rows, arranged.n_segments, has_cover)
+    similarities = similarities_of(rows, has_cover)
     for query, similarity in zip(has_cover, similarities, strict=True):
         ranked[query], was_ranked = True, ranked[query]
         here = np.flatnonzero(ranked)  # the candidates, and the query
@@ -241,53 +240,6 @@ def evaluate(
         first_ranks=first_ranks,
         query_track_ids=tracks[has_cover],
     )
-
-
-class _Arranged(NamedTuple):
-    """Rows by track: segments of a track side by side, tracks as they rank in a tie."""
-
-    rows: NDArray[np.float64]  # (n_rows, D), of candidates
-    asking: NDArray[np.float64]  # (n_rows, D), of queries
-    n_segments: NDArray[np.int64]  # (n_tracks,)
-    tracks: NDArray[np.str_]  # (n_tracks,): track_ids, ascending
-    works: NDArray[np.str_]  # (n_works,): work_ids, ascending
-    work: NDArray[np.int64]  # (n_tracks,): the place in `works` of each track's work
-    role: NDArray[np.str_]  # (n_tracks,)
-
-
-def _arrange(
-    embeddings: NDArray[np.floating],
-    work_ids: Sequence[str],
-    track_ids: Sequence[str],
-    queries: NDArray[np.floating] | None,
-    roles: Sequence[str] | None,
-) -> _Arranged:
-    """The rows that `evaluate` is given, checked and sorted; raises as `evaluate`."""
-    embeddings = np.asarray(embeddings)
-    asking = embeddings if queries is None else np.asarray(queries)
-    track_id, work_id = np.asarray(track_ids, dtype=np.str_), np.asarray(work_ids, dtype=np.str_)  # (n_rows,)
-    if embeddings.ndim != 2 or not len(embeddings) == len(track_id) == len(work_id):
-        raise ValueError(
-            f"embeddings {embeddings.shape}, {len(work_id)} work_ids, {len(track_id)} track_ids: one of each per row"
-        )
-    if asking.shape != embeddings.shape:
-        raise ValueError(f"queries {asking.shape}, embeddings {embeddings.shape}: a query for every row needed")
-    for name, unit in (("embeddings", embeddings), ("queries", asking)):
-        if not np.all(np.abs(np.linalg.norm(unit, axis=1) - 1) < 1e-3):  # NaN is not below either
-            raise ValueError(f"{name}: every row must be finite and of unit norm")
-    role = np.asarray([""] * len(embeddings) if roles is None else roles, dtype=np.str_)  # (n_rows,)
-    if len(role) != len(embeddings) or not np.isin(role, ("", "query", "gallery")).all():
-        raise ValueError(f"{len(role)} roles of {len(embeddings)} rows: each is query, gallery or empty")
-
-    order = np.argsort(track_id, kind="stable")
-    tracks, first_row, n_segments = np.unique(track_id[order], return_index=True, return_counts=True)
-    works, work = np.unique(work_id[order][first_row], return_inverse=True)
-    mixed = np.repeat(works[work], n_segments) != work_id[order]
-    if mixed.any():
-        raise ValueError(f"track {str(track_id[order][mixed][0])!r} has segments of two works; a track belongs to one")
-    rows = embeddings[order].astype(np.float64)
-    asking = rows if queries is None else asking[order].astype(np.float64)
-    return _Arranged(rows, asking, n_segments, tracks, works, work, role[order][first_row])
 
 
 def bootstrap_interval(
@@ -341,29 +293,6 @@ def mean_difference(
     """
     difference = np.subtract(values, others)
     return float(difference.mean()), *bootstrap_interval(difference, work_ids, seed)
-
-
-def _similarities(
-    asking: NDArray[np.float64], rows: NDArray[np.float64], n_segments: NDArray[np.int64], queries: NDArray[np.int64]
-) -> Iterator[NDArray[np.float32]]:
-    """For each query track, its similarity to every track (n_tracks,), the maximum over the segments of both.
-
-    `asking` are the rows of the queries and `rows` those of the candidates, both in the order of the tracks.
-
-    Computed in float64 and rounded to float32: equal embeddings then get equal similarities wherever they stand in a
-    matrix product, and ties are ties.
-    """
-    first_row = np.cumsum(n_segments) - n_segments  # (n_tracks,)
-    block = np.cumsum(n_segments[queries]) // max(1, _BLOCK // len(rows))  # the block that a query falls into
-    for tracks in np.split(queries, np.flatnonzero(np.diff(block)) + 1):
-        count = n_segments[tracks]
-        first = np.cumsum(count) - count  # of each track's segments in the block
-        segments = np.arange(count.sum()) + np.repeat(first_row[tracks] - first, count)
-        similarity = asking[segments] @ rows.T  # (segments in the block, n_rows)
-        if len(n_segments) < len(rows):
-            similarity = np.maximum.reduceat(similarity, first_row, axis=1)
-            similarity = np.maximum.reduceat(similarity, first, axis=0)
-        yield from similarity.astype(np.float32)  # (tracks in the block, n_tracks)
 
 
 def _ranks(similarity: ArrayLike, relevant: ArrayLike) -> NDArray[np.int64]:

@@ -149,7 +149,7 @@ def test_the_result_does_not_depend_on_the_order_of_rows_or_on_the_block(monkeyp
     order = np.random.default_rng(1).permutation(len(rows))
     assert evaluate(rows[order], [works[row] for row in order], [tracks[row] for row in order]) == result
     for block in (1, 500, 10**9):
-        monkeypatch.setattr(metrics, "_BLOCK", block)
+        monkeypatch.setattr("bytecover2_milvus.rows_by_track._BLOCK", block)
         assert evaluate(rows, works, tracks) == result
 
 
