@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import json
 import math
 import multiprocessing
@@ -16,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import machine
-from benchmarks.speed import inference, ingest, startup
+from benchmarks.speed import decoding, inference, ingest, startup
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, to see memory")
 
@@ -153,3 +155,25 @@ def test_a_thread_of_the_server_that_ends_takes_no_time_back(monkeypatch):
     # The idle seconds' share is taken off, so what both processes say that they spent is the most; half of it is far
     # from the nothing that is left when the 0.3 s of the thread that ended are taken back.
     assert 0.15 < 0.5 * spent < core_s < spent + 0.01 and wall_s > 0.29
+
+
+def test_loading_is_measured_against_a_reference():
+    result = CliRunner().invoke(decoding.main, ["--seconds", "2", "--rounds", "1"])
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert [line["encoding"] for line in lines] == list(decoding.ENCODINGS)
+    for line in lines:
+        assert {"reference", "ours", "read", "packets", "hash packets"} <= set(line["cpu_ms"]) == set(line["times"])
+        for name, milliseconds in line["cpu_ms"].items():
+            assert line["times"][name] * milliseconds == pytest.approx(line["cpu_ms"]["reference"])
+
+
+@pytest.mark.skipif(not ctypes.util.find_library("mpg123"), reason="needs libmpg123")
+def test_the_other_decoder_decodes(tmp_path):
+    library = ctypes.CDLL(ctypes.util.find_library("mpg123"))
+    library.mpg123_init()
+    library.mpg123_new.restype = ctypes.c_void_p
+    decoding.write_song(tmp_path / "a.mp3", 2, 44_100, "stereo", 192_000)
+    whole, halved = (decoding.by_mpg123(library, tmp_path / "a.mp3", halved) for halved in (False, True))
+    assert whole == pytest.approx(4 * halved, abs=8)  # two channels, and every sample
+    assert whole == pytest.approx(2 * 2 * 44_100, abs=2)
