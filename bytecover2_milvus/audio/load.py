@@ -5,10 +5,10 @@ A *waveform* is float32, mono, 22 050 Hz, shape (n_samples,); channels are avera
 Decoding goes block by block: decode, average the channels, resample, append. Whatever the length, rate and number of
 channels of the file, memory holds the waveform and one block.
 
-libsndfile reads WAV, FLAC, Ogg (Vorbis and Opus) and AIFF. ffmpeg reads all else, what libsndfile leaves unread, and
-MP3, where libsndfile 1.2.2 garbles mono files that are read in blocks, takes the length of a variable-rate file without
-a Xing header from its first frame and drops what lies beyond, and gives up on damage after which ffmpeg finds the next
-frame.
+libsndfile reads WAV, FLAC, Ogg Vorbis and AIFF. ffmpeg reads all else, and what libsndfile leaves unread; Opus, for
+which libsndfile takes three times as long; and MP3, where libsndfile 1.2.2 garbles mono files that are read in blocks,
+takes the length of a variable-rate file without a Xing header from its first frame and drops what lies beyond, and
+gives up on damage after which ffmpeg finds the next frame.
 """
 
 from __future__ import annotations

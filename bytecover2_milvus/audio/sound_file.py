@@ -1,4 +1,4 @@
-"""WAV, FLAC, Ogg (Vorbis and Opus), AIFF and their like, read by libsndfile."""
+"""WAV, FLAC, Ogg Vorbis, AIFF and their like, read by libsndfile."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SoundFileReader:
     def __init__(self, file: SoundFile, raw: BinaryIO) -> None:
         self._file, self._raw = file, raw
         self.in_float = file.subtype in ("FLOAT", "DOUBLE")
-        self.lossy = file.subtype in ("VORBIS", "OPUS")
+        self.lossy = file.subtype == "VORBIS"
         self.stated = file.frames  # sample frames; 0 where the file states none
         # libsndfile has cut `frames` to what is there
         for in_32_bits, stated, actual in _SIZES.findall(file.extra_info):
@@ -121,11 +121,11 @@ class _Lenient:
 
 
 def open_sound_file(raw: BinaryIO) -> SoundFile | None:
-    """The open file, or None where ffmpeg is needed: unknown formats, MP3, and FLAC that states no length."""
+    """The open file, or None where ffmpeg reads it: unknown formats, MP3, Opus, and FLAC that states no length."""
     from soundfile import LibsndfileError, SoundFile
 
     try:
         file = SoundFile(_Lenient(raw))
     except LibsndfileError:
         return None
-    return None if file.format == "MP3" or file.frames == _UNKNOWN else file
+    return None if file.format == "MP3" or file.subtype == "OPUS" or file.frames == _UNKNOWN else file

@@ -1,15 +1,20 @@
-"""MP3 read by filters of ffmpeg's: the samples of its decoder, called packet by packet, whatever a file is like."""
+"""MP3 read by filters of ffmpeg's gives the samples of its decoder, called packet by packet; Opus those of libopus."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import soundfile
+import soxr
 from numpy.typing import NDArray
 
 from bytecover2_milvus.audio.ffmpeg import FfmpegReader
+from bytecover2_milvus.audio.load import TruncatedAudio, load_audio
+from bytecover2_milvus.config import SAMPLE_RATE
 
 
 def mp3(path: Path, layout: str = "stereo", rate: int = 44_100, seed: int = 0) -> bytes:
@@ -100,3 +105,31 @@ def test_damage_anywhere(tmp_path: Path, seed: int) -> None:
     content[at] = rng.integers(0, 256, at.size)
     path.write_bytes(content[: content.size - 300 * (seed % 2)].tobytes())
     assert_same(path)
+
+
+@pytest.mark.parametrize(("rate", "n_channels"), [(48_000, 2), (48_000, 1), (24_000, 2), (24_000, 1)])
+def test_opus_is_as_close_to_what_was_encoded_as_its_own_library_gives(
+    tmp_path: Path, rate: int, n_channels: int
+) -> None:
+    rng = np.random.default_rng(0)
+    time_s = np.arange(4 * rate)[:, None] / rate
+    tones = sum(0.1 * np.sin(2 * np.pi * rng.uniform(100, 3_000, n_channels) * time_s) for _ in range(4))
+    soundfile.write(tmp_path / "a.opus", tones, rate, format="OGG", subtype="OPUS")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        waveform = load_audio(tmp_path / "a.opus")
+    samples, given = soundfile.read(tmp_path / "a.opus", always_2d=True)
+    of_library = soxr.resample(samples.mean(axis=1), given, SAMPLE_RATE)
+    encoded = soxr.resample(tones.mean(axis=1), rate, SAMPLE_RATE)
+    assert waveform.size == of_library.size == encoded.size
+    assert np.sum((waveform - encoded) ** 2) < 1.001 * np.sum((of_library - encoded) ** 2)
+
+
+def test_a_hole_in_opus_is_told(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, 8 * 48_000)
+    soundfile.write(tmp_path / "a.opus", noise, 48_000, format="OGG", subtype="OPUS")
+    content = (tmp_path / "a.opus").read_bytes()
+    middle = len(content) // 2
+    (tmp_path / "a.opus").write_bytes(content[:middle] + bytes(500) + content[middle + 500 :])
+    with pytest.warns(TruncatedAudio, match=r"decoded \d\.\d s of 8\.0 s"):
+        load_audio(tmp_path / "a.opus")
