@@ -1,4 +1,4 @@
-"""The time of loading MP3 files, beside a reference and other decoders, in turns.
+"""The time of loading MP3 and Opus files, beside a reference and other decoders, in turns.
 
 Milliseconds of processor time of one thread, the median of all rounds, for one composed song in several encodings:
 
@@ -7,7 +7,7 @@ reference
 ours
     `load_audio`, from file to waveform.
 read
-    What ours spends in ffmpeg's filters and on blocks of samples, before mixing and resampling.
+    What ours spends in ffmpeg and on blocks of samples, before mixing and resampling.
 packets
     The same samples by PyAV, packet by packet and frame by frame, thrown away.
 libsndfile
@@ -30,11 +30,11 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import importlib
+import importlib.util
 import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -56,11 +56,12 @@ from bytecover2_milvus.songs.arrange.arrangement import arrange
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.songs.render.renderer import render
 
-ENCODINGS = {  # sample rate in Hz, layout, bits per second
-    "stereo, 44.1 kHz, 192 kbit/s": (44_100, "stereo", 192_000),
-    "stereo, 44.1 kHz, 320 kbit/s": (44_100, "stereo", 320_000),
-    "stereo, 48 kHz, 128 kbit/s": (48_000, "stereo", 128_000),
-    "mono, 44.1 kHz, 96 kbit/s": (44_100, "mono", 96_000),
+ENCODINGS = {  # encoder, sample rate in Hz, layout, bits per second
+    "MP3, stereo, 44.1 kHz, 192 kbit/s": ("libmp3lame", 44_100, "stereo", 192_000),
+    "MP3, stereo, 44.1 kHz, 320 kbit/s": ("libmp3lame", 44_100, "stereo", 320_000),
+    "MP3, stereo, 48 kHz, 128 kbit/s": ("libmp3lame", 48_000, "stereo", 128_000),
+    "MP3, mono, 44.1 kHz, 96 kbit/s": ("libmp3lame", 44_100, "mono", 96_000),
+    "Opus, stereo, 48 kHz, 96 kbit/s": ("libopus", 48_000, "stereo", 96_000),
 }
 BUFFER = 65_536  # bytes that libmpg123 fills at once
 ADD_FLAGS, DOWN_SAMPLE = 2, 4  # parameters of libmpg123
@@ -68,14 +69,16 @@ MIX, QUIET, FLOAT = 0x4, 0x20, 0x400  # flags
 NEW_FORMAT, DONE = -11, -12  # results
 
 
-def write_song(path: Path, seconds: float, rate: int, layout: str, bit_rate: int) -> None:
+def write_song(path: Path, seconds: float, encoder: str, rate: int, layout: str, bit_rate: int) -> None:
     """A composed song, the right channel later than the left one, over a noise floor that reaches to the top."""
-    song = soxr.resample(np.resize(render(arrange(compose(0), 0), 45), round(seconds * SAMPLE_RATE)), SAMPLE_RATE, rate)
+    song = soxr.resample(
+        np.resize(render(arrange(compose(0), 0), min(45.0, seconds)), round(seconds * SAMPLE_RATE)), SAMPLE_RATE, rate
+    )
     channels = np.stack([song, np.roll(song, 40)])[: 1 if layout == "mono" else 2]
     channels = channels + np.random.default_rng(0).normal(0, 1e-3, channels.shape)
     channels = (0.9 * channels / np.abs(channels).max()).astype(np.float32)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libmp3lame", rate=rate, layout=layout, bit_rate=bit_rate)
+        stream = container.add_stream(encoder, rate=rate, layout=layout, bit_rate=bit_rate)
         for start in range(0, channels.shape[1], 1152):
             block = np.ascontiguousarray(channels[:, start : start + 1152])
             frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
@@ -108,19 +111,20 @@ def by_mpg123(library: ctypes.CDLL, path: Path, halved: bool) -> int:
 
 
 def ways(path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """What is measured, each by a call."""
+    """Calls to be measured, by name."""
     yield "reference", partial(librosa.load, path, sr=SAMPLE_RATE)
     yield "ours", partial(load_audio, path)
     yield "read", lambda: sum(len(block.samples) for block in FfmpegReader(path).blocks())
     yield "packets", partial(by_packets, path)
     yield "libsndfile", lambda: soundfile.read(path, dtype="float32")
-    if name := ctypes.util.find_library("mpg123"):
+    mp3 = path.suffix == ".mp3"
+    if mp3 and (name := ctypes.util.find_library("mpg123")):
         library = ctypes.CDLL(name)
         library.mpg123_init()
         library.mpg123_new.restype = ctypes.c_void_p
         yield "libmpg123", partial(by_mpg123, library, path, False)
         yield "libmpg123 halved", partial(by_mpg123, library, path, True)
-    with suppress(ImportError):
+    if mp3 and importlib.util.find_spec("miniaudio"):
         miniaudio = importlib.import_module("miniaudio")
         yield "miniaudio", lambda: miniaudio.mp3_read_f32(path.read_bytes())
     yield "hash file", lambda: hash_content(path.open("rb"))
@@ -145,10 +149,10 @@ def measure(path: Path, rounds: int) -> dict[str, float]:
 @click.option("--seconds", type=click.FloatRange(1), default=45, show_default=True, help="Of the song.")
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True)
 def main(seconds: float, rounds: int) -> None:
-    """Time loading an MP3 file, in turns with a reference and other decoders."""
+    """Time loading a compressed file, in turns with a reference and other decoders."""
     with tempfile.TemporaryDirectory() as folder:
         for number, (encoding, form) in enumerate(ENCODINGS.items()):
-            path = Path(folder, f"{number}.mp3")
+            path = Path(folder, f"{number}.{'opus' if form[0] == 'libopus' else 'mp3'}")
             write_song(path, seconds, *form)
             taken = measure(path, rounds)
             times = {name: taken["reference"] / milliseconds for name, milliseconds in taken.items()}
