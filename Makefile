@@ -56,6 +56,7 @@ $(DEVELOP)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(DEVELOP)
 	$(DEVELOP)/bin/python -m pip install --quiet "$(TORCH)"
 	$(DEVELOP)/bin/python -m pip install --quiet --editable ".[cpu,lite,train,test,docs]" "$(TORCH)"
+	$(DEVELOP)/bin/python -m benchmarks.compiled
 	touch $@
 
 clean:  ## what `make` made; .cache holds the features of training tracks

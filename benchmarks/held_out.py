@@ -16,6 +16,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.compiled import compile_librosa
 from benchmarks.quality.sung import render_sung, voices
 from bytecover2_milvus.atomic import atomic_write
 from bytecover2_milvus.audio.load import load_audio
@@ -171,6 +172,7 @@ def _most(name: str, parameter: str, default: int | None, least: int, told: str)
 
 def in_processes(job: Callable[[_Job], _Result], jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
     """The results of a job of each work, in order, computed in `workers` processes under a progress bar."""
+    compile_librosa()  # else these would, all at once
     results = map_in_processes(job, jobs, workers, chunksize=1)
     with click.progressbar(results, length=len(jobs), label="works", file=sys.stderr) as done:
         yield from done

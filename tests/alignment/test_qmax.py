@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -279,6 +280,31 @@ def test_compiled_code_is_compiled_again_when_a_function_in_another_file_has_cha
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     assert [run(1), run(1), run(3)] == ["2\n", "2\n", "6\n"]
+
+
+def test_processes_compile_one_after_the_other(tmp_path):
+    """Numba by itself mixes up the files of two that compile for different types at once."""
+    (tmp_path / "called.py").write_text(
+        "from bytecover2_milvus.alignment.kernel.compiled import entry\n\n\n@entry\ndef two(one):\n    return 2 * one\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run(code: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    with run("import called") as imported:
+        assert imported.wait() == 0
+    (lock,) = tmp_path.rglob("called.two.lock")
+    with lock.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = run("from called import two; print(two(3))")
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(4)  # in which it would have compiled
+        assert not list(tmp_path.rglob("called.two-*"))
+    with waiting:
+        assert waiting.communicate()[0] == "6\n"
+    assert list(tmp_path.rglob("called.two-*"))
 
 
 def test_groups_that_are_aligned_one_after_the_other_are_those_aligned_together():

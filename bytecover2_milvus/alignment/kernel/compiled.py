@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,15 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Numba takes its files unseen, so damage would end the process, and compiles anew if the function's own file has
     changed, but not if another one has that it calls functions of. The digests of its files, and of all sources in the
-    function's folder, lie beside them; where one differs, its files are deleted before use.
+    function's folder, lie beside them; where one differs, its files are deleted before use. It also mixes up the files
+    of two processes that compile for different types at once, so one waits for the other.
     """
     try:
         compiled = numba.njit(cache=True, **_FLAGS)(function)
     except RuntimeError:  # Numba found no folder to write to
         return numba.njit(**_FLAGS)(function)
     source, folder = Path(function.__code__.co_filename), Path(compiled.stats.cache_path)
-    digests = folder / f"{source.stem}.{function.__name__}.sha256.json"
+    digests, lock = (folder / f"{source.stem}.{function.__name__}.{suffix}" for suffix in ("sha256.json", "lock"))
 
     def machine_code() -> list[Path]:
         return sorted(folder.glob(f"{source.stem}.{function.__name__}-*.nb[ic]"))
@@ -45,7 +47,15 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
         files = [*sorted(source.parent.glob("*.py")), *machine_code()]
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
-    with suppress(OSError):
+    def load_or_compile(types: tuple[Any, ...]) -> None:
+        with _locked(lock):
+            misses = sum(compiled.stats.cache_misses.values())
+            compiled.compile(types)
+            if sum(compiled.stats.cache_misses.values()) > misses:
+                with suppress(OSError), atomic_write(digests) as part:
+                    part.write_text(json.dumps(found()), encoding="utf-8")
+
+    with suppress(OSError), _locked(lock):
         try:
             known = json.loads(digests.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -53,13 +63,23 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
         if found() != known:
             for path in machine_code():
                 path.unlink(missing_ok=True)
+    ready: set[tuple[Any, ...]] = set()
 
     def call(*arguments: object) -> object:
-        misses = sum(compiled.stats.cache_misses.values())
-        result = compiled(*arguments)
-        if sum(compiled.stats.cache_misses.values()) > misses:
-            with suppress(OSError), atomic_write(digests) as part:
-                part.write_text(json.dumps(found()), encoding="utf-8")
-        return result
+        types = tuple(map(numba.typeof, arguments))
+        if types not in ready:
+            load_or_compile(types)
+            ready.add(types)
+        return compiled(*arguments)
 
     return call
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """No other process is in such a block of the same path; where the file cannot be written, there is no lock."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            file = held.enter_context(path.open("ab"))
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        yield
