@@ -27,9 +27,8 @@ twice; further ``--dims`` may be added later. Run from the repository::
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -42,9 +41,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.quality.ablation_table import REDUCTIONS, TRAINED, Score, comparisons, plot, table_markdown
-from benchmarks.quality.frozen_head import insert_random_fc, pooled_batches, train_head
+from benchmarks.quality.frozen_head import pooled_batches, reduced, train_head
 from bytecover2_milvus.atomic import atomic_write
-from bytecover2_milvus.config import WHITENING, Config, Training
+from bytecover2_milvus.config import Config, Training
 from bytecover2_milvus.errors import BytecoverError, CheckpointError, ConfigError
 from bytecover2_milvus.metrics import bootstrap_interval, evaluate
 from bytecover2_milvus.model.network import ByteCover2
@@ -55,7 +54,7 @@ from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.data.sources import DataSources
 from bytecover2_milvus.training.distributed import torch_device
-from bytecover2_milvus.training.insert_pca import insert_embedding_pca, insert_pca_fc
+from bytecover2_milvus.training.resume import fingerprint, weights_digest
 from bytecover2_milvus.training.run import prepare
 from bytecover2_milvus.training.train import train
 from bytecover2_milvus.training.validation import pooled_embeddings
@@ -130,17 +129,9 @@ class Ablation:
 
     def start(self, system: System, shared: Shared) -> Checkpoint:
         """The start of `system`: the checkpoint with its layer inserted, nothing trained yet."""
-        match system.reduction:
-            case "FC":
-                return insert_random_fc(self.checkpoint, shared.tracks, system.dim, self.frozen.seed)
-            case "PCA":
-                return insert_embedding_pca(self.checkpoint, shared.tracks, system.dim)
-            case "PCA-FC" | "PCA-FC's start":
-                return insert_pca_fc(self.checkpoint, shared.tracks, system.dim)
-            case "whitened PCA" | "whitened PCA-FC":
-                return insert_embedding_pca(self.checkpoint, shared.tracks, system.dim, WHITENING)
-            case _:
-                return self.checkpoint
+        if system.reduction is None:
+            return self.checkpoint
+        return reduced(system.reduction, self.checkpoint, shared.tracks, system.dim, self.frozen.seed)
 
     def score(
         self, system: System, shared: Shared, report: Callable[[int, float], None] = lambda step, loss: None
@@ -198,11 +189,11 @@ class Ablation:
             If it holds an ablation of another checkpoint, other songs or other settings.
         """
         mine = {
-            "network": network_digest(self.checkpoint.network),
+            "network": weights_digest(self.checkpoint.network),
             "frozen": asdict(self.frozen),
             "joint": asdict(self.joint),
-            "songs": corpus_digest(self.corpus),
-            "validation": corpus_digest(self.validation),
+            "songs": fingerprint(self.corpus),
+            "validation": fingerprint(self.validation),
         }
         mine = json.loads(json.dumps(mine))
         path = self.out / "settings.json"
@@ -222,24 +213,6 @@ def systems(pooled_dim: int, dims: Sequence[int]) -> list[System]:
     for dim in sorted({dim for dim in dims if dim <= pooled_dim}):
         lines += [System(reduction, dim, reduction in TRAINED) for reduction in REDUCTIONS]
     return lines
-
-
-def digest(parts: Iterable[bytes]) -> str:
-    """SHA-256 of the parts one after the other, hexadecimal."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part)
-    return found.hexdigest()
-
-
-def network_digest(network: ByteCover2) -> str:
-    """Of all weights."""
-    return digest(value.numpy().tobytes() for value in network.state_dict().values())
-
-
-def corpus_digest(corpus: Corpus) -> str:
-    """Of what all tracks are made from."""
-    return digest(f"{work} {track.track_id} {track.source.fingerprint}\n".encode() for work, track in corpus.tracks())
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bytecover2_milvus.config import Training
+from bytecover2_milvus.config import WHITENING, Training
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.model.network_input import NetworkInput
 from bytecover2_milvus.training.checkpoint import Checkpoint
@@ -27,7 +27,7 @@ from bytecover2_milvus.training.data.batches import TrainingBatches
 from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.gradient import loss_terms
-from bytecover2_milvus.training.insert_pca import insert_fc
+from bytecover2_milvus.training.insert_pca import insert_embedding_pca, insert_fc, insert_pca_fc
 from bytecover2_milvus.training.learner import learning_rate, set_phase
 from bytecover2_milvus.training.optimizer import make_optimizer
 from bytecover2_milvus.training.resume import works_digest
@@ -44,6 +44,39 @@ def insert_random_fc(checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: i
     """
     torch.manual_seed(seed)
     return insert_fc(checkpoint, nn.Linear(checkpoint.config.network.pooled_dim, dim), pooled)
+
+
+def reduced(reduction: str, checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int, seed: int) -> Checkpoint:
+    """The ByteCover of `checkpoint` with the layer of a reduction inserted, nothing trained yet.
+
+    Parameters
+    ----------
+    reduction : str
+        A key of `ablation_table.REDUCTIONS`.
+    checkpoint : Checkpoint
+    pooled : np.ndarray [shape=(N, 2048)] of float32
+        That principal axes are fitted on.
+    dim : int
+        D of the layer.
+    seed : int
+        Of random weights.
+
+    Raises
+    ------
+    ConfigError
+        As `insert_fc`.
+    """
+    match reduction:
+        case "FC":
+            return insert_random_fc(checkpoint, pooled, dim, seed)
+        case "PCA":
+            return insert_embedding_pca(checkpoint, pooled, dim)
+        case "PCA-FC" | "PCA-FC's start":
+            return insert_pca_fc(checkpoint, pooled, dim)
+        case "whitened PCA" | "whitened PCA-FC":
+            return insert_embedding_pca(checkpoint, pooled, dim, WHITENING)
+        case _:
+            raise ValueError(f"no reduction {reduction!r}")
 
 
 @torch.no_grad()

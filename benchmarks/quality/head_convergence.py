@@ -29,25 +29,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.quality.ablation import corpus_digest, digest, network_digest
-from benchmarks.quality.frozen_head import insert_random_fc, pooled_batches, train_head
+from benchmarks.quality.frozen_head import pooled_batches, reduced, train_head
 from bytecover2_milvus.atomic import atomic_write
-from bytecover2_milvus.config import WHITENING, Training
+from bytecover2_milvus.config import Training
 from bytecover2_milvus.errors import BytecoverError, ConfigError
 from bytecover2_milvus.metrics import Evaluation, bootstrap_interval, evaluate, mean_difference
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.options import corpus_options, device_option, runs_option
 from bytecover2_milvus.terminal import progress_bar
 from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
-from bytecover2_milvus.training.data.corpus import Corpus
+from bytecover2_milvus.training.data.corpus import Corpus, text_digest
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.data.sources import DataSources
 from bytecover2_milvus.training.distributed import torch_device
-from bytecover2_milvus.training.insert_pca import insert_embedding_pca, insert_pca_fc
+from bytecover2_milvus.training.resume import fingerprint, weights_digest
 from bytecover2_milvus.training.run import prepare
 from bytecover2_milvus.training.validation import pooled_embeddings
 
-FIXED, LEARNS = ("PCA", "whitened PCA"), ("ByteCover", "FC", "PCA-FC", "whitened PCA-FC")
+FIXED, LEARNS = ("PCA", "whitened PCA"), ("FC", "PCA-FC", "whitened PCA-FC")  # of REDUCTIONS
 LOSSES: dict[str, dict[str, float]] = {
     "own": {},
     "paper": {"cross_entropy_weight": 1.0, "triplet_weight": 1.0, "contrastive_weight": 0.0},
@@ -85,8 +84,8 @@ def pool(
     device: torch.device,
 ) -> Pooled:
     """The output of the resting backbone for the batches of `training`, computed once and kept in `folder`."""
-    parts = (network_digest(checkpoint.network), corpus_digest(corpus), corpus_digest(validation), repr(training))
-    path = folder / f"pooled-{digest(part.encode() for part in parts)[:16]}.safetensors"
+    parts = (weights_digest(checkpoint.network), fingerprint(corpus), fingerprint(validation), repr(training))
+    path = folder / f"pooled-{text_digest(' '.join(parts))[:16]}.safetensors"
     if not path.exists():
         batches = pooled_batches(checkpoint, corpus, cache, training, device)
         network, note_map = checkpoint.network.to(device), checkpoint.note_map
@@ -112,22 +111,6 @@ def batches_of(pooled: Pooled, training: Training) -> Iterator[tuple[Tensor, Ten
         ]
         rows = torch.from_numpy(np.concatenate(picked))
         yield pooled.excerpts[rows], pooled.works[rows]
-
-
-def start_of(system: str, checkpoint: Checkpoint, pooled: Pooled, dim: int, seed: int) -> Checkpoint:
-    """The checkpoint with the layer of a system, nothing trained yet."""
-    excerpts = pooled.excerpts.numpy()
-    match system:
-        case "FC":
-            return insert_random_fc(checkpoint, excerpts, dim, seed)
-        case "PCA":
-            return insert_embedding_pca(checkpoint, excerpts, dim)
-        case "PCA-FC":
-            return insert_pca_fc(checkpoint, excerpts, dim)
-        case "whitened PCA" | "whitened PCA-FC":
-            return insert_embedding_pca(checkpoint, excerpts, dim, WHITENING)
-        case _:
-            return checkpoint
 
 
 def marks(steps: int) -> list[int]:
@@ -196,10 +179,10 @@ def main(
         tracks = list(validation.tracks())
 
         def score(network: ByteCover2) -> Evaluation:
-            network.eval()
+            network.bnneck.eval()  # the one part of the head that training changes the behaviour of
             with torch.inference_mode():
                 rows = F.normalize(network.head(pooled.validation.to(where))[1], dim=1).cpu().numpy()
-            network.train()
+            network.bnneck.train()
             return evaluate(rows, [work for work, _ in tracks], [track.track_id for _, track in tracks])
 
         rows: list[Row] = []
@@ -221,10 +204,12 @@ def main(
 
                 train_head(begun, training, batches_of(pooled, training), list(corpus.works), where, watch)
 
+        excerpts = pooled.excerpts.numpy()
         for system in FIXED:
-            keep(system, 0, start_of(system, start, pooled, dim, training.seed).network.to(where))
+            keep(system, 0, reduced(system, start, excerpts, dim, training.seed).network.to(where))
+        learn("ByteCover", start)
         for system in LEARNS:
-            learn(system, start_of(system, start, pooled, dim, training.seed))
+            learn(system, reduced(system, start, excerpts, dim, training.seed))
     except BytecoverError as error:
         raise click.ClickException(str(error)) from error
     differences = [
