@@ -6,8 +6,10 @@ import os
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from bytecover2_milvus.config import SAMPLE_RATE
 
@@ -17,6 +19,30 @@ def write_tone(path: Path, seed: int, duration_s: float = 1.5) -> Path:
     time_s = np.arange(int(duration_s * SAMPLE_RATE)) / SAMPLE_RATE
     pitches = np.random.default_rng(seed).uniform(100, 9000, 3)
     soundfile.write(path, 0.2 * np.sin(2 * np.pi * pitches[:, None] * time_s).sum(axis=0), SAMPLE_RATE)
+    return path
+
+
+def encode(
+    path: Path,
+    samples: NDArray[np.float32],
+    rate: int,
+    codec: str,
+    options: dict[str, str] | None = None,
+    **settings: int,
+) -> Path:
+    """Samples (n_frames, n_channels) in the container that the suffix names, by an encoder of ffmpeg's for planes.
+
+    `options` are the container's, `settings` those of the stream, such as `bit_rate`.
+    """
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[1]]
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout, **settings)
+        for start in range(0, len(samples), 1024):
+            planar = np.ascontiguousarray(samples[start : start + 1024].T)
+            frame = av.AudioFrame.from_ndarray(planar, format="fltp", layout=layout)
+            frame.rate, frame.pts = rate, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
     return path
 
 

@@ -45,6 +45,7 @@ import librosa
 import numpy as np
 import soundfile
 import soxr
+from numpy.typing import NDArray
 
 from benchmarks.machine import processor
 from bytecover2_milvus.audio.decode_pool import hash_content
@@ -69,11 +70,14 @@ MIX, QUIET, FLOAT = 0x4, 0x20, 0x400  # flags
 NEW_FORMAT, DONE = -11, -12  # results
 
 
-def write_song(path: Path, seconds: float, encoder: str, rate: int, layout: str, bit_rate: int) -> None:
-    """A composed song, the right channel later than the left one, over a noise floor that reaches to the top."""
-    song = soxr.resample(
-        np.resize(render(arrange(compose(0), 0), min(45.0, seconds)), round(seconds * SAMPLE_RATE)), SAMPLE_RATE, rate
-    )
+def composed_song(seconds: float) -> NDArray[np.float32]:
+    """A waveform (n_samples,) of a composed song, which begins anew every 45 seconds."""
+    return np.resize(render(arrange(compose(0), 0), min(45.0, seconds)), round(seconds * SAMPLE_RATE))
+
+
+def encode(song: NDArray[np.float32], path: Path, encoder: str, rate: int, layout: str, bit_rate: int) -> None:
+    """Write a waveform, the right channel later than the left one, over a noise floor that reaches to the top."""
+    song = soxr.resample(song, SAMPLE_RATE, rate)
     channels = np.stack([song, np.roll(song, 40)])[: 1 if layout == "mono" else 2]
     channels = channels + np.random.default_rng(0).normal(0, 1e-3, channels.shape)
     channels = (0.9 * channels / np.abs(channels).max()).astype(np.float32)
@@ -150,10 +154,11 @@ def measure(path: Path, rounds: int) -> dict[str, float]:
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True)
 def main(seconds: float, rounds: int) -> None:
     """Time loading a compressed file, in turns with a reference and other decoders."""
+    song = composed_song(seconds)
     with tempfile.TemporaryDirectory() as folder:
         for number, (encoding, form) in enumerate(ENCODINGS.items()):
             path = Path(folder, f"{number}.{'opus' if form[0] == 'libopus' else 'mp3'}")
-            write_song(path, seconds, *form)
+            encode(song, path, *form)
             taken = measure(path, rounds)
             times = {name: taken["reference"] / milliseconds for name, milliseconds in taken.items()}
             line = {"encoding": encoding, "seconds": seconds, "rounds": rounds, "processor": processor()}

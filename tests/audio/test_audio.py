@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from audio_files import encode
 from numpy.typing import NDArray
 
 from bytecover2_milvus.audio.load import TruncatedAudio, find_audio, load_audio
@@ -36,16 +37,7 @@ def write(path: Path, samples: NDArray[np.float32], rate: int) -> Path:
         opus = {"format": "OGG", "subtype": "OPUS"} if path.suffix == ".opus" else {}
         soundfile.write(path, samples, rate, **opus)
         return path
-    layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[1]]
-    with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".m4a" else {}) as container:
-        stream = container.add_stream(codec, rate=rate, layout=layout)
-        for start in range(0, len(samples), 1024):
-            planar = np.ascontiguousarray(samples[start : start + 1024].T)
-            frame = av.AudioFrame.from_ndarray(planar, format="fltp", layout=layout)
-            frame.rate, frame.pts = rate, start
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    return encode(path, samples, rate, codec, options={"movflags": "faststart"} if path.suffix == ".m4a" else {})
 
 
 def assert_tone(waveform: NDArray[np.float32], duration_s: float = 3.0, slack_s: float = 0.003) -> None:

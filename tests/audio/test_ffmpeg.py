@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from audio_files import encode
 from numpy.typing import NDArray
 
 from bytecover2_milvus.audio.ffmpeg import FfmpegReader
@@ -24,15 +25,7 @@ def mp3(path: Path, layout: str = "stereo", rate: int = 44_100, seed: int = 0) -
     time_s = np.arange(3 * rate) / rate
     tones = 0.3 * np.sin(2 * np.pi * rng.uniform(100, 2_000, (n_channels, 1)) * time_s)
     samples = (tones + 0.05 * rng.standard_normal(tones.shape)).astype(np.float32)
-    with av.open(str(path), "w", format="mp3") as container:
-        stream = container.add_stream("libmp3lame", rate=rate, layout=layout, bit_rate=128_000)
-        for start in range(0, samples.shape[1], 1152):
-            part = np.ascontiguousarray(samples[:, start : start + 1152])
-            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
-            frame.sample_rate, frame.pts = rate, start
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path.read_bytes()
+    return encode(path, samples.T, rate, "libmp3lame", bit_rate=128_000).read_bytes()
 
 
 def by_packets(path: Path) -> tuple[list[tuple[int, NDArray[np.float32]]], bool]:

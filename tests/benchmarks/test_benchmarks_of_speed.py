@@ -173,7 +173,7 @@ def test_the_other_decoder_decodes(tmp_path):
     library = ctypes.CDLL(ctypes.util.find_library("mpg123"))
     library.mpg123_init()
     library.mpg123_new.restype = ctypes.c_void_p
-    decoding.write_song(tmp_path / "a.mp3", 2, "libmp3lame", 44_100, "stereo", 192_000)
+    decoding.encode(decoding.composed_song(2), tmp_path / "a.mp3", "libmp3lame", 44_100, "stereo", 192_000)
     whole, halved = (decoding.by_mpg123(library, tmp_path / "a.mp3", halved) for halved in (False, True))
     assert whole == pytest.approx(4 * halved, abs=8)  # two channels, and every sample
     assert whole == pytest.approx(2 * 2 * 44_100, abs=2)

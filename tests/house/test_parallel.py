@@ -1,3 +1,5 @@
+"""What processes leave behind that work for one that was killed."""
+
 from __future__ import annotations
 
 import os
