@@ -6,8 +6,8 @@ DEVELOP := .venv-dev
 TORCH := torch==2.13.0
 # Processes that test: two more than two cores, as one waits for a Milvus server, and others for processes they start.
 JOBS ?= 4
-# Groups of tests to processes, in the order of tests/conftest.py.
-PYTEST := pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+# Files to processes, in the order of tests/conftest.py, which also says what one process runs.
+PYTEST := pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test coverage docs dist format clean

@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 from audio_files import write_tone
@@ -46,6 +47,9 @@ PACKAGE = Path(bytecover2_milvus.__file__).parent
 # and those that compute beside those that wait for a server.
 LONG = ["cli", "promotion", "export", "chroma_rows", "training", "faults", "groups", "network_input", "collection"]
 LONG += ["recordings", "service", "decoding", "bulk", "cluster", "retrieval", "table2", "installed"]
+_SERVER = pytest.param("server", marks=pytest.mark.milvus)
+ON_SERVER = pytest.mark.parametrize("milvus_uri", [_SERVER], indirect=True)  # of a test that is not run on Milvus Lite
+ASKS_SERVER = re.compile(r"[\[-]server[\]-]")  # in the name of a test: of the fixture milvus_uri
 # Files that `make check` leaves out, and what they do that takes long.
 SLOW = set().union(
     ["ablation", "adaptation", "calibration", "choices", "continue", "precision", "training", "unlabelled"],  # train
@@ -78,13 +82,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if slow and config.option.markexpr == "not slow" else None
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process runs all tests of the Milvus server, and waits for it while others compute files of other tests."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServerAndFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "server" if ASKS_SERVER.search(nodeid) else nodeid.partition("::")[0]
+
+    return ByServerAndFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests, and tell pytest-xdist which of them one process runs: a file's, or those of the server."""
     order = {file: rank for rank, file in enumerate(LONG)}
-    items.sort(key=lambda item: (not _asks_server(item), order.get(_file(item.path), len(order))))
+    items.sort(key=lambda item: (not ASKS_SERVER.search(item.nodeid), order.get(_file(item.path), len(order))))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("server" if _asks_server(item) else _file(item.path)))
         if _file(item.path) in SLOW or item.get_closest_marker("milvus"):
             item.add_marker(pytest.mark.slow)
 
@@ -97,12 +110,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         with FileLock(folder.with_suffix(".lock")):
             unpack(folder)
         MilvusServer.binaries = folder
-
-
-def _asks_server(item: pytest.Item) -> bool:
-    """True for a test of the server that all share: one process starts it, and waits for it while others compute."""
-    fixtures = {"milvus_server", "milvus_uri"} & set(getattr(item, "fixturenames", ()))
-    return bool(fixtures) and item.get_closest_marker("milvus") is not None
 
 
 def _file(path: Path) -> str:
@@ -161,7 +168,7 @@ def milvus_server(request: pytest.FixtureRequest) -> str:
     return server.uri
 
 
-@pytest.fixture(scope="module", params=["lite", pytest.param("server", marks=pytest.mark.milvus)])
+@pytest.fixture(scope="module", params=["lite", _SERVER])
 def milvus_uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Milvus Lite, then the server: what is tested through this fixture holds on both."""
     if request.param == "server":

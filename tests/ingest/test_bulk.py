@@ -15,6 +15,7 @@ import pytest
 from audio_files import write_tone
 from band_embedder import BandEmbedder, NoEmbedder
 from click.testing import CliRunner, Result
+from conftest import ON_SERVER
 from numpy.typing import NDArray
 from pyarrow import parquet
 from stored_rows import EMBEDDINGS, MODEL, NASTY, a_model, row
@@ -190,12 +191,12 @@ def test_a_bulk_file_that_does_not_fit_is_not_there(tmp_path: Path, caplog: pyte
     assert not caplog.records
 
 
-@pytest.mark.milvus
+@ON_SERVER
 @pytest.mark.filterwarnings("ignore:.*ORM-style")
-def test_a_server_imports_them(milvus_server: str, tmp_path: Path) -> None:
+def test_a_server_imports_them(milvus_uri: str, tmp_path: Path) -> None:
     from pymilvus import connections, utility
 
-    client = connect(milvus_server)
+    client = connect(milvus_uri)
     if not client.get_server_version().startswith(("2.3", "v2.3")) or not hasattr(utility, "do_bulk_insert"):
         pytest.skip("needs Milvus 2.3 with local storage and pymilvus before 3.1; later ones import over REST from S3")
     collection = TrackCollection.open_or_create(client, "test_bulk", MODEL)
@@ -203,7 +204,7 @@ def test_a_server_imports_them(milvus_server: str, tmp_path: Path) -> None:
         with BulkFolder(tmp_path, MODEL) as folder:
             folder.upsert(ROWS, EMBEDDINGS[: len(ROWS)])
             (file,) = folder.write()
-        connections.connect(uri=milvus_server)
+        connections.connect(uri=milvus_uri)
         task = utility.do_bulk_insert(collection.name, [str(file)])
         deadline = time.monotonic() + 120
         while collection.count() < len(ROWS):

@@ -15,6 +15,7 @@ import pytest
 from audio_files import write_tone
 from band_embedder import BandEmbedder
 from click.testing import CliRunner, Result
+from conftest import ON_SERVER
 from numpy.typing import NDArray
 
 from benchmarks.speed.promotion import main as benchmark
@@ -260,11 +261,11 @@ def test_of_two_promotions_at_once_the_first_counts(old: TrackCollection, client
     assert collection_behind(client, name) == f"{name}_thirds"
 
 
-@pytest.mark.milvus
-def test_queries_and_an_ingest_of_other_processes(milvus_server: str, tiny_bundle: Path, tmp_path: Path) -> None:
+@ON_SERVER
+def test_queries_and_an_ingest_of_other_processes(milvus_uri: str, tiny_bundle: Path, tmp_path: Path) -> None:
     for seed in range(24):
         write_tone(tmp_path / f"{seed}.wav", seed, duration_s=5.0)
-    command = [str(tmp_path), "--from", str(GOLDEN), "--to", str(tiny_bundle), "--uri", milvus_server]
+    command = [str(tmp_path), "--from", str(GOLDEN), "--to", str(tiny_bundle), "--uri", milvus_uri]
     result = CliRunner().invoke(benchmark, command)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)

@@ -9,17 +9,13 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 import pytest
+from conftest import ON_SERVER
 from stored_rows import EMBEDDINGS, MODEL, ROWS
 
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.schema import BODY
 
-pytestmark = pytest.mark.milvus
-
-
-@pytest.fixture(scope="module")
-def milvus_uri(milvus_server: str) -> str:
-    return milvus_server
+pytestmark = ON_SERVER
 
 
 def post(uri: str, path: str, body: bytes) -> tuple[int, str]:
