@@ -58,6 +58,7 @@ BUDGETS = {
 }
 CLIP_S = 45.0
 TIMED = 10  # tracks
+_MARKERS = "os^vD<>Pp*X"  # of the systems in the plot
 
 
 @dataclass(frozen=True)
@@ -194,15 +195,21 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row.set for row in rows))
-    figure = Figure(figsize=(6 * len(names), 4.5), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        of_set = [row for row in rows if row.set == name]
-        size, height = [row.bytes_per_track for row in of_set], [row.map for row in of_set]
-        error = [[row.map - row.map_low for row in of_set], [row.map_high - row.map for row in of_set]]
-        axes.errorbar(size, height, np.maximum(error, 0), fmt="o", capsize=3)
-        for row in of_set:
-            axes.annotate(row.system, (row.bytes_per_track, row.map), (4, 4), textcoords="offset points", fontsize=7)
+    systems = list(dict.fromkeys(row.system for row in rows))
+    n_columns = min(2, len(names))
+    n_rows = -(-len(names) // n_columns)
+    figure = Figure(figsize=(5 * n_columns, 3.5 * n_rows + 1), layout="constrained")
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        for row in (row for row in rows if row.set == name):
+            number = systems.index(row.system)
+            error = np.maximum([[row.map - row.map_low], [row.map_high - row.map]], 0)
+            style = {"fmt": _MARKERS[number % len(_MARKERS)], "color": f"C{number % 10}", "label": row.system}
+            axes.errorbar(row.bytes_per_track, row.map, error, capsize=3, **style)
         axes.set(xscale="log", xlabel="bytes per track", ylabel="MAP", ylim=(0, 1.02), title=Path(name).name)
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     with atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=120)
 
