@@ -23,7 +23,7 @@ SHORTEST_FRAMES = 8  # input frames of the network below which a track is repeat
 CHROMA_GROUPS = ("notes", "lead")  # of twelve channels each, C first: all that sounds, and what carries the tune
 SCALES = ("linear", "sqrt", "log")
 SILENCES = ("kept", "skipped")
-PHASES = ("bytecover", "frozen", "joint", "notes")
+PHASES = ("bytecover", "frozen", "joint", "notes", "chroma")
 OPTIMIZERS = ("adam", "muon")
 AUTO = "auto"  # precision: the fastest that works where the training runs
 PRECISIONS = ("32-true", "bf16-mixed")  # float16 would need a loss scaler, which a checkpoint does not hold
@@ -107,6 +107,7 @@ class Network:
     gem_eps: float = 1e-6
     transpositions: tuple[int, ...] = (0,)  # bins; the pooled embeddings of a track in these are averaged
     maps: bool = False  # the note map's two maps are channels of the input beside the CQT; the paper has none
+    joined: int = 0  # values of the chroma network that PCA-FC takes beside the pooled ones, as fit-pca set it
 
     def __post_init__(self) -> None:
         four = len(self.stage_blocks) == 4 and all(1 <= blocks <= MOST_BLOCKS for blocks in self.stage_blocks)
@@ -114,11 +115,12 @@ class Network:
         _require(1 <= self.base_width <= WIDEST, f"base_width = {self.base_width}: between 1 and {WIDEST}")
         _require(0 < self.gem_exponent <= 100, f"gem_exponent = {self.gem_exponent}: above 0, at most 100")
         _require(0 < self.gem_eps <= 1, f"gem_eps = {self.gem_eps}: above 0, at most 1")
-        limit = self.pooled_dim
+        limit = self.pooled_dim + self.joined
         _require(
             self.feature_dim is None or 1 <= self.feature_dim <= limit,
             f"feature_dim = {self.feature_dim}: between 1 and {limit}, or none",
         )
+        _require(0 <= self.joined <= 4 * WIDEST, f"joined = {self.joined}: between 0 and {4 * WIDEST}")
         _require(0 < len(self.transpositions) <= 24, "transpositions: between one and 24; [0] is none")
 
     @property
@@ -129,6 +131,11 @@ class Network:
     @property
     def embedding_dim(self) -> int:
         return self.feature_dim or self.pooled_dim
+
+    @property
+    def joins(self) -> bool:
+        """True if the embedding is made of that of the chroma network too."""
+        return self.joined > 0 and self.feature_dim is not None
 
 
 @dataclass(frozen=True)
@@ -145,10 +152,26 @@ class Notes:
 
 
 @dataclass(frozen=True)
+class Chroma:
+    """The chroma network, which embeds the chroma of the note map beside the backbone; the paper has none."""
+
+    width: int = 0  # channels of its first layer; its embedding has four times as many; 0 is no chroma network
+
+    def __post_init__(self) -> None:
+        even = 0 <= self.width <= WIDEST and self.width % 2 == 0
+        _require(even, f"width = {self.width}: an even number, at most {WIDEST}, or 0 for no chroma network")
+
+    @property
+    def dim(self) -> int:
+        """Values of its embedding."""
+        return 4 * self.width
+
+
+@dataclass(frozen=True)
 class Training:
     """One run of the training loop; the phases of the paper are three runs of it (section 3.3)."""
 
-    phase: str = "bytecover"  # bytecover: all without PCA-FC; frozen: PCA-FC and head only; joint: all; notes: note map
+    phase: str = "bytecover"  # bytecover: all without PCA-FC; frozen: PCA-FC and head only; joint: all; notes, chroma
     steps: int = 20_000  # 0: until the run is stopped, at a constant learning rate
     works_per_batch: int = 16  # P of P x K
     tracks_per_work: int = 4  # K
@@ -229,6 +252,7 @@ class Config:
     network: Network = Network()
     training: Training = Training()
     notes: Notes = Notes()
+    chroma: Chroma = Chroma()
 
     def __post_init__(self) -> None:
         for name in ("transpose", "mask_bins"):
@@ -241,7 +265,7 @@ class Config:
 
     @classmethod
     def from_toml(cls, path: str | Path, base: Config | None = None) -> Config:
-        """The configuration in a TOML file with the tables ``front_end``, ``network``, ``notes`` and ``training``.
+        """The configuration in a TOML file with tables named as the fields of this class.
 
         What the file does not name is that of `base`, which is the paper's configuration by default.
 
@@ -319,8 +343,13 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    @property
+    def learned_dim(self) -> int:
+        """D of the embedding that the training's phase learns."""
+        return self.chroma.dim if self.training.phase == "chroma" else self.network.embedding_dim
 
-_Part = TypeVar("_Part", FrontEnd, Network, Notes, Training)
+
+_Part = TypeVar("_Part", FrontEnd, Network, Notes, Chroma, Training)
 
 
 def _parse_toml(text: str) -> dict[str, Any]:

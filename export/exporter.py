@@ -40,8 +40,9 @@ from ..embedding.bundle import (
 from ..embedding.contract import FIRST_STAGE, SECOND_STAGE, ChromaFacts, Contract
 from ..embedding.onnx_file import OnnxFile, is_int8
 from ..errors import ExportError
+from ..model.chroma_network import ChromaNetwork
+from ..model.joined import MagnitudeToEmbedding
 from ..model.network import ByteCover2
-from ..model.network_input import NetworkInput
 from ..model.note_map import CHROMA_FRAME_HOPS, NoteMap
 from ..training.checkpoint import Checkpoint
 from .card import model_card
@@ -59,6 +60,7 @@ def write_bundle(
     *,
     facts: Mapping[str, str],
     note_map: NoteMap | None = None,
+    chroma_network: ChromaNetwork | None = None,
     verdict: Verdict | None = None,
     checkpoint: bool = True,
     cqt: bool = False,
@@ -79,6 +81,8 @@ def write_bundle(
         Where the weights come from and how good they are, for the model card: one row each.
     note_map : NoteMap, optional
         In eval mode. With it the graph gives chroma too, and the contract is of version 2.
+    chroma_network : ChromaNetwork, optional
+        In eval mode. A network that is joined needs it; the checkpoint in the bundle carries it in any case.
     verdict : Verdict, optional
         How similarities of this network and note map become probabilities, for ``calibration.json``.
     checkpoint : bool
@@ -98,22 +102,23 @@ def write_bundle(
     ExportError
         If ONNX Runtime does not reproduce the network; if half precision cannot hold a weight of the checkpoint; if
         int8 costs too much; if `cqt` is combined with `int8` or with skipped silence, or either with a network that
-        takes maps; if `folded` are weights of an int8 bundle, from whose checkpoint neither its own model nor the float
-        one can be made again; or if `out_dir` holds something else or cannot be written.
+        takes maps or is joined; if `folded` are weights of an int8 bundle, from whose checkpoint neither its own model
+        nor the float one can be made again; or if `out_dir` holds something else or cannot be written.
     """
     _check_forms(config, cqt, bool(int8))
     out_dir = Path(out_dir).absolute()
     check_possible(out_dir, folded)
-    shipped = InferenceModel(config.front_end, network, note_map)
+    shipped = InferenceModel(config.front_end, network, note_map, chroma_network)
     keep_weights(shipped, folded or {})
     contract = make_contract(config, shipped)
     model = export_onnx(shipped, contract.to_metadata())
 
-    network_input = NetworkInput(config.front_end, config.network, note_map)
+    learned = Checkpoint(config, network, note_map, chroma_network, facts=dict(facts))
+    embed_magnitude = MagnitudeToEmbedding(config, network, note_map, chroma_network)
 
     def embed(waveform: torch.Tensor) -> torch.Tensor:
-        magnitude = shipped.front_end.constant_q(waveform)
-        return network.embed(network_input(shipped.front_end.pooled(waveform, magnitude, network_input.pooling)))
+        cqt = shipped.front_end.constant_q(waveform)
+        return embed_magnitude(shipped.front_end.pooled(waveform, cqt, embed_magnitude.pooling))
 
     compared = probes(contract.minimum_samples)
     parity = check_parity(embed, shipped, model, compared)
@@ -138,7 +143,7 @@ def write_bundle(
             if verdict:
                 (folder / CALIBRATION).write_text(verdict.to_json(), encoding="utf-8")
             if checkpoint:
-                (folder / CHECKPOINT).write_bytes(half_checkpoint(config, network, note_map, facts))
+                (folder / CHECKPOINT).write_bytes(half_checkpoint(learned))
             (folder / CARD).write_text(model_card(contract, config.network, parity, facts, cqt, cost), encoding="utf-8")
             np.savez(folder / GOLDEN, **cast(dict[str, Any], golden))
             (folder / EMBED).write_bytes((resources.files("bytecover2_milvus.export") / EMBED).read_bytes())
@@ -160,9 +165,10 @@ def _check_forms(config: Config, cqt: bool, int8: bool) -> None:
     """
     if cqt and int8:
         raise ExportError(f"{MODEL_CQT} comes in float only: export int8 without it")
-    if config.network.maps and (cqt or int8):
+    if (config.network.maps or config.network.joins) and (cqt or int8):
         raise ExportError(
-            f"a network that takes maps comes as a float {MODEL} only: export it without --int8 and --cqt"
+            f"a network that takes maps or joins a chroma network comes as a float {MODEL} only: export it without"
+            " --int8 and --cqt"
         )
     if cqt and config.front_end.silence == "skipped":
         raise ExportError(f"{MODEL_CQT} takes a CQT in which no silence was skipped: export it with silence kept")
@@ -236,16 +242,16 @@ def to_int8(contract: Contract, model: bytes, songs: CalibrationSet) -> tuple[Co
     return contract, content, check_int8(model, content, songs)
 
 
-def half_checkpoint(config: Config, network: ByteCover2, note_map: NoteMap | None, facts: Mapping[str, str]) -> bytes:
+def half_checkpoint(checkpoint: Checkpoint) -> bytes:
     """The checkpoint that the bundle carries: kernels and matrices in half precision, all else as it is."""
     beyond = torch.finfo(torch.float16).max
-    learned = network.state_dict() | (note_map.state_dict() if note_map else {})
-    for name, weight in learned.items():
-        if weight.ndim > 1 and weight.abs().max() > beyond:
-            raise ExportError(
-                f"{name}: beyond {beyond:g}, half precision cannot hold it; export without the checkpoint"
-            )
-    return Checkpoint(config, network, note_map, facts=dict(facts)).to_bytes(half=True)
+    for network in filter(None, (checkpoint.network, checkpoint.note_map, checkpoint.chroma_network)):
+        for name, weight in network.state_dict().items():
+            if weight.ndim > 1 and weight.abs().max() > beyond:
+                raise ExportError(
+                    f"{name}: beyond {beyond:g}, half precision cannot hold it; export without the checkpoint"
+                )
+    return checkpoint.to_bytes(half=True)
 
 
 def keep_weights(shipped: InferenceModel, folded: Mapping[str, np.ndarray]) -> None:
@@ -258,8 +264,8 @@ def keep_weights(shipped: InferenceModel, folded: Mapping[str, np.ndarray]) -> N
 
 
 def vector_weights(shipped: InferenceModel) -> dict[str, torch.Tensor]:
-    """All that makes the embedding: the weights but for those of the note map, unless the network takes its maps."""
-    if shipped.maps:
+    """All that makes the embedding: the weights but for those of the note map, unless it is made of its maps."""
+    if shipped.maps or shipped.chroma_network is not None:
         return dict(shipped.state_dict())
     return {name: weight for name, weight in shipped.state_dict().items() if not name.startswith("note_map.")}
 

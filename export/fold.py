@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import FrontEnd
+from ..errors import ConfigError
+from ..model.chroma_network import ChromaNetwork, TimeConvolution, check_pooling
 from ..model.cqt import WaveformToCQT, pool_time, scale_magnitude
 from ..model.network import IBN, Bottleneck, ByteCover2, ResNetIBN, mean_over_transpositions, transposing_kernel
 from ..model.network_input import beside_maps, check_input
@@ -59,12 +61,14 @@ class FromCQT(nn.Module):
     def forward(self, cqt: Tensor) -> Tensor:
         return self.embed(scale_magnitude(cqt, self.config.scale))
 
-    def embed(self, cqt: Tensor) -> Tensor:
-        """Unit embedding (B, D) of the network's input, as `NetworkInput` gives it."""
+    def embed(self, cqt: Tensor, joined: Tensor | None = None) -> Tensor:
+        """Unit embedding (B, D) of the network's input, as `NetworkInput` gives it, and of the chroma network's."""
         if self.transpositions == (0,):
             pooled = self._pooled(cqt)
         else:
             pooled = mean_over_transpositions(self._pooled, cqt, self.transposing)
+        if joined is not None:
+            pooled = torch.cat([pooled, joined], dim=1)
         return F.normalize(self.final(pooled), dim=1)
 
     def _pooled(self, cqt: Tensor) -> Tensor:
@@ -74,15 +78,28 @@ class FromCQT(nn.Module):
 class InferenceModel(FromCQT):
     """Unit embedding (B, D) of waveform (B, n_samples): the front end, then `FromCQT`.
 
-    With a note map, embedding and chroma (B, n_frames, 24), both of one CQT and, if the network takes maps, of the same
-    maps. Where silence is skipped for the embedding, maps are computed twice, as chroma keeps its time.
+    With a note map, embedding and chroma (B, n_frames, 24), both of one CQT and, if the network takes maps or joins a
+    chroma network, of the same maps. Where silence is skipped for the embedding, maps are computed twice then, since
+    chroma keeps its time.
     """
 
-    def __init__(self, front_end: FrontEnd, network: ByteCover2, note_map: NoteMap | None = None) -> None:
+    def __init__(
+        self,
+        front_end: FrontEnd,
+        network: ByteCover2,
+        note_map: NoteMap | None = None,
+        chroma_network: ChromaNetwork | None = None,
+    ) -> None:
         super().__init__(front_end, network)
         self.front_end = WaveformToCQT(front_end)
         check_input(front_end, network.config, note_map)
         self.maps = network.config.maps
+        self.chroma_network = None
+        if network.config.joins:
+            if note_map is None or chroma_network is None:
+                raise ConfigError("a joined network needs the note map and the chroma network of its checkpoint")
+            check_pooling(front_end)
+            self.chroma_network = fold_chroma_network(chroma_network)
         self.note_map = fold_note_map(note_map) if note_map is not None else None
         self.chroma = Chroma(front_end.n_bins) if note_map is not None else None
 
@@ -99,13 +116,19 @@ class InferenceModel(FromCQT):
         if self.note_map is None or self.chroma is None:
             return super().forward(self.pool_cqt(waveform))
         cqt = self.front_end.constant_q(waveform)
-        if self.maps:
+        if self.maps or self.chroma_network is not None:
             magnitude = pool_time(cqt, NOTE_POOLING)
             logits = heard = self.note_map(note_input(magnitude))
             if self.config.silence == "skipped":
                 magnitude = self.front_end.pooled(waveform, cqt, NOTE_POOLING)
                 heard = self.note_map(note_input(magnitude))
-            return self.embed(beside_maps(magnitude, heard, self.config)), self.chroma(logits)
+            if self.maps:
+                network_input = beside_maps(magnitude, heard, self.config)
+            else:
+                of_network = pool_time(magnitude, self.config.time_pooling // NOTE_POOLING)
+                network_input = scale_magnitude(of_network, self.config.scale)
+            joined = None if self.chroma_network is None else self.chroma_network.pooled(self.chroma(heard))
+            return self.embed(network_input, joined), self.chroma(logits)
         # First, so that its values have the names in the graph that they have without a note map: int8 hashes them.
         embedding = super().forward(self.front_end.pooled(waveform, cqt))
         return embedding, self.chroma(self.note_map(note_input(pool_time(cqt, NOTE_POOLING))))
@@ -120,6 +143,18 @@ def fold_note_map(note_map: NoteMap) -> NoteMap:
             conv, norm = getattr(layer, f"conv{index}"), getattr(layer, f"norm{index}")
             setattr(layer, f"conv{index}", _fold_conv(conv, norm))
             setattr(layer, f"norm{index}", nn.Identity())
+    _round_to_half(folded)
+    return folded.eval().requires_grad_(False)
+
+
+def fold_chroma_network(network: ChromaNetwork) -> ChromaNetwork:
+    """A copy without BatchNorm, its kernels rounded to half precision; its BNNeck is in the final layer already."""
+    folded = copy.deepcopy(network)
+    for layer in folded.modules():
+        if isinstance(layer, TimeConvolution):
+            assert isinstance(layer.conv, nn.Conv2d) and isinstance(layer.norm, nn.BatchNorm2d)
+            layer.conv, layer.norm = _fold_conv(layer.conv, layer.norm), nn.Identity()
+    folded.bnneck = nn.Identity()
     _round_to_half(folded)
     return folded.eval().requires_grad_(False)
 

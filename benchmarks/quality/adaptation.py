@@ -78,11 +78,12 @@ class Excerpts(FeatureCache):
 
 def _evaluated(checkpoint: Checkpoint, corpus: Corpus, features: FeatureCache, queries: FeatureCache) -> Evaluation:
     works, tracks = zip(*corpus.tracks(), strict=True)
-    known, note_map = (checkpoint.network, checkpoint.config, corpus), checkpoint.note_map
-    candidates = embeddings(*known, features, note_map=note_map)
+    known = checkpoint.network, checkpoint.config, corpus
+    heard = {"note_map": checkpoint.note_map, "chroma_network": checkpoint.chroma_network}
+    candidates = embeddings(*known, features, **heard)
     asked = candidates
     if queries is not features:
-        asked = embeddings(*known, queries, note_map=note_map)
+        asked = embeddings(*known, queries, **heard)
     return evaluate(candidates, works, [track.track_id for track in tracks], asked)
 
 

@@ -171,7 +171,8 @@ def main(
 
 def _scores(checkpoint: Checkpoint, sets: dict[str, Corpus], features: FeatureCache) -> dict[str, Evaluation]:
     known = checkpoint.network, checkpoint.config
-    return {name: validate(*known, corpus, features, note_map=checkpoint.note_map) for name, corpus in sets.items()}
+    heard = {"note_map": checkpoint.note_map, "chroma_network": checkpoint.chroma_network}
+    return {name: validate(*known, corpus, features, **heard) for name, corpus in sets.items()}
 
 
 if __name__ == "__main__":

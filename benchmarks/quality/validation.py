@@ -175,12 +175,12 @@ def embedder_of(system: str) -> Callable[[Waveform], tuple[Embedding, NDArray[np
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(system)
     front_end = checkpoint.config.front_end
-    network = InferenceModel(front_end, checkpoint.network)
+    network = InferenceModel(front_end, checkpoint.network, checkpoint.note_map, checkpoint.chroma_network)
 
     def embed(waveform: Waveform) -> tuple[Embedding, None]:
         copies = -(-front_end.minimum_samples // len(waveform))  # what is short is repeated, as by Embedder
         with torch.inference_mode():
-            return network(torch.from_numpy(np.tile(waveform, copies))[None])[0].numpy(), None
+            return network.outputs(torch.from_numpy(np.tile(waveform, copies))[None])[0][0].numpy(), None
 
     return embed
 

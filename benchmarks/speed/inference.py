@@ -28,6 +28,7 @@ import onnx
 import onnxruntime
 import torch
 
+from benchmarks.speed.query_pipelines import PooledCQT, as_trained
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedding.bundle import default_bundle, open_bundle
 from bytecover2_milvus.embedding.contract import INPUT, OUTPUT
@@ -73,26 +74,27 @@ def of_part(model: bytes, cqt: np.ndarray) -> Way:
 
 def graphs(checkpoint: Checkpoint, models: Mapping[str, bytes]) -> dict[str, Way]:
     """The ways of embedding a clip."""
-    network = checkpoint.network
-    shipped = InferenceModel(checkpoint.config.front_end, network)
+    embed = as_trained(checkpoint)
+    front_end = PooledCQT(replace(checkpoint.config.front_end, time_pooling=embed.pooling))
     waveform = melody(CLIP_S * SAMPLE_RATE, seed=0)[None]
     tensor = torch.from_numpy(waveform)
 
     @torch.inference_mode()
     def eager() -> torch.Tensor:
-        return network.embed(shipped.front_end(tensor))
+        return embed(front_end(tensor))
 
     with torch.inference_mode():
-        cqt = shipped.front_end(tensor)
-        pooled = shipped.pool_cqt(tensor).numpy()
+        magnitude = front_end(tensor)
 
     @torch.inference_mode()
     def eager_part() -> torch.Tensor:
-        return network.embed(cqt)
+        return embed(magnitude)
 
     ways: dict[str, Way] = {"PyTorch eager": eager, "PyTorch eager, without front end": eager_part}
     for name, model in models.items():
-        ways |= {name: of_graph(model, waveform), f"{name}, without front end": of_part(model, pooled)}
+        ways[name] = of_graph(model, waveform)
+        if not checkpoint.config.network.joins:
+            ways[f"{name}, without front end"] = of_part(model, magnitude.numpy())
     return ways
 
 
@@ -119,7 +121,8 @@ def main(bundle: Path | None, int8: Path | None, seconds: float) -> None:
         table.append(f"{'ms of processor per minute':34} " + " ".join(f"{s:>5} s x {batch}" for s, batch in SHAPES))
         for pooling in POOLINGS:
             front_end = replace(checkpoint.config.front_end, time_pooling=pooling)
-            model = export_onnx(InferenceModel(front_end, checkpoint.network), {})
+            parts = checkpoint.network, checkpoint.note_map, checkpoint.chroma_network
+            model = export_onnx(InferenceModel(front_end, *parts), {})
             ways = {
                 f"{s} s x {batch}": of_graph(model, rng.random((batch, s * SAMPLE_RATE), np.float32) - 0.5)
                 for s, batch in SHAPES

@@ -35,13 +35,14 @@ from bytecover2_milvus.export.graph import export_cqt_onnx, export_onnx
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.schema import Row
 from bytecover2_milvus.milvus.search import Match
-from bytecover2_milvus.model.cqt import ConstantQ, pool_time, scale_magnitude
+from bytecover2_milvus.model.cqt import ConstantQ, pool_time
+from bytecover2_milvus.model.joined import MagnitudeToEmbedding
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.second_stage.rerank import CANDIDATES, Reranker
 from bytecover2_milvus.songs.arrange.arrangement import arrange
 from bytecover2_milvus.songs.compose.composer import compose
 from bytecover2_milvus.songs.render.renderer import render
-from bytecover2_milvus.training.checkpoint import load_checkpoint
+from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 
 LIMIT = 5  # tracks found
 CLIP_S = 45.0
@@ -72,13 +73,16 @@ class PooledCQT(nn.Module):
         return pool_time(self.constant_q(waveform), self.config.time_pooling)
 
 
-def network_of(name: str) -> tuple[Config, ByteCover2]:
+def network_of(name: str) -> Checkpoint:
     if name == "bundle":
-        checkpoint = load_checkpoint(default_bundle())
-        return checkpoint.config, checkpoint.network
+        return load_checkpoint(default_bundle())
     torch.manual_seed(0)
     config = Config(network=Network(feature_dim=int(name.removeprefix("paper-"))))
-    return config, ByteCover2(config.network)
+    return Checkpoint(config, ByteCover2(config.network))
+
+
+def as_trained(checkpoint: Checkpoint) -> MagnitudeToEmbedding:
+    return MagnitudeToEmbedding(checkpoint.config, checkpoint.network, checkpoint.note_map, checkpoint.chroma_network)
 
 
 def make_clips(folder: Path, clips: int, suffix: str) -> list[Path]:
@@ -94,8 +98,8 @@ def make_clips(folder: Path, clips: int, suffix: str) -> list[Path]:
     return paths
 
 
-def reference(config: Config, network: ByteCover2, index: faiss.Index) -> Pipeline:
-    front_end = config.front_end
+def reference(checkpoint: Checkpoint, index: faiss.Index) -> Pipeline:
+    front_end, embed = checkpoint.config.front_end, as_trained(checkpoint)
 
     def cqt(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         magnitude = np.abs(
@@ -108,13 +112,13 @@ def reference(config: Config, network: ByteCover2, index: faiss.Index) -> Pipeli
                 bins_per_octave=front_end.bins_per_octave,
             )
         )
-        n_blocks = magnitude.shape[1] // front_end.time_pooling
-        blocks = magnitude[:, : n_blocks * front_end.time_pooling].reshape(len(magnitude), n_blocks, -1)
+        n_blocks = magnitude.shape[1] // embed.pooling
+        blocks = magnitude[:, : n_blocks * embed.pooling].reshape(len(magnitude), n_blocks, -1)
         return blocks.mean(axis=2).astype(np.float32)
 
     @torch.inference_mode()
     def inference(cqt: NDArray[np.float32]) -> NDArray[np.float32]:
-        return network.embed(scale_magnitude(torch.from_numpy(cqt)[None], front_end.scale))[0].numpy()
+        return embed(torch.from_numpy(cqt)[None])[0].numpy()
 
     search = faiss_search(index, limit=LIMIT)
     return Pipeline(
@@ -122,23 +126,35 @@ def reference(config: Config, network: ByteCover2, index: faiss.Index) -> Pipeli
     )
 
 
-def ours(config: Config, network: ByteCover2, collection: TrackCollection) -> Pipeline:
-    front = session(export_onnx(PooledCQT(config.front_end).eval(), {}))
-    back = session(export_cqt_onnx(FromCQT(config.front_end, network), {}))
+def ours(
+    checkpoint: Checkpoint,
+    whole: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    collection: TrackCollection,
+) -> Pipeline:
+    """Front end and network as two graphs; as `whole`, all of it inference, where a chroma network is joined."""
+    front_end = checkpoint.config.front_end
+
+    def search(embedding: NDArray[np.float32]) -> list[str]:
+        return [match.track_id for match in collection.search(embedding, LIMIT)[0]]
+
+    if checkpoint.config.network.joins:
+        return Pipeline(load_audio, lambda waveform: waveform, whole, search)
+    front = session(export_onnx(PooledCQT(front_end).eval(), {}))
+    back = session(export_cqt_onnx(FromCQT(front_end, checkpoint.network), {}))
     return Pipeline(
         load_audio,
         lambda waveform: front.run([OUTPUT], {INPUT: waveform[None]})[0],
         lambda cqt: back.run([OUTPUT], {INPUT_CQT: cqt})[0][0],
-        lambda embedding: [match.track_id for match in collection.search(embedding, LIMIT)[0]],
+        search,
     )
 
 
-def whole(name: str, config: Config, network: ByteCover2) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def whole(name: str, checkpoint: Checkpoint) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """The one graph that a bundle holds, from waveform to embedding (D,)."""
     if name == "bundle":
         model = open_bundle(default_bundle()).model.read_bytes()
     else:
-        model = export_onnx(InferenceModel(config.front_end, network), {})
+        model = export_onnx(InferenceModel(checkpoint.config.front_end, checkpoint.network), {})
     graph = session(model)
     return lambda waveform: graph.run([OUTPUT], {INPUT: waveform[None]})[0][0]
 

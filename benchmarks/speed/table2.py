@@ -16,8 +16,9 @@ ours
 
 Both take turns, query by query, on the same clips, with the same weights. *Preprocessing* is ``load`` and ``cqt``. In
 the bundle front end and network are one graph; to tell them apart they run here as two, and ``whole`` is the bundle's
-own graph, once per query, beside them. ``ms`` is what the clock says, ``cpu_ms`` what the core spent on it, here and in
-the server: without other load they are the same, and on a shared machine the second is what the first would be.
+own graph, once per query, beside them. Where a chroma network is joined they are not told apart: all is inference.
+``ms`` is what the clock says, ``cpu_ms`` what the core spent on it, here and in the server: without other load they are
+the same, and on a shared machine the second is what the first would be.
 
 Networks: ``bundle`` is the one that ships. ``paper-128`` and ``paper-1536`` are the paper's, ResNet50-IBN and 2.3 s per
 input frame, with random weights, which time does not depend on. Clips are composed songs, rendered. Vectors to search
@@ -41,6 +42,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,7 @@ from benchmarks.speed.query_pipelines import (
     CLIP_S,
     Pipeline,
     PooledCQT,
+    as_trained,
     make_clips,
     network_of,
     ours,
@@ -76,12 +79,11 @@ from benchmarks.speed.query_pipelines import (
     second_stage,
     whole,
 )
-from bytecover2_milvus.config import SAMPLE_RATE, Config
+from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.errors import BytecoverError
-from bytecover2_milvus.export.fold import FromCQT
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.index import EXACT
-from bytecover2_milvus.model.network import ByteCover2
+from bytecover2_milvus.training.checkpoint import Checkpoint
 
 FORMATS = ("wav", "mp3")
 NETWORKS = ("bundle", "paper-128", "paper-1536")
@@ -188,14 +190,15 @@ def statistics(seconds: NDArray[np.float64]) -> dict[str, float]:
     return {"ms": mean[0], "ms_deviation": deviation[0], "cpu_ms": mean[1], "cpu_ms_deviation": deviation[1]}
 
 
-def limits(config: Config, network: ByteCover2, index: faiss.Index) -> dict[str, float]:
+def limits(checkpoint: Checkpoint, index: faiss.Index) -> dict[str, float]:
     """The least that arithmetic and memory allow, milliseconds of the core, and the rates that say so."""
     one = np.random.default_rng(0).standard_normal((MATRIX_SIDE, MATRIX_SIDE), dtype=np.float32)
     flops_per_s = 2 * MATRIX_SIDE**3 / min(_seconds(lambda: one @ one) for _ in range(10))
     much = np.ones(READ_BYTES // 4, dtype=np.float32)
     bytes_per_s = READ_BYTES / min(_seconds(lambda: much @ much) for _ in range(10))
     waveform = torch.zeros(1, round(CLIP_S * SAMPLE_RATE))
-    front, back = PooledCQT(config.front_end), FromCQT(config.front_end, network)
+    back = as_trained(checkpoint)
+    front = PooledCQT(replace(checkpoint.config.front_end, time_pooling=back.pooling))
     cqt_flops = _flops(front, waveform)
     network_flops = _flops(back, front(waveform) + 1)
     flat_bytes = 4 * index.d * index.ntotal
@@ -300,13 +303,13 @@ def main(
             with filled(milvus, vectors) as (collection, pid), tempfile.TemporaryDirectory() as folder:
                 cores = Cores(pid)
                 for name in names:
-                    config, network = network_of(name)
+                    checkpoint = network_of(name)
+                    graph = whole(name, checkpoint)
                     pipelines = {
-                        "reference": reference(config, network, index),
-                        "ours": ours(config, network, collection),
+                        "reference": reference(checkpoint, index),
+                        "ours": ours(checkpoint, graph, collection),
                     }
-                    graph = whole(name, config, network)
-                    least = limits(config, network, index)
+                    least = limits(checkpoint, index)
                     with second_stage(collection) if name == "bundle" else nullcontext() as verdict:
                         for suffix in FORMATS:
                             made = make_clips(Path(folder), clips, suffix)

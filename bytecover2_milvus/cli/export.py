@@ -118,7 +118,7 @@ def export(
     notes = load_checkpoint(note_map) if note_map else loaded
     if note_map and notes.note_map is None:
         raise ConfigError(f'{note_map}: has no note map; train one with training.phase="notes"')
-    if note_map and loaded.config.network.maps:
+    if note_map and (loaded.config.network.maps or loaded.config.network.joins):
         raise ConfigError(f"{checkpoint}: its network takes the maps of its own note map: export it without --note-map")
     if calibration:
         if notes.note_map is None:
@@ -136,6 +136,7 @@ def export(
         out,
         facts=loaded.facts | named,
         note_map=notes.note_map,
+        chroma_network=loaded.chroma_network,
         verdict=verdict,
         checkpoint=with_checkpoint,
         cqt=cqt,

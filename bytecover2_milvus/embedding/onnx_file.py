@@ -28,7 +28,7 @@ FILE_BYTES = 2 << 30  # protobuf holds no more
 MOST_FIELDS = 1 << 20  # of one message: each takes more memory here than in the file
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
-_NETWORK = ("backbone.", "gem.", "final.", "activation.", "transposing")
+_NETWORK = ("backbone.", "gem.", "final.", "activation.", "transposing", "chroma_network.")
 _OWN = ("", "ai.onnx")  # domain of ONNX's own operators
 
 Fields = dict[int, list[Any]]  # field number -> whole numbers, or the bytes of strings, arrays and messages
@@ -62,12 +62,13 @@ class OnnxFile:
     def weights(self) -> dict[str, NDArray[Any]]:
         """Name -> values as they are stored, of all that makes the model: learned, calibrated, its transpositions.
 
-        Of a network that takes the note map's maps, that is the note map too. Not among them are the front end's
-        kernels, which follow from its settings.
+        Of a network that takes the note map's maps, or is joined with a chroma network, that is the note map too. Not
+        among them are the front end's kernels, which follow from its settings.
         """
         stem = next((value for name, value in self.arrays.items() if name.startswith("backbone.conv1.weight")), None)
         takes_maps = stem is not None and stem.ndim == 4 and stem.shape[1] > 1
-        return self._named((*_NETWORK, "note_map.") if takes_maps else _NETWORK)
+        joined = any(name.startswith("chroma_network.") for name in self.arrays)
+        return self._named((*_NETWORK, "note_map.") if takes_maps or joined else _NETWORK)
 
     @property
     def note_weights(self) -> dict[str, NDArray[Any]]:

@@ -140,7 +140,8 @@ class ByteCover2(nn.Module):
     """The network between the front end and cosine similarity.
 
     `feature_dim` None is ByteCover: no PCA-FC, and the feature is the pooled vector itself. BNNeck is a BatchNorm whose
-    bias stays zero (Luo et al. 2019).
+    bias stays zero (Luo et al. 2019). A network is *joined* where its PCA-FC takes the embedding of a chroma network
+    too (`model.chroma_network`), which whoever calls `head` puts behind the pooled one.
 
     A new network is in eval mode: whoever trains it says so (`training.train.set_phase`).
     """
@@ -150,7 +151,9 @@ class ByteCover2(nn.Module):
         self.config = config
         self.backbone = ResNetIBN(config)
         self.gem = GeM(config.gem_exponent, config.gem_eps)
-        self.pca_fc = nn.Identity() if config.feature_dim is None else nn.Linear(config.pooled_dim, config.feature_dim)
+        self.pca_fc: nn.Identity | nn.Linear = nn.Identity()
+        if config.feature_dim is not None:
+            self.pca_fc = nn.Linear(config.pooled_dim + config.joined, config.feature_dim)
         self.bnneck = nn.BatchNorm1d(config.embedding_dim)
         self.bnneck.bias.requires_grad_(False)
         for module in self.modules():
@@ -170,7 +173,10 @@ class ByteCover2(nn.Module):
         return mean_over_transpositions(self.pooled, cqt, kernel)
 
     def head(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 2048) -> feature (B, D) for the triplet loss, embedding (B, D) for the classifier and for retrieval."""
+        """(B, 2048) -> feature (B, D) for the triplet loss, embedding (B, D) for the classifier and for retrieval.
+
+        Of a network that is joined, `pooled` (B, 2048 + joined) ends with the embedding of the chroma network.
+        """
         with torch.autocast(pooled.device.type, enabled=False):
             feature = self.pca_fc(pooled)
             return feature, self.bnneck(feature)

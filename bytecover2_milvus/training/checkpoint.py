@@ -1,8 +1,9 @@
 """Checkpoints: one safetensors file with weights, configuration and, of a running training, what resuming needs.
 
-Tensors are named ``network.*``, ``note_map.*``, ``classifier.*``, ``running.*`` (weights in training, of which those
-before are a moving average) and ``optimizer.<parameter>.<moment>``; the metadata holds the configuration as JSON, the
-step and a fingerprint of the training data. A file is written beside its place and renamed, so it is whole or absent.
+Tensors are named ``network.*``, ``note_map.*``, ``chroma_network.*``, ``classifier.*``, ``running.*`` (weights in
+training, of which those before are a moving average) and ``optimizer.<parameter>.<moment>``; the metadata holds the
+configuration as JSON, the step and a fingerprint of the training data. A file is written beside its place and renamed,
+so it is whole or absent.
 In the copy that a bundle carries, matrices and kernels are in half precision; they are float32 again once loaded.
 """
 
@@ -22,6 +23,7 @@ from ..atomic import atomic_write
 from ..config import Config
 from ..embedding.bundle import open_bundle
 from ..errors import CheckpointError, ConfigError
+from ..model.chroma_network import ChromaNetwork
 from ..model.network import ByteCover2
 from ..model.note_map import NoteMap
 from ..untrusted import DAMAGED, open_regular, parse_json, shorten
@@ -30,6 +32,7 @@ LAST = "last.safetensors"  # of a run: all that resuming needs
 BEST = "best.safetensors"  # of a run: the network of the best validation so far; of the end, without validation
 FILE_BYTES = 16 << 30  # of a checkpoint: its optimizer's moments are twice the weights
 
+_LEARNED = ("network.", "note_map.", "chroma_network.")  # tensors of what a configuration calls for
 _COUNT = "num_batches_tracked"  # a whole number
 _NOT_NEGATIVE = ("running_var", ".exp_avg_sq", ".power", ".step")  # a square root or a power is taken of them
 _UNREADABLE: tuple[type[Exception], ...] = (*DAMAGED, SafetensorError)
@@ -44,6 +47,7 @@ class Checkpoint:
     config: Config
     network: ByteCover2
     note_map: NoteMap | None = None  # what the second stage aligns; None if `config.notes` has no width
+    chroma_network: ChromaNetwork | None = None  # None if `config.chroma` has no width
     step: int = 0
     classifier: Tensor | None = None  # (n_works, D)
     optimizer: dict[str, Tensor] = field(default_factory=dict)  # "<parameter name>.<moment>"
@@ -57,6 +61,10 @@ class Checkpoint:
     samples: int = 0  # that it has learned from
     seconds: int = 0  # that it has taken
     facts: dict[str, str] = field(default_factory=dict)  # what the weights were trained on, for the model card
+
+    def learned(self) -> ByteCover2 | ChromaNetwork:
+        """The network that the phase of its configuration trains."""
+        return self.chroma_network if self.config.training.phase == "chroma" and self.chroma_network else self.network
 
     def save(self, path: str | Path) -> None:
         """Write all of it to one file.
@@ -78,8 +86,9 @@ class Checkpoint:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         if self.classifier is not None:
             tensors["classifier.weight"] = self.classifier
-        if self.note_map is not None:
-            tensors |= {f"note_map.{name}": value for name, value in self.note_map.state_dict().items()}
+        for part, module in (("note_map", self.note_map), ("chroma_network", self.chroma_network)):
+            if module is not None:
+                tensors |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
         tensors |= {f"running.{name}": value for name, value in self.running.items()}
         tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.items()}
         metadata = {
@@ -136,10 +145,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         config = Config.from_dict(parse_json(metadata["config"]))
         step, samples, seconds = (_count(metadata, name) for name in ("step", "samples", "seconds"))
         facts = _facts(metadata.get("facts", "{}"))
-        network, note_map = _networks(config, tensors)
+        network, note_map, chroma_network = _networks(config, tensors)
         _check_tensors(tensors)
         classifier = tensors.get("classifier.weight")
-        if classifier is not None and (classifier.ndim != 2 or classifier.shape[1] != config.network.embedding_dim):
+        if classifier is not None and (classifier.ndim != 2 or classifier.shape[1] != config.learned_dim):
             raise ValueError(f"a classifier of shape {tuple(classifier.shape)}")
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -149,6 +158,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         config=config,
         network=network,
         note_map=note_map,
+        chroma_network=chroma_network,
         step=step,
         classifier=classifier,
         optimizer=_under("optimizer.", tensors),
@@ -163,7 +173,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     )
 
 
-def _networks(config: Config, tensors: dict[str, Tensor]) -> tuple[ByteCover2, NoteMap | None]:
+def _networks(config: Config, tensors: dict[str, Tensor]) -> tuple[ByteCover2, NoteMap | None, ChromaNetwork | None]:
     """The networks of a configuration with the weights of `tensors`.
 
     Raises
@@ -172,25 +182,30 @@ def _networks(config: Config, tensors: dict[str, Tensor]) -> tuple[ByteCover2, N
         If these are not the weights that the configuration calls for.
     """
 
-    def new() -> tuple[ByteCover2, NoteMap | None]:
-        return ByteCover2(config.network), NoteMap(config.notes) if config.notes.width else None
+    def new() -> tuple[ByteCover2, NoteMap | None, ChromaNetwork | None]:
+        return (
+            ByteCover2(config.network),
+            NoteMap(config.notes) if config.notes.width else None,
+            ChromaNetwork(config.chroma) if config.chroma.width else None,
+        )
 
     with torch.device("meta"):  # shapes without memory: a few bytes of configuration may call for gigabytes
         called_for = sum(value.numel() for part in new() if part is not None for value in part.state_dict().values())
-    held = sum(value.numel() for name, value in tensors.items() if name.startswith(("network.", "note_map.")))
+    held = sum(value.numel() for name, value in tensors.items() if name.startswith(_LEARNED))
     wrong = "weights do not fit their configuration"
     if called_for > held:
         raise CheckpointError(f"{wrong}: it calls for {called_for} numbers, the file holds {held}")
-    network, note_map = new()
+    network, _, chroma_network = networks = new()
     try:
-        network.load_state_dict(_under("network.", tensors), strict=True)
-        if note_map is not None:
-            note_map.load_state_dict(_under("note_map.", tensors), strict=True)
+        for prefix, module in zip(_LEARNED, networks, strict=True):
+            if module is not None:
+                module.load_state_dict(_under(prefix, tensors), strict=True)
     except RuntimeError as error:
         raise CheckpointError(f"{wrong}: {shorten(error)}") from error
-    if not 0 < network.gem.exponent.item() <= 100:
-        raise CheckpointError(f"{wrong}: an exponent of {network.gem.exponent.item():g}, above 0 and at most 100")
-    return network, note_map
+    for gem in (network.gem, chroma_network.gem) if chroma_network else (network.gem,):
+        if not 0 < gem.exponent.item() <= 100:
+            raise CheckpointError(f"{wrong}: an exponent of {gem.exponent.item():g}, above 0 and at most 100")
+    return networks
 
 
 def _check_tensors(tensors: dict[str, Tensor]) -> None:

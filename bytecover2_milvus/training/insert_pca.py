@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..config import Config
 from ..errors import ConfigError
+from ..model.chroma_network import ChromaNetwork
 from ..model.network import ByteCover2
 from ..model.pca import fit_pca, principal_axes
 from .checkpoint import Checkpoint
@@ -33,7 +35,16 @@ def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float
     check_reducible(checkpoint, layer.out_features)
     if layer.in_features != config.network.pooled_dim:
         raise ConfigError(f"a layer of {layer.in_features} inputs: the backbone has {config.network.pooled_dim}")
-    config = replace(config, network=replace(config.network, feature_dim=layer.out_features))
+    return _with_layer(
+        checkpoint,
+        layer,
+        pooled,
+        replace(config, network=replace(config.network, feature_dim=layer.out_features, joined=0)),
+    )
+
+
+def _with_layer(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float32], config: Config) -> Checkpoint:
+    """`checkpoint`, its network of `config` with `layer` as its PCA-FC and a BNNeck that changes nothing yet."""
     network = ByteCover2(config.network)
     network.backbone.load_state_dict(checkpoint.network.backbone.state_dict())
     network.gem.load_state_dict(checkpoint.network.gem.state_dict())
@@ -43,7 +54,9 @@ def insert_fc(checkpoint: Checkpoint, layer: nn.Linear, pooled: NDArray[np.float
         assert network.bnneck.running_var is not None
         network.bnneck.running_var.copy_(feature.var(dim=0))
         network.bnneck.weight.copy_(torch.sqrt(network.bnneck.running_var + network.bnneck.eps))
-    return Checkpoint(config, network, checkpoint.note_map, facts=lasting_facts(checkpoint.facts))
+    return Checkpoint(
+        config, network, checkpoint.note_map, checkpoint.chroma_network, facts=lasting_facts(checkpoint.facts)
+    )
 
 
 def check_reducible(checkpoint: Checkpoint, dim: int) -> None:
@@ -88,14 +101,82 @@ def insert_embedding_pca(
         As `insert_fc`.
     """
     check_reducible(checkpoint, dim)
-    bnneck = copy.deepcopy(checkpoint.network.bnneck).double()
-    assert bnneck.running_mean is not None and bnneck.running_var is not None
+    return insert_fc(
+        checkpoint, _projection(*_linear(checkpoint.network, pooled.shape[1]), pooled, dim, whitening), pooled
+    )
+
+
+def join_chroma_network(
+    checkpoint: Checkpoint, pooled: NDArray[np.float32], dim: int, whitening: float = 0.0
+) -> Checkpoint:
+    """The network of `checkpoint`, joined with its chroma network: a PCA-FC from both embeddings to `dim` dimensions.
+
+    Its axes are the principal ones of the two embeddings, one behind the other, each over the square root of its mean
+    squared length, so that both count alike. A PCA-FC that the network has already becomes part of the new one.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    pooled : np.ndarray [shape=(N, 2048 + 4 * width)] of float32
+        As `pooled_embeddings` gives them with the chroma network.
+    dim : int
+    whitening : float
+        That of `principal_axes`.
+
+    Raises
+    ------
+    ConfigError
+        If the network is joined already or has no chroma network, or both embeddings have fewer than `dim` dimensions.
+    """
+    check_joinable(checkpoint, dim)
+    assert checkpoint.chroma_network is not None
+    first = checkpoint.config.network.pooled_dim
+    parts = []
+    for network, columns in ((checkpoint.network, slice(None, first)), (checkpoint.chroma_network, slice(first, None))):
+        part = pooled[:, columns]
+        weight, offset = _linear(network, part.shape[1])
+        scale = 1 / np.sqrt(np.square(part @ weight.T + offset).sum(axis=1).mean())
+        parts.append((scale * weight, scale * offset))
+    (vector, vector_offset), (chroma, chroma_offset) = parts
+    weight = np.zeros((len(vector) + len(chroma), pooled.shape[1]))
+    weight[: len(vector), :first], weight[len(vector) :, first:] = vector, chroma
+    layer = _projection(weight, np.concatenate([vector_offset, chroma_offset]), pooled, dim, whitening)
+    joined = replace(checkpoint.config.network, feature_dim=dim, joined=checkpoint.config.chroma.dim)
+    return _with_layer(checkpoint, layer, pooled, replace(checkpoint.config, network=joined))
+
+
+def check_joinable(checkpoint: Checkpoint, dim: int) -> None:
+    """Make sure, before anything is computed, that `join_chroma_network` can be had with `dim` dimensions.
+
+    Raises
+    ------
+    ConfigError
+    """
+    network, chroma = checkpoint.config.network, checkpoint.config.chroma
+    if network.joins:
+        raise ConfigError("its PCA-FC joins the chroma network already: start from a checkpoint where it does not")
+    if checkpoint.chroma_network is None or checkpoint.note_map is None:
+        raise ConfigError('it has no chroma network: train one with training.phase="chroma"')
+    if dim > network.embedding_dim + chroma.dim:
+        raise ConfigError(f"dim = {dim}: both embeddings have {network.embedding_dim + chroma.dim} dimensions")
+
+
+def _linear(network: ByteCover2 | ChromaNetwork, pooled_dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The head of a network as one linear layer: weight (D, C) and offset (D,) from pooled to embedding."""
+    head = copy.deepcopy(network).double().cpu().eval()
     with torch.no_grad():
-        gain = (bnneck.weight / torch.sqrt(bnneck.running_var + bnneck.eps)).numpy()  # (2048,)
-        offset = bnneck.bias.numpy() - gain * bnneck.running_mean.numpy()  # (2048,)
-    mean, axes = principal_axes(pooled * gain + offset, dim, whitening)
-    layer = nn.Linear(len(axes), dim)
+        offset = head.head(torch.zeros(1, pooled_dim, dtype=torch.float64))[1]  # (1, D)
+        weight = head.head(torch.eye(pooled_dim, dtype=torch.float64))[1] - offset  # (C, D)
+    return weight.numpy().T, offset[0].numpy()
+
+
+def _projection(
+    weight: NDArray[np.float64], offset: NDArray[np.float64], pooled: NDArray[np.float32], dim: int, whitening: float
+) -> nn.Linear:
+    """The layer from pooled embeddings (N, C) to the principal axes of the embedding that weight and offset give."""
+    mean, axes = principal_axes(pooled @ weight.T + offset, dim, whitening)
+    layer = nn.Linear(pooled.shape[1], dim)
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(axes.T * gain))
+        layer.weight.copy_(torch.from_numpy(axes.T @ weight))
         layer.bias.copy_(torch.from_numpy(axes.T @ (offset - mean)))
-    return insert_fc(checkpoint, layer, pooled)
+    return layer

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..config import Config, Training
+from ..model.chroma_network import ChromaNetwork
 from ..model.network import ByteCover2
 from .averaging import Averaged
 from .checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from .gradient import backward
 from .optimizer import make_optimizer
 from .start import initial_classifier, initial_network
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 class Learner:
@@ -44,10 +47,10 @@ class Learner:
         resumed: Checkpoint | None,
     ) -> None:
         self.training, self.fabric = config.training, fabric
-        network = resumed.network if resumed else initial_network(config, init)
+        network = resumed.learned() if resumed else initial_network(config, init)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # on CPUs statistics are those of a rank's share
-        before = resumed or init
+            network = _synchronised(network)  # on CPUs statistics are those of a rank's share
+        before = self.before = resumed or init
         self.note_map = before.note_map if before else None
         self.classifier = initial_classifier(config, works, n_works, before)
         self.averaged = Averaged(network, self.training.averaging)
@@ -73,6 +76,15 @@ class Learner:
         return learning_rate(self.step, self.training)
 
     @property
+    def networks(self) -> tuple[ByteCover2, ChromaNetwork | None]:
+        """The two networks of a checkpoint: the one that is trained, as it is kept, and the other, as it was."""
+        kept = self.averaged.kept
+        if isinstance(kept, ChromaNetwork):
+            assert self.before is not None
+            return self.before.network, kept
+        return kept, self.before.chroma_network if self.before else None
+
+    @property
     def moments(self) -> dict[str, Tensor]:
         """Those of the optimizer, as `optimizer_tensors` names them."""
         return optimizer_tensors(self._optimizer.optimizer, self._names)
@@ -91,6 +103,11 @@ class Learner:
         return terms
 
 
+def _synchronised(network: _Network) -> _Network:
+    """The network with statistics of BatchNorm over the whole batch of all GPUs."""
+    return cast(_Network, nn.SyncBatchNorm.convert_sync_batchnorm(network))
+
+
 def learning_rate(step: int, training: Training) -> float:
     """Linear warm-up, of a tenth of the run at most, then a half cosine down to ``final_rate`` times the rate.
 
@@ -104,9 +121,11 @@ def learning_rate(step: int, training: Training) -> float:
     return training.learning_rate * warmup * cosine
 
 
-def set_phase(network: ByteCover2, phase: str) -> None:
+def set_phase(network: nn.Module, phase: str) -> None:
     """Training mode; in phase "frozen" the backbone and GeM neither learn nor update their statistics."""
     network.train()
+    if not isinstance(network, ByteCover2):
+        return
     for part in (network.backbone, network.gem):
         part.requires_grad_(phase != "frozen")
         part.train(phase != "frozen")

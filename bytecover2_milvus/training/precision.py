@@ -119,7 +119,7 @@ def choose_precision(config: Config, device: str, out: Path) -> Choice:
     OutputError
         If the folder cannot be written.
     """
-    if config.training.phase == "notes" or launched()[1] > 1:
+    if config.training.phase in ("notes", "chroma") or launched()[1] > 1:
         raise ConfigError('precision = "auto" is for one process and for the vector: name one, as "32-true"')
     on = torch_device(device)
     machine = _machine(on)

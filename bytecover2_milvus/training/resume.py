@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..config import Config
 from ..errors import CheckpointError
-from ..model.network import ByteCover2
 from .checkpoint import Checkpoint, load_checkpoint
 from .data.corpus import Corpus, text_digest
 from .validation import VALIDATION
@@ -74,7 +74,7 @@ def adapt(path: Path, config: Config, works: str, n_works: int, validation: str)
     before, now = last.config.training, config.training
     moments = last.optimizer if (before.phase, before.optimizer) == (now.phase, now.optimizer) else {}
     if last.works != works:
-        new = torch.zeros(n_works, config.network.embedding_dim)
+        new = torch.zeros(n_works, config.learned_dim)
         moments = {
             name: (new if value.ndim else torch.zeros(())) if name.startswith("classifier.") else value
             for name, value in moments.items()
@@ -102,7 +102,7 @@ def works_digest(works: Iterable[str]) -> str:
     return text_digest("\n".join(works))
 
 
-def weights_digest(network: ByteCover2) -> str:
+def weights_digest(network: nn.Module) -> str:
     """A hash of all weights and statistics of a network."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():

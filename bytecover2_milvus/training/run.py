@@ -13,13 +13,14 @@ from pathlib import Path
 from ..atomic import check_writable
 from ..config import AUTO, Config
 from ..errors import ConfigError, TrainingError
+from ..model.note_map import NOTE_POOLING
 from ..terminal import Bar, progress_bar, say
 from .checkpoint import LAST, Checkpoint, load_checkpoint
 from .data.corpus import Corpus
 from .data.feature_cache import FeatureCache
 from .data.sources import DataSources
 from .distributed import launched, torch_device
-from .insert_pca import check_reducible, insert_embedding_pca, insert_pca_fc
+from .insert_pca import check_joinable, check_reducible, insert_embedding_pca, insert_pca_fc, join_chroma_network
 from .precision import choose_precision
 from .start import check_disjoint, check_start
 from .train import Progress, train
@@ -243,21 +244,39 @@ def fit_pca_fc(
         If a source or the checkpoint cannot be used, or there are too few tracks for the axes.
     """
     start = load_checkpoint(checkpoint)
-    check_reducible(start, dim)
+    joins = start.chroma_network is not None
+    if joins and of != "embedding":
+        raise ConfigError(f"--of {of}: a checkpoint with a chroma network has axes of both embeddings alone")
+    if joins:
+        check_joinable(start, dim)
+    else:
+        check_reducible(start, dim)
     check_writable(out)
     on = torch_device(device)
-    features = FeatureCache.of(cache, start.config)
+    features = (
+        FeatureCache(cache, start.config.front_end, NOTE_POOLING) if joins else FeatureCache.of(cache, start.config)
+    )
     corpus = sources.corpus(features, workers)
     _check_axes(corpus, dim)
     corpus = prepare(corpus, features, workers)
     _check_axes(corpus, dim)  # some recordings may have given nothing
+    for network in filter(None, (start.network, start.note_map, start.chroma_network)):
+        network.to(on)
     with progress_bar("embed", corpus.n_tracks) as bar:
-        watch = partial(bar.update, advance=1)
         pooled = pooled_embeddings(
-            start.network.to(on), start.config, corpus, features, on, watch, note_map=start.note_map
+            start.network,
+            start.config,
+            corpus,
+            features,
+            on,
+            partial(bar.update, advance=1),
+            note_map=start.note_map,
+            chroma_network=start.chroma_network,
         )
-    start.network.cpu()
-    PCA_OF[of](start, pooled, dim, whitening).save(out)
+    for network in filter(None, (start.network, start.note_map, start.chroma_network)):
+        network.cpu()
+    insert = join_chroma_network if joins else PCA_OF[of]
+    insert(start, pooled, dim, whitening).save(out)
 
 
 def _check_axes(corpus: Corpus, dim: int) -> None:

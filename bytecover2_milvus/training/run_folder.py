@@ -73,10 +73,12 @@ class RunFolder:
         learner = self._learner
         facts = self._facts | ({VALIDATION: f"{self._best:.6f}"} if self.has_best else {})
         if learner.fabric.is_global_zero:
+            network, chroma_network = learner.networks
             Checkpoint(
                 self._config,
-                learner.averaged.kept,
+                network,
                 learner.note_map,
+                chroma_network,
                 classifier=learner.classifier.weight,
                 works=self._works,
                 facts=facts,

@@ -3,6 +3,8 @@
 The paper's recipe is four calls: `train` with phase "bytecover" (no PCA-FC, 2048-d), `insert_pca_fc`, `train`
 with phase "frozen" (PCA-FC, BNNeck and classifier only), `train` with phase "joint" (everything, at a lower rate).
 
+A fifth, phase "chroma", trains the network that joins the backbone before the PCA-FC (`model.chroma_network`).
+
 Started by torchrun, the same loop runs in several processes, each on its share of every batch.
 """
 
@@ -16,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from ..config import AUTO, Config
 from ..errors import TrainingError
 from ..metrics import Evaluation
 from ..model.network_input import NetworkInput
+from ..model.note_map import NoteMap
 from .checkpoint import BEST, LAST, Checkpoint
 from .data.batches import TrainingBatches
+from .data.chroma_batches import ChromaBatches, ChromaCache
 from .data.corpus import Corpus
 from .data.feature_cache import FeatureCache
 from .distributed import launch
@@ -115,7 +119,7 @@ def train(
         resumed = resume(out / LAST, config, **run)
     learner = Learner(config, fabric, works, len(corpus.works), init, resumed)
     folder = RunFolder(out, config, learner, works, run, lasting_facts(facts or {}), resumed)
-    network_input = NetworkInput(config.front_end, config.network, learner.note_map)
+    network_input, shares = _phase_data(config, corpus, cache, learner.note_map, fabric.global_rank, fabric.world_size)
     network_input.to(fabric.device).requires_grad_(False)
 
     def validated() -> Evaluation:
@@ -130,7 +134,6 @@ def train(
     validates = bool(validation.works) and fabric.is_global_zero
     if validates and (not folder.has_best if resumed and go_on else init and not resumed):
         report(Progress(learner.step, math.nan, 0.0, validated()))
-    shares = TrainingBatches(corpus, cache, training, fabric.global_rank, fabric.world_size, network_input.pooling)
     started = time.perf_counter()
     for cqt, work in load_batches(shares, range(learner.step, training.last_step), data_workers, fabric.device):
         with torch.no_grad():
@@ -152,6 +155,24 @@ def train(
         folder.save_best()
     fabric.barrier()  # no rank returns before the checkpoint is there
     return out / BEST
+
+
+def _phase_data(
+    config: Config, corpus: Corpus, cache: FeatureCache, note_map: NoteMap | None, rank: int, ranks: int
+) -> tuple[nn.Module, TrainingBatches]:
+    """A rank's batches, and what makes of them the input of the network that the phase trains.
+
+    Raises
+    ------
+    ConfigError
+        As `NetworkInput` and `TrainingBatches`.
+    """
+    if config.training.phase == "chroma":
+        assert note_map is not None
+        heard = ChromaCache(cache, note_map, config.training)
+        return nn.Identity(), ChromaBatches(corpus, heard, config.training, rank, ranks)
+    network_input = NetworkInput(config.front_end, config.network, note_map)
+    return network_input, TrainingBatches(corpus, cache, config.training, rank, ranks, network_input.pooling)
 
 
 def load_batches(

@@ -34,7 +34,7 @@ from bytecover2_milvus.export.exporter import as_arrays, half_checkpoint, make_c
 from bytecover2_milvus.export.fold import Affine, InferenceModel, fold_backbone, fold_head
 from bytecover2_milvus.export.parity import check_cqt_parity, check_parity, melody, probes
 from bytecover2_milvus.model.cqt import WaveformToCQT
-from bytecover2_milvus.training.checkpoint import load_checkpoint
+from bytecover2_milvus.training.checkpoint import Checkpoint, load_checkpoint
 from bytecover2_milvus.verify import verify
 
 
@@ -204,7 +204,7 @@ def test_a_weight_beyond_half_precision_is_not_written_as_infinity():
     with torch.no_grad():
         network.pca_fc.weight[0, 0] = 1e5
     with pytest.raises(ExportError, match=r"pca_fc\.weight: beyond 65504"):
-        half_checkpoint(config, network, None, {})
+        half_checkpoint(Checkpoint(config, network))
 
 
 # What is written, and what is refused

@@ -11,6 +11,8 @@ on from epoch to epoch; what is drawn first comes into the cache as it is needed
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,13 +20,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...config import Training
+from ...config import FrontEnd, Training
 from ...errors import ConfigError, TrainingError
 from .augment import augment, stretch
 from .corpus import Corpus, CorpusTrack, SongSource
-from .feature_cache import FeatureCache
 
 _LOOK_BACK = 8  # epochs: a work that misses one, as some do, is rid of its old tracks in the next
+
+
+class TrackCache(Protocol):
+    """What batches are cut from: an array (rows, T) for every track, kept in a file."""
+
+    front_end: FrontEnd
+    pooling: int  # CQT frames per frame of the array
+
+    def path(self, track: CorpusTrack) -> Path: ...
+    def load(self, track: CorpusTrack) -> NDArray[np.float16]: ...
 
 
 class WorkSampler:
@@ -110,7 +121,7 @@ class TrainingBatches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __init__(
         self,
         corpus: Corpus,
-        cache: FeatureCache,
+        cache: TrackCache,
         training: Training,
         rank: int = 0,
         ranks: int = 1,

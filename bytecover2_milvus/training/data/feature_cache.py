@@ -56,14 +56,14 @@ class FeatureCache:
 
     @classmethod
     def of(cls, folder: str | Path, config: Config) -> FeatureCache:
-        """The cache of a run of `config`: as fine as its network or, in phase "notes", its note map needs it.
+        """The cache of a run of `config`: as fine as its network needs it, or a note map that it learns from or joins.
 
         Raises
         ------
         ConfigError
             As `input_pooling`.
         """
-        if config.training.phase == "notes":
+        if config.training.phase in ("notes", "chroma") or config.network.joins:
             return cls(folder, config.front_end, NOTE_POOLING)
         return cls(folder, config.front_end, math.gcd(input_pooling(config.front_end, config.network), FINE_POOLING))
 
