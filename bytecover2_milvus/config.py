@@ -18,6 +18,7 @@ from .errors import ConfigError
 from .untrusted import check_depth, read_text, shorten
 
 WHITENING = 0.5  # of the axes that PCA-FC starts from, unless told otherwise; 0 is the paper's
+JOINED_WHITENING = 0.25  # the same where a chroma network is joined
 SAMPLE_RATE = 22_050  # Hz, section 3.1; every waveform in this package has it
 SHORTEST_FRAMES = 8  # input frames of the network below which a track is repeated: one column of the backbone's output
 CHROMA_GROUPS = ("notes", "lead")  # of twelve channels each, C first: all that sounds, and what carries the tune

@@ -15,11 +15,12 @@
 # reading scores, playing what is validated on, and measuring tones.
 #
 # From the environment, all optional:
+#   PHASE         "chroma" trains the chroma network beside the backbone, which stays as it is
 #   INIT          the checkpoint or bundle to start from; RUN's own weights come before it
 #   SOUND_FONT    a General MIDI sound font that plays some of the parts, which needs FluidSynth
 #   SONGS, HELD_OUT   the songs in place of those named here, as --songs takes them, with blanks between
 #   HEARINGS      of a track before another takes its place, 4 unless given
-#   RATE          the learning rate, 5e-4 unless given
+#   RATE          the learning rate, 5e-4 unless given, 3e-3 of a chroma network
 #   SETTINGS      further settings, as --set takes them, with blanks between
 #   SPECTRAL      share of the tracks that are drawn, 0.995 unless given; the others are played
 #   NICE          how far others go first, 19 unless given
@@ -54,13 +55,14 @@ fi
 [ -z "${HELD_OUT:-}" ] || read -ra validation <<< "${HELD_OUT//$'\n'/ }"
 read -ra more <<< "${SETTINGS:-}"
 
+phase=${PHASE:-bytecover}
 gpu=$("$python" -c 'import torch; print(int(torch.cuda.is_available()))')
 settings=()
 if [ -e "$run/last.safetensors" ]; then
   settings+=(--init "$run/last.safetensors")
 elif [ -n "${INIT:-}" ]; then
   settings+=(--init "$INIT")
-elif [ "$gpu" = 1 ]; then
+elif [ "$gpu" = 1 ] && [ "$phase" = bytecover ]; then
   settings+=(
     --set front_end.time_pooling=40 --set 'front_end.scale="sqrt"' --set 'network.transpositions=[-3, 0, 3]'
     --set 'network.stage_blocks=[3, 4, 6, 3]' --set network.base_width=64
@@ -69,11 +71,16 @@ else
   settings+=(--init "$("$python" -c 'from bytecover2_milvus.embedding.bundle import default_bundle; print(default_bundle())')")
 fi
 [ "$gpu" = 0 ] || settings+=(--set training.works_per_batch=256 --set training.tracks_per_work=4)
+if [ "$phase" = chroma ]; then
+  settings+=(--config "$here/chroma.toml" --arrangements 2 --set training.learning_rate="${RATE:-3e-3}")
+else
+  settings+=(--config "$here/continue.toml" --arrangements 4 --set training.learning_rate="${RATE:-5e-4}")
+  settings+=(--set 'network.feature_dim="none"')
+fi
 
 # glibc would give large tensors back to the system after every step.
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4000000000
 exec nice -n "${NICE:-19}" "$python" -m bytecover2_milvus train --go-on --out "$run" --cache "$run/cache" \
-  "${sources[@]/#/--songs=}" "${validation[@]/#/--validation-songs=}" --arrangements 4 --spectral "${SPECTRAL:-0.995}" --degraded 0.8 \
-  ${SOUND_FONT:+--sound-font "$SOUND_FONT"} --workers "${WORKERS:-$(nproc)}" --config "$here/continue.toml" \
-  --set 'network.feature_dim="none"' "${settings[@]}" --set training.hearings="${HEARINGS:-4.0}" \
-  --set training.learning_rate="${RATE:-5e-4}" "${more[@]/#/--set=}"
+  "${sources[@]/#/--songs=}" "${validation[@]/#/--validation-songs=}" --spectral "${SPECTRAL:-0.995}" --degraded 0.8 \
+  ${SOUND_FONT:+--sound-font "$SOUND_FONT"} --workers "${WORKERS:-$(nproc)}" \
+  "${settings[@]}" --set training.hearings="${HEARINGS:-4.0}" "${more[@]/#/--set=}"

@@ -131,6 +131,9 @@ def _measure(
     device: str,
 ) -> None:
     start = load_checkpoint(init)
+    if start.config.network.joins:  # the backbone alone is trained, and measured
+        network = replace(start.config.network, feature_dim=None)
+        start = replace(start, config=replace(start.config, network=network), network=start.network.adapted(network))
     training = (Config.from_toml(config_file) if config_file else start.config).training
     training = replace(training, phase="joint", steps=steps, learning_rate=learning_rate)
     config = replace(start.config, training=training)

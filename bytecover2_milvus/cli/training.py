@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..config import WHITENING
+from ..config import JOINED_WHITENING, WHITENING
 from ..options import corpus_options, device_option
 from .output import print_json
 
@@ -73,7 +73,7 @@ def train(
       bytecover2-milvus train --songs composed@0-1000 --validation-songs traditional \\
         --set 'network.feature_dim="none"' --out runs/bytecover
       bytecover2-milvus train --unlabelled music/ --songs composed@0-200 --init bundles/mine \\
-        --config recipes/finetune.toml --out runs/adapted
+        --config recipes/finetune.toml --set 'network.feature_dim="none"' --out runs/adapted
       torchrun --nproc-per-node 4 -m bytecover2_milvus train --songs composed@0-1000 \\
         --set 'network.feature_dim="none"' --out runs/bytecover
     """
@@ -117,8 +117,7 @@ def train(
 @click.option(
     "--whitening",
     type=click.FloatRange(0, 1),
-    default=WHITENING,
-    show_default=True,
+    show_default=f"{WHITENING}, or {JOINED_WHITENING} with a chroma network",
     help="Power of its deviation that every axis is divided by; 0 is the paper's, 1 makes all axes count alike.",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Checkpoint to write.")
@@ -129,12 +128,14 @@ def fit_pca(
     workers: int,
     dim: int,
     of: str,
-    whitening: float,
+    whitening: float | None,
     out: Path,
     device: str,
     sources: DataSources,
 ) -> None:
     """Insert a PCA-FC layer, fitted on whole tracks, into a ByteCover checkpoint.
+
+    If the checkpoint has a chroma network, the layer joins both; a PCA-FC that is there becomes a part of it.
 
     \b
     Example:

@@ -1,6 +1,6 @@
 """Collections by the names they go by: their own, and the aliases that stand for them.
 
-The name that users know is an alias: ``tracks`` stands for ``tracks_483d2f85bc12``, which has the first letters of the
+The name that users know is an alias: ``tracks`` stands for ``tracks_e71859a194cc``, which has the first letters of the
 id of the model whose embeddings it holds. Where it holds chroma too, letters of the note map's id follow.
 """
 

@@ -111,8 +111,10 @@ def join_chroma_network(
 ) -> Checkpoint:
     """The network of `checkpoint`, joined with its chroma network: a PCA-FC from both embeddings to `dim` dimensions.
 
-    Its axes are the principal ones of the two embeddings, one behind the other, each over the square root of its mean
-    squared length, so that both count alike. A PCA-FC that the network has already becomes part of the new one.
+    Its axes are the principal ones of the two embeddings, one behind the other, each centred and over the square root
+    of its mean squared length, so that both count alike. A PCA-FC that the network has already becomes part of the new
+    one; of one that is joined, what it makes of the backbone's values, so that a chroma network that was trained
+    further takes the place of the one before.
 
     Parameters
     ----------
@@ -126,7 +128,7 @@ def join_chroma_network(
     Raises
     ------
     ConfigError
-        If the network is joined already or has no chroma network, or both embeddings have fewer than `dim` dimensions.
+        If there is no chroma network, or both embeddings have fewer than `dim` dimensions.
     """
     check_joinable(checkpoint, dim)
     assert checkpoint.chroma_network is not None
@@ -134,13 +136,16 @@ def join_chroma_network(
     parts = []
     for network, columns in ((checkpoint.network, slice(None, first)), (checkpoint.chroma_network, slice(first, None))):
         part = pooled[:, columns]
-        weight, offset = _linear(network, part.shape[1])
-        scale = 1 / np.sqrt(np.square(part @ weight.T + offset).sum(axis=1).mean())
-        parts.append((scale * weight, scale * offset))
-    (vector, vector_offset), (chroma, chroma_offset) = parts
+        if network is checkpoint.network and checkpoint.config.network.joins:
+            weight = _linear(network, pooled.shape[1])[0][:, columns]
+        else:
+            weight, _ = _linear(network, part.shape[1])
+        embedding = part @ weight.T
+        parts.append(weight / np.sqrt(np.square(embedding - embedding.mean(axis=0)).sum(axis=1).mean()))
+    vector, chroma = parts
     weight = np.zeros((len(vector) + len(chroma), pooled.shape[1]))
     weight[: len(vector), :first], weight[len(vector) :, first:] = vector, chroma
-    layer = _projection(weight, np.concatenate([vector_offset, chroma_offset]), pooled, dim, whitening)
+    layer = _projection(weight, np.zeros(len(weight)), pooled, dim, whitening)
     joined = replace(checkpoint.config.network, feature_dim=dim, joined=checkpoint.config.chroma.dim)
     return _with_layer(checkpoint, layer, pooled, replace(checkpoint.config, network=joined))
 
@@ -153,8 +158,6 @@ def check_joinable(checkpoint: Checkpoint, dim: int) -> None:
     ConfigError
     """
     network, chroma = checkpoint.config.network, checkpoint.config.chroma
-    if network.joins:
-        raise ConfigError("its PCA-FC joins the chroma network already: start from a checkpoint where it does not")
     if checkpoint.chroma_network is None or checkpoint.note_map is None:
         raise ConfigError('it has no chroma network: train one with training.phase="chroma"')
     if dim > network.embedding_dim + chroma.dim:

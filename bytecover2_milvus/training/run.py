@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ..atomic import check_writable
-from ..config import AUTO, Config
+from ..config import AUTO, JOINED_WHITENING, WHITENING, Config
 from ..errors import ConfigError, TrainingError
 from ..model.note_map import NOTE_POOLING
 from ..terminal import Bar, progress_bar, say
@@ -217,7 +217,7 @@ def fit_pca_fc(
     *,
     dim: int,
     of: str,
-    whitening: float,
+    whitening: float | None,
     cache: Path,
     workers: int,
     device: str = "auto",
@@ -233,8 +233,8 @@ def fit_pca_fc(
         D, the width of the embedding.
     of : {"embedding", "pooled"}
         A key of `PCA_OF`: what the axes are those of.
-    whitening : float
-        That of `principal_axes`.
+    whitening : float or None
+        That of `principal_axes`; None is `WHITENING`, or `JOINED_WHITENING` where a chroma network is joined.
     cache, workers, device
         As of `run_training`.
 
@@ -275,8 +275,8 @@ def fit_pca_fc(
         )
     for network in filter(None, (start.network, start.note_map, start.chroma_network)):
         network.cpu()
-    insert = join_chroma_network if joins else PCA_OF[of]
-    insert(start, pooled, dim, whitening).save(out)
+    insert, usual = (join_chroma_network, JOINED_WHITENING) if joins else (PCA_OF[of], WHITENING)
+    insert(start, pooled, dim, usual if whitening is None else whitening).save(out)
 
 
 def _check_axes(corpus: Corpus, dim: int) -> None:

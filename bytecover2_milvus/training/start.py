@@ -79,6 +79,8 @@ def _check_chroma(config: Config, init: Checkpoint | None) -> None:
         raise ConfigError('phase "chroma" learns from the note map of a checkpoint: give --init one that has one')
     if not config.chroma.width:
         raise ConfigError('phase "chroma" trains the chroma network, and there is none: add --set chroma.width=48')
+    if config.network != init.config.network:
+        raise ConfigError('phase "chroma" leaves the network of the checkpoint as it is: leave the table [network] out')
     check_pooling(config.front_end)
     if init.chroma_network and config.chroma != init.config.chroma:
         raise ConfigError(f"the initial checkpoint has a chroma network of width {init.config.chroma.width}")

@@ -164,6 +164,7 @@ def test_a_run_that_was_cut_off_goes_on_exactly(start: Checkpoint, corpus: Corpu
     [
         ({"chroma": Chroma()}, r"there is none: add --set chroma\.width=48"),
         ({"notes": Notes(width=6, blocks=1)}, "give --init one that has one"),
+        ({"network": replace(START.network, maps=True)}, "leaves the network of the checkpoint as it is"),
         ({"training": replace(CONFIG.training, precision="auto")}, r'set training\.precision="32-true"'),
         ({"training": replace(CONFIG.training, phase="bytecover")}, 'only phase "chroma" trains a chroma network'),
     ],
@@ -185,8 +186,8 @@ def test_both_embeddings_count_alike_in_a_joined_one(trained: Checkpoint, corpus
             trained.network.head(torch.from_numpy(pooled[:, :128]))[1].numpy(),
             trained.chroma_network.head(torch.from_numpy(pooled[:, 128:]))[1].numpy(),
         ]
+    parts = [part - part.mean(axis=0) for part in parts]
     both = np.concatenate([part / np.sqrt(np.square(part).sum(axis=1).mean()) for part in parts], axis=1)
-    both -= both.mean(axis=0)
     both /= np.linalg.norm(both, axis=1, keepdims=True)
     found = embeddings(
         joined.network, joined.config, corpus, cache, note_map=joined.note_map, chroma_network=joined.chroma_network
@@ -198,11 +199,23 @@ def test_both_embeddings_count_alike_in_a_joined_one(trained: Checkpoint, corpus
     assert reduced.chroma_network is not None
     again = join_chroma_network(reduced, pooled, 21)
     assert again.network.pca_fc.weight.shape == (21, 144)
-    for wrong, message in ((joined, "joins the chroma network already"), (reduced, "both embeddings have 21 dim")):
-        with pytest.raises(ConfigError, match=message):
-            join_chroma_network(wrong, pooled, 22)
+    with pytest.raises(ConfigError, match="both embeddings have 21 dimensions"):
+        join_chroma_network(reduced, pooled, 22)
     with pytest.raises(ConfigError, match="it has no chroma network"):
         join_chroma_network(replace(trained, chroma_network=None), pooled, 8)
+
+
+def test_another_chroma_network_takes_the_place_of_one_that_is_joined(trained: Checkpoint, corpus, cache) -> None:
+    known = (trained.network, trained.config, corpus, cache)
+    pooled = pooled_embeddings(*known, note_map=trained.note_map, chroma_network=trained.chroma_network)
+    joined = join_chroma_network(trained, pooled, 144)
+    again = join_chroma_network(joined, pooled, 144)  # at full width nothing is lost, so both are one similarity
+    with torch.inference_mode():
+        first, second = (
+            network.head(torch.from_numpy(pooled))[0].numpy() for network in (joined.network, again.network)
+        )
+    similar = [rows @ rows.T / np.square(rows).sum(axis=1).mean() for rows in (first, second)]
+    np.testing.assert_allclose(similar[1], similar[0], atol=0.05)
 
 
 def test_a_joined_network_is_saved_exported_and_heard(trained: Checkpoint, corpus, cache, tmp_path) -> None:
