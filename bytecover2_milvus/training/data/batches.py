@@ -29,7 +29,7 @@ _LOOK_BACK = 8  # epochs: a work that misses one, as some do, is rid of its old 
 
 
 class TrackCache(Protocol):
-    """What batches are cut from: an array (rows, T) for every track, kept in a file."""
+    """Arrays (rows, T) that batches are cut from, one for every track, each kept in a file."""
 
     front_end: FrontEnd
     pooling: int  # CQT frames per frame of the array
