@@ -10,8 +10,8 @@ lengths
 Ways take turns, and each figure is the least of all turns in processor time, so that a busy machine changes it little;
 ``s`` is by the clock. Prints JSON lines on stdout and a table on stderr. Run from the repository::
 
-    python -m bytecover2_milvus export bytecover2_milvus/bundles/bytecover2-128 --int8 --out int8
-    taskset --cpu-list 0 python -m benchmarks.speed.inference --int8 int8
+    python -m bytecover2_milvus export BUNDLE --int8 --out int8
+    taskset --cpu-list 0 python -m benchmarks.speed.inference --bundle BUNDLE --int8 int8
 """
 
 from __future__ import annotations
