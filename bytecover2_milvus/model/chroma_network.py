@@ -96,10 +96,6 @@ class ChromaNetwork(nn.Module):
     def forward(self, chroma: Tensor) -> tuple[Tensor, Tensor]:
         return self.head(self.pooled(chroma))
 
-    def embed(self, chroma: Tensor) -> Tensor:
-        """Unit embedding (B, 4 * width), for retrieval by this network alone."""
-        return F.normalize(self(chroma)[1], dim=1)
-
 
 class ChromaInput(nn.Module):
     """Chroma (B, T // 4, 24) of the magnitude of a CQT (B, n_bins, T) in frames of `NOTE_POOLING` CQT frames.

@@ -6,6 +6,7 @@ kept. What changes from one hearing to the next is the excerpt and its tempo; `t
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from contextlib import suppress
 from dataclasses import replace
@@ -37,7 +38,7 @@ class ChromaCache:
     features : FeatureCache
         As fine as the note map needs it.
     note_map : NoteMap
-        In eval mode, on the CPU.
+        In eval mode. A copy on the CPU is used, as batches are made in other processes than training.
     training : Training
         Its augmentation but for tempo, transposition, silence and masks in time.
     """
@@ -48,6 +49,7 @@ class ChromaCache:
         self.front_end = features.front_end
         self.features = features
         self.training = replace(training, transpose=0, silence=0.0, mask_s=0.0)
+        note_map = copy.deepcopy(note_map).cpu()
         self.chroma_of = ChromaInput(features.front_end, note_map)
         digest = hashlib.sha256(str([getattr(training, name) for name in _AUGMENTED]).encode())
         for name, value in note_map.state_dict().items():
