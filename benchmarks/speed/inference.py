@@ -28,7 +28,7 @@ import onnx
 import onnxruntime
 import torch
 
-from benchmarks.speed.query_pipelines import PooledCQT, as_trained
+from benchmarks.speed.as_trained import PooledCQT, as_trained
 from bytecover2_milvus.config import SAMPLE_RATE
 from bytecover2_milvus.embedding.bundle import default_bundle, open_bundle
 from bytecover2_milvus.embedding.contract import INPUT, OUTPUT

@@ -17,8 +17,8 @@ import soundfile
 import soxr
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
+from benchmarks.speed.as_trained import PooledCQT, as_trained
 from benchmarks.speed.catalogue import (
     connected,
     faiss_search,
@@ -26,7 +26,7 @@ from benchmarks.speed.catalogue import (
 from benchmarks.speed.rerank import track
 from bytecover2_milvus.alignment.chroma import encode
 from bytecover2_milvus.audio.load import load_audio
-from bytecover2_milvus.config import SAMPLE_RATE, Config, FrontEnd, Network
+from bytecover2_milvus.config import SAMPLE_RATE, Config, Network
 from bytecover2_milvus.embedding.bundle import default_bundle, open_bundle
 from bytecover2_milvus.embedding.contract import INPUT, INPUT_CQT, OUTPUT
 from bytecover2_milvus.embedding.embedder import Embedder, Heard
@@ -35,8 +35,6 @@ from bytecover2_milvus.export.graph import export_cqt_onnx, export_onnx
 from bytecover2_milvus.milvus.collection import TrackCollection
 from bytecover2_milvus.milvus.schema import Row
 from bytecover2_milvus.milvus.search import Match
-from bytecover2_milvus.model.cqt import ConstantQ, pool_time
-from bytecover2_milvus.model.joined import MagnitudeToEmbedding
 from bytecover2_milvus.model.network import ByteCover2
 from bytecover2_milvus.second_stage.rerank import CANDIDATES, Reranker
 from bytecover2_milvus.songs.arrange.arrangement import arrange
@@ -60,29 +58,12 @@ class Pipeline:
     retrieval: Callable[[NDArray[np.float32]], list[str]]  # -> the closest tracks
 
 
-class PooledCQT(nn.Module):
-    """The front end by itself: waveform (B, n_samples) -> cqt (B, n_bins, T), the network's input before scaling."""
-
-    note_map = None  # no second output
-
-    def __init__(self, config: FrontEnd) -> None:
-        super().__init__()
-        self.config, self.constant_q = config, ConstantQ(config)
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        return pool_time(self.constant_q(waveform), self.config.time_pooling)
-
-
 def network_of(name: str) -> Checkpoint:
     if name == "bundle":
         return load_checkpoint(default_bundle())
     torch.manual_seed(0)
     config = Config(network=Network(feature_dim=int(name.removeprefix("paper-"))))
     return Checkpoint(config, ByteCover2(config.network))
-
-
-def as_trained(checkpoint: Checkpoint) -> MagnitudeToEmbedding:
-    return MagnitudeToEmbedding(checkpoint.config, checkpoint.network, checkpoint.note_map, checkpoint.chroma_network)
 
 
 def make_clips(folder: Path, clips: int, suffix: str) -> list[Path]:

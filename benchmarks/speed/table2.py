@@ -56,6 +56,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import Cores, processor
 from benchmarks.milvus_server import MilvusServer
+from benchmarks.speed.as_trained import PooledCQT, as_trained
 from benchmarks.speed.catalogue import (
     HNSW,
     NAME,
@@ -70,8 +71,6 @@ from benchmarks.speed.catalogue import (
 from benchmarks.speed.query_pipelines import (
     CLIP_S,
     Pipeline,
-    PooledCQT,
-    as_trained,
     make_clips,
     network_of,
     ours,
