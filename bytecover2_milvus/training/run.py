@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ..atomic import check_writable
-from ..config import AUTO, JOINED_WHITENING, WHITENING, Config
+from ..config import AUTO, JOINED_WHITENING, WHITENING, Config, Training
 from ..errors import ConfigError, TrainingError
 from ..model.note_map import NOTE_POOLING
 from ..terminal import Bar, progress_bar, say
@@ -160,7 +160,7 @@ def configuration(path: Path | None, settings: Sequence[str], initial: Checkpoin
     ConfigError
         If the file or a setting cannot be read, or names what there is not.
     """
-    base = Config(initial.config.front_end, initial.config.network, notes=initial.config.notes) if initial else Config()
+    base = replace(initial.config, training=Training()) if initial else Config()
     config = Config.from_toml(path, base) if path else base
     if initial:  # a recipe has one file for phases without PCA-FC and with it
         config = replace(config, network=replace(config.network, feature_dim=initial.config.network.feature_dim))

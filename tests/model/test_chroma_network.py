@@ -24,6 +24,7 @@ from bytecover2_milvus.training.data.corpus import Corpus
 from bytecover2_milvus.training.data.feature_cache import FeatureCache
 from bytecover2_milvus.training.insert_pca import insert_embedding_pca, join_chroma_network
 from bytecover2_milvus.training.resume import weights_digest
+from bytecover2_milvus.training.run import configuration
 from bytecover2_milvus.training.start import check_start
 from bytecover2_milvus.training.train import train
 from bytecover2_milvus.training.validation import embeddings, pooled_embeddings, validate
@@ -173,6 +174,17 @@ def test_a_run_that_cannot_start_is_refused(start: Checkpoint, changes, message:
     check_start(CONFIG, start)
     with pytest.raises(ConfigError, match=message):
         check_start(replace(CONFIG, **changes), start)
+
+
+def test_a_backbone_goes_on_from_a_joined_checkpoint_without_its_pca_fc(trained: Checkpoint) -> None:
+    """As `recipes/continue.sh` and a finetuning do: the chroma network stays what it is, to be joined again."""
+    network = replace(trained.config.network, feature_dim=5, joined=CONFIG.chroma.dim)
+    joined = replace(trained, config=replace(trained.config, network=network), network=ByteCover2(network))
+    config = configuration(None, ['training.phase="joint"', 'network.feature_dim="none"'], joined)
+    check_start(config, joined)
+    assert config.chroma == CONFIG.chroma and not config.network.joins
+    with pytest.raises(ConfigError, match="so that it is fitted and not trained"):
+        check_start(configuration(None, ['training.phase="joint"'], joined), joined)
 
 
 def test_both_embeddings_count_alike_in_a_joined_one(trained: Checkpoint, corpus, cache) -> None:
